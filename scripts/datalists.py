@@ -1,0 +1,201 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Find a data set's images and whose they are: a folder or a datalist in, a list of MONAI item dicts out."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["IMAGE_SUFFIXES", "find_images", "split_subjects", "with_and_without_mask"]
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
+DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
+# tried in this order when no pattern is given: BIDS, then the IXI data set's file names
+SUBJECT_PATTERNS = (r"(?P<subject>sub-[A-Za-z0-9]+)", r"(?P<subject>IXI\d{3})")
+FILE_COLUMNS = ("image", "mask")
+
+logger = logging.getLogger(__name__)
+
+
+def find_images(
+    source: str | os.PathLike,
+    subject_pattern: str | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+) -> list[dict[str, Any]]:
+    """Return one item dict for each image of a folder or datalist, in the order of their ids.
+
+    Every dict has `image` (absolute path), `id` (path relative to the folder, unique), `subject_id`, and the datalist's
+    other columns (`mask` becomes an absolute path; empty values are left out).
+
+    Args:
+        source: a folder, searched recursively, or a .json, .csv or .tsv datalist with a column `image` and optional
+            `subject_id` (or BIDS `participant_id`), `mask`, `group`. A .json file holds a list of objects, or one such
+            list under `training` or another single key. Relative paths are relative to the datalist.
+        subject_pattern: regular expression with a group `subject`, searched in the relative path; None tries BIDS
+            `sub-*` and `IXInnn`, then takes the file's stem. A datalist's subject column wins.
+        include, exclude: glob or globs on the relative path; an image is kept if it matches any of `include` and none
+            of `exclude`.
+
+    Raises:
+        FileNotFoundError: if the source, or a file of a datalist, does not exist.
+        ValueError: if there is no image, a column is missing, an id occurs twice, or the pattern misses a file.
+    """
+    root = Path(source)
+    if root.is_dir():
+        records = [{"image": str(p.relative_to(root))} for p in sorted(root.rglob("*")) if _is_image(p)]
+    elif root.suffix.lower() in DATALIST_SUFFIXES and root.is_file():
+        records, root = _read_datalist(root), root.parent
+    else:
+        raise FileNotFoundError(
+            f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
+            f"{'another file' if root.exists() else 'nothing'}; check the path"
+        )
+    items = [_item(record, root) for record in records]
+    items = [item for item in items if _kept(item["id"], include, exclude)]
+    if not items:
+        raise ValueError(
+            f"{source}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none of {len(records)} kept; "
+            "check the folder and the include and exclude globs"
+        )
+    ids = [item["id"] for item in items]
+    if len(set(ids)) < len(ids):
+        double = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")
+    _name_subjects(items, subject_pattern, source)
+    return sorted(items, key=lambda item: item["id"])
+
+
+def split_subjects(
+    items: Sequence[dict[str, Any]], split_file: str | os.PathLike | None, validation_share: float, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return ``{part: items}`` with no subject in two parts.
+
+    Args:
+        items: dicts with `subject_id`.
+        split_file: .json file ``{part: [subject_id, ...]}``; None draws `train` and `validation` at random by `seed`.
+        validation_share: share of the subjects for validation, at least one, where there is no file.
+        seed: of the random split.
+
+    Raises:
+        ValueError: if a listed subject has no image or stands in two parts, or fewer than two subjects are to be split.
+    """
+    subjects = sorted({item["subject_id"] for item in items})
+    if split_file:
+        split = json.loads(Path(split_file).read_text())
+        listed = [subject for part in split.values() for subject in part]
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"{split_file}: expected every subject in one part, found one in two; repair the split")
+        if missing := set(listed) - set(subjects):
+            raise ValueError(f"{split_file}: found no image of {len(missing)} subjects, such as {min(missing)}")
+    else:
+        if len(subjects) < 2:
+            raise ValueError(f"a split by subject needs at least 2 subjects, got {len(subjects)}")
+        order = np.random.default_rng(seed).permutation(subjects).tolist()
+        count = max(1, round(validation_share * len(order)))
+        split = {"validation": order[:count], "train": order[count:]}
+    return {part: [item for item in items if item["subject_id"] in set(names)] for part, names in split.items()}
+
+
+def with_and_without_mask(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return every item whole and, where it has a mask, once more masked: whole-head and skull-stripped.
+
+    `series` and `variant` keep the two apart, so that neighbouring slices come from one and the same.
+    """
+    whole = [
+        {k: v for k, v in item.items() if k != "mask"} | {"series": item["id"], "variant": "whole"} for item in items
+    ]
+    masked = [{**item, "series": item["id"] + "#masked", "variant": "masked"} for item in items if "mask" in item]
+    return whole + masked
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+
+
+def _read_datalist(path: Path) -> list[dict[str, Any]]:
+    if path.suffix.lower() == ".json":
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
+            content = lists[0] if lists else None
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
+        rows = content
+    else:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+    for number, row in enumerate(rows, start=1):
+        if not row.get("image"):
+            raise ValueError(f"{path}: expected a column 'image', found none in row {number} ({sorted(map(str, row))})")
+    return [{k: v for k, v in row.items() if v not in ("", None)} for row in rows]
+
+
+def _item(record: dict[str, Any], root: Path) -> dict[str, Any]:
+    # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
+    item = {k: v for k, v in record.items() if not k.startswith("image_")}
+    for column in FILE_COLUMNS:
+        if column in record:
+            path = root / str(record[column])
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: expected a file, as {root} lists it under {column!r}, found none")
+            item[column] = str(path.resolve())
+    item["id"] = Path(str(record["image"])).as_posix()
+    return item
+
+
+def _kept(image_id: str, include, exclude) -> bool:
+    include = [include] if isinstance(include, str) else include or ["*"]
+    exclude = [exclude] if isinstance(exclude, str) else exclude or []
+    matches = [any(fnmatch.fnmatch(image_id, glob) for glob in globs) for globs in (include, exclude)]
+    return matches[0] and not matches[1]
+
+
+def _stem(image_id: str) -> str:
+    name = Path(image_id).name
+    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
+
+
+def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source) -> None:
+    """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
+    if pattern is not None and "subject" not in re.compile(pattern).groupindex:
+        raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
+    tried = SUBJECT_PATTERNS if pattern is None else (pattern,)
+    stems = 0
+    for item in items:
+        known = item.get("subject_id", item.get("participant_id"))
+        if known is None:
+            found = next((m for p in tried if (m := re.search(p, item["id"]))), None)
+            if found is None and pattern is not None:
+                raise ValueError(
+                    f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
+                )
+            known = found["subject"] if found else _stem(item["id"])
+            stems += found is None
+        item["subject_id"] = str(known)
+    if stems and len({item["subject_id"] for item in items}) == len(items) > 1:
+        logger.warning(
+            "%s: no subject pattern matched, so each of the %d files counts as a subject of its own; if a person has "
+            "several files, pass subject_pattern or a datalist with a column subject_id",
+            source,
+            len(items),
+        )

@@ -1,0 +1,176 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From an image file of any kind to 2-D images on the network's field: MONAI dictionary transforms.
+
+A volume becomes several images (a list of dicts, which ``monai.transforms.Compose`` maps over); a planar image one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor, PILReader, is_supported_format
+from monai.transforms import Compose, MapTransform, Resize, Transform
+from scipy import ndimage
+
+__all__ = ["AxialSlicesd", "GreyImageReader", "PerDimensionalityd", "ShrinkToFrame", "SkullStripd", "foreground"]
+
+
+def foreground(image: torch.Tensor, threshold: float = 0.1) -> torch.Tensor:
+    """Return where a grey image shows the object, a mask of the image's shape (..., H, W).
+
+    Pixels whose 5 x 5 mean exceeds `threshold` times the robust maximum (99th percentile) above the minimum; the mean
+    keeps background noise out. Images without any background are all foreground, constant ones have none.
+    """
+    image = torch.as_tensor(image, dtype=torch.float32)
+    flat = image.flatten(-2)
+    low = flat.amin(-1)[..., None, None]
+    # kthvalue rather than quantile: no sort of a copy, and exact for every shape
+    high = flat.kthvalue(max(1, round(0.99 * flat.shape[-1])), dim=-1).values[..., None, None]
+    planes = (image - low).reshape(-1, 1, *image.shape[-2:])
+    smooth = F.avg_pool2d(planes, 5, stride=1, padding=2, count_include_pad=False).reshape(image.shape)
+    return smooth > threshold * (high - low)
+
+
+class GreyImageReader(PILReader):
+    """Read PNG, JPEG, BMP and TIFF files as grey images of their own bit depth; colours become their luma.
+
+    PILReader alone leaves colour channels and palettes as they are and does not claim TIFF.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(converter=self._to_grey)
+
+    def verify_suffix(self, filename) -> bool:
+        return is_supported_format(filename, ["png", "jpg", "jpeg", "bmp", "tif", "tiff"])
+
+    @staticmethod
+    def _to_grey(image):
+        # 16-bit, 32-bit and float modes hold one channel already; convert("L") would clip them to 8 bit
+        return image if image.mode in ("L", "F") or image.mode.startswith("I") else image.convert("RGB").convert("L")
+
+
+class PerDimensionalityd(Transform):
+    """Apply `volume` transforms to dicts whose image has three spatial axes, `planar` ones where it has two.
+
+    The image is channel first; a volume with one slice, (1, H, W, 1), is a volume. Anything else raises ValueError.
+    """
+
+    def __init__(self, key: Hashable, planar: Sequence[Callable], volume: Sequence[Callable]) -> None:
+        self.key = key
+        self.planar, self.volume = Compose(planar), Compose(volume)
+
+    def __call__(self, data: Mapping[Hashable, Any]):
+        shape = tuple(data[self.key].shape)
+        if len(shape) not in (3, 4):
+            raise ValueError(f"{data.get('path', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}")
+        return (self.planar if len(shape) == 3 else self.volume)(data)
+
+
+class SkullStripd(MapTransform):
+    """Set everything outside the brain to zero where a dict has a mask; dicts without one pass unchanged."""
+
+    def __init__(self, keys: KeysCollection, mask_key: Hashable = "mask") -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        mask = result.pop(self.mask_key, None)
+        if mask is not None:
+            for key in self.key_iterator(result):
+                result[key] = result[key] * (mask > 0)
+        return result
+
+
+class AxialSlicesd(MapTransform):
+    """Cut a RAS volume (1, X, Y, Z) into axial images: a list of dicts, each with an image (1, X, Y).
+
+    Slices lie every `spacing` mm, counted down from the top of the object, so that one `level` (mm below the top)
+    shows about the same anatomy in every subject.
+
+    Args:
+        keys: the volume's key; one key.
+        spacing: distance of the slices in mm; slices are picked, not interpolated.
+        levels: first and last level in mm below the top of the object.
+        min_foreground: least object area of a slice in cm2.
+
+    Every dict gets `level` (mm), `slice` (index along Z) and the other entries of the volume's dict.
+
+    Raises:
+        ValueError: if the volume has no object or no slice meets the conditions.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing: float = 4.0,
+        levels: tuple[float, float] = (12.0, 112.0),
+        min_foreground: float = 40.0,
+    ) -> None:
+        super().__init__(keys)
+        if spacing <= 0 or levels[0] > levels[1]:
+            raise ValueError(f"spacing must be positive and levels ascending, got {spacing} and {levels}")
+        self.spacing, self.levels, self.min_foreground = spacing, levels, min_foreground
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        (key,) = self.keys
+        volume = data[key]
+        affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
+        size = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
+        array = np.asarray(volume, np.float32)[0]
+        area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
+        present = np.flatnonzero(area >= 0.1 * area.max()) if area.max() > 0 else []
+        if len(present) == 0:
+            raise ValueError(f"{data.get('path', key)}: the volume shows no object (all voxels alike)")
+        top = present[-1]
+        result = []
+        for level in np.arange(self.levels[0], self.levels[1] + 1e-6, self.spacing):
+            z = top - round(level / size[2])
+            if z >= 0 and area[z] >= self.min_foreground:
+                image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
+                result.append({**data, key: image, "level": float(level), "slice": int(z)})
+        if not result:
+            raise ValueError(
+                f"{data.get('path', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
+                f"{self.min_foreground} cm2 of foreground; lower min_foreground or change levels"
+            )
+        return result
+
+    @staticmethod
+    def _object(array: np.ndarray) -> np.ndarray:
+        """The largest connected bright part, with its holes filled slice by slice."""
+        smooth = ndimage.uniform_filter(array - array.min(), 3)
+        labels, count = ndimage.label(smooth > 0.1 * np.percentile(smooth, 99))
+        if count == 0:
+            return np.zeros(array.shape, bool)
+        largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
+
+
+class ShrinkToFrame(Transform):
+    """Scale an image (1, H, W) down, aspect kept, until its longer side is at most `frame` pixels.
+
+    The factor depends on the frame, not on the content, so that images of one size keep their relative scale.
+    """
+
+    def __init__(self, frame: int) -> None:
+        self.frame = frame
+        self.resize = Resize(frame, size_mode="longest", mode="area")
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        return self.resize(image) if max(image.shape[1:]) > self.frame else image

@@ -1,0 +1,153 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What DeepSSIM's training adds to MONAI's engines: batches that cover the range of SSIM, and autocast on any device."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import SimpleInferer
+from monai.transforms import Randomizable
+from monai.utils import CommonKeys
+from torch.utils.data import Dataset, Sampler
+
+__all__ = ["AutocastInferer", "LevelSampler", "SliceGroups"]
+
+
+class AutocastInferer(SimpleInferer):
+    """Run the network under autocast on the input's device; MONAI's engines autocast on CUDA alone.
+
+    Args:
+        dtype: a torch dtype; bfloat16 doubles the speed of recent CPUs and needs no loss scaling.
+        enabled: false computes in the network's own dtype.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.bfloat16, enabled: bool = True) -> None:
+        super().__init__()
+        self.dtype, self.enabled = dtype, enabled
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any):
+        with torch.autocast(inputs.device.type, self.dtype, self.enabled):
+            return super().__call__(inputs.contiguous(memory_format=torch.channels_last), network, *args, **kwargs)
+
+
+class SliceGroups(Randomizable, Dataset):
+    """Groups of related images, each with what the network sees (`image`) and what SSIM is computed on (`label`).
+
+    A group is an anchor, a neighbouring slice, graded near-duplicates of the anchor (`copy`) and a mixture of the
+    anchor with an image of another series. The pairs inside groups fill the upper range of SSIM, the pairs between
+    groups the lower, with no generator needed. ``__getitem__`` returns a list, which MONAI's DataLoader flattens.
+
+    Args:
+        data: items or lists of items (one a volume) with `image` (1, H, W), `subject_id`, and optional `series` and
+            `level`; a CacheDataset serves.
+        copy: random dictionary transform that degrades `image`.
+        misalign: random dictionary transform that moves `image`; applied to each image alone.
+        copies: near-duplicates in a group.
+        neighbour_mm: largest distance in level of a neighbouring slice.
+        mixture: largest share of the other image in a mixture.
+        seed: fixes every group, for validation; None draws anew each time.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        copy: Callable,
+        misalign: Callable,
+        copies: int = 1,
+        neighbour_mm: float = 6.0,
+        mixture: float = 0.5,
+        seed: int | None = None,
+    ) -> None:
+        self.data = data
+        self.copy, self.misalign = copy, misalign
+        self.copies, self.neighbour_mm, self.mixture, self.seed = copies, neighbour_mm, mixture, seed
+        self.items: list[Mapping[str, Any]] = []
+        for entry in data:
+            self.items.extend(entry if isinstance(entry, list) else [entry])
+        self.series = [str(item.get("series", item["subject_id"])) for item in self.items]
+        self.members: dict[str, list[int]] = defaultdict(list)
+        for index, series in enumerate(self.series):
+            self.members[series].append(index)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+        super().set_random_state(seed, state)
+        for transform in (self.copy, self.misalign):
+            transform.set_random_state(state=self.R)
+        return self
+
+    def _image(self, index: int) -> torch.Tensor:
+        return torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
+
+    def _neighbour(self, index: int) -> int:
+        level = self.items[index].get("level", 0.0)
+        near = [
+            i
+            for i in self.members[self.series[index]]
+            if i != index and abs(self.items[i].get("level", 0.0) - level) <= self.neighbour_mm
+        ]
+        return near[self.R.randint(len(near))] if near else index
+
+    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+        if self.seed is not None:
+            self.set_random_state(self.seed + index)
+        anchor = self._image(index)
+        images = [anchor, self._image(self._neighbour(index))]
+        images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
+        share = self.R.uniform(0, self.mixture)
+        images.append((1 - share) * anchor + share * self._image(self.R.randint(len(self.items))))
+        return [
+            {CommonKeys.IMAGE: self.misalign({CommonKeys.IMAGE: image})[CommonKeys.IMAGE], CommonKeys.LABEL: image}
+            for image in images
+        ]
+
+
+class LevelSampler(Sampler[int]):
+    """Indices of anchors such that most of a batch shows one level: different subjects at one level are what a search
+    has to tell apart, and random batches hold hardly any such pair.
+
+    Args:
+        groups: the dataset; items without a `level` are drawn uniformly.
+        batch_size: anchors in a batch, as in the DataLoader.
+        batches: batches in an epoch.
+        share: share of a batch's anchors at its level.
+        band_mm: largest distance from the batch's level.
+    """
+
+    def __init__(
+        self, groups: SliceGroups, batch_size: int, batches: int, share: float = 0.6, band_mm: float = 8.0
+    ) -> None:
+        self.batch_size, self.batches, self.share, self.band_mm = batch_size, batches, share, band_mm
+        self.levels = np.array([item.get("level", np.nan) for item in groups.items], float)
+        self.variants = np.array([item.get("variant", "") for item in groups.items])
+
+    def __len__(self) -> int:
+        return self.batch_size * self.batches
+
+    def __iter__(self):
+        # torch's global seed, as RandomSampler: set_determinism and resuming work unchanged
+        rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_().item()))
+        for _ in range(self.batches):
+            indices = rng.integers(len(self.levels), size=self.batch_size)
+            near = np.abs(self.levels - self.levels[indices[0]]) <= self.band_mm
+            alike = np.flatnonzero(near & (self.variants == self.variants[indices[0]]))
+            if len(alike):
+                count = int(self.share * self.batch_size)
+                indices[:count] = rng.choice(alike, count)
+            yield from indices.tolist()
