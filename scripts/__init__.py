@@ -1,8 +1,29 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""DeepSSIM as a MONAI bundle; configs name these as ``_target_: scripts.<Name>``, installed as ``deepssim.<Name>``."""
+
+from .audit import Audit, AuditResult, Label
 from .augmentations import RandCopyd, RandMisalignd
+from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
 from .components import component
 from .datalists import find_images, split_subjects, with_and_without_mask
+from .detect import AuditData, detect, fingerprint, run_audit
+from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
 from .losses import PairwiseSSIMLoss
+from .metrics import MemorizationMetric
 from .networks import DeepSSIM
-from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, ShrinkToFrame, SkullStripd, foreground
+from .neighbors import nearest_subjects
+from .report import Report
+from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, PlanarSliced, SkullStripd, foreground
 from .ssim import SSIMForm, ssim_matrix, ssim_pairs
 from .training import AutocastInferer, LevelSampler, SliceGroups
+from .verification import Verifier

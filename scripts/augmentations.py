@@ -11,7 +11,8 @@
 
 """Random misalignment and degradation of images, as MONAI dictionary transforms.
 
-Images are (1, H, W) in [0, 1] with a background near 0. One resampling serves all geometry of a transform.
+Images are (C, H, W) in [0, 1] with a background near 0; the slices of a volume may be its channels and then move
+together. One resampling serves all geometry of a transform.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ __all__ = ["RandCopyd", "RandMisalignd", "blur", "warp"]
 
 
 def warp(image: torch.Tensor, matrix: np.ndarray, displacement: torch.Tensor | None = None) -> torch.Tensor:
-    """Return image(matrix @ x + displacement), shape (1, H, W); zero outside the field.
+    """Return image(matrix @ x + displacement), shape (C, H, W); zero outside the field.
 
     Args:
-        image: (1, H, W).
+        image: (C, H, W).
         matrix: (2, 3) map of output to input positions, in pixels from the image centre, (row, column) order.
         displacement: (2, H, W) in pixels, added after the matrix.
     """
@@ -51,19 +52,19 @@ def warp(image: torch.Tensor, matrix: np.ndarray, displacement: torch.Tensor | N
 
 
 def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Return the image (1, H, W) convolved with a Gaussian of `sigma` pixels, edges reflected."""
+    """Return the image (C, H, W) convolved with a Gaussian of `sigma` pixels, edges reflected."""
     if sigma <= 0:
         return image
     radius = max(1, int(3 * sigma + 0.5))
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    padded = F.pad(image[None], [radius] * 4, mode="reflect")
+    padded = F.pad(image[:, None], [radius] * 4, mode="reflect")  # (C, H, W) -> (C, 1, H + 2r, W + 2r)
     rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[0]
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
 
 
-def _smooth_field(rng: np.random.RandomState, shape: tuple[int, int], grid: int) -> torch.Tensor:
+def _smooth_field(rng: np.random.RandomState, shape: tuple[int, ...], grid: int) -> torch.Tensor:
     """Return `grid` x `grid` normal values interpolated smoothly to (2, H, W), unit standard deviation or less."""
     coarse = torch.from_numpy(rng.normal(size=(1, 2, grid, grid)).astype(np.float32))
     return F.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0]
@@ -76,7 +77,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     bias=0, blur=0, noise=0`` (published code, `misaligned`).
 
     Args:
-        keys: images of shape (1, H, W) in [0, 1]; all keys get the same transform.
+        keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform.
         flip_prob: chance of a flip along each axis.
         affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale.
         gamma_prob, gamma: chance and range of the exponent, drawn log-uniformly.
@@ -111,7 +112,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         self.blur_prob, self.blur = blur_prob, blur
         self.noise_prob, self.noise = noise_prob, noise
 
-    def randomize(self, shape: tuple[int, int]) -> None:
+    def randomize(self, shape: tuple[int, ...]) -> None:
         r = self.R
         self.matrix = np.eye(2, 3)
         if r.rand() < self.affine_prob:
@@ -123,14 +124,14 @@ class RandMisalignd(RandomizableTransform, MapTransform):
             if r.rand() < self.flip_prob:
                 self.matrix[axis] *= -1
         self.exponent = np.exp(r.uniform(*np.log(self.gamma))) if r.rand() < self.gamma_prob else 1.0
-        self.field = self.bias * _smooth_field(r, shape, 4)[:1] if r.rand() < self.bias_prob else None
+        self.field = self.bias * _smooth_field(r, shape[1:], 4)[:1] if r.rand() < self.bias_prob else None
         self.sigma = r.uniform(0, self.blur) if r.rand() < self.blur_prob else 0.0
         self.deviation = r.uniform(0, self.noise) if r.rand() < self.noise_prob else 0.0
-        self.pattern = torch.from_numpy(r.normal(size=(1, *shape)).astype(np.float32)) if self.deviation else None
+        self.pattern = torch.from_numpy(r.normal(size=shape).astype(np.float32)) if self.deviation else None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        self.randomize(tuple(result[self.keys[0]].shape[1:]))
+        self.randomize(tuple(result[self.keys[0]].shape))
         for key in self.key_iterator(result):
             image = warp(result[key], self.matrix).clamp(0, 1) ** self.exponent
             if self.field is not None:
@@ -146,7 +147,7 @@ class RandCopyd(RandomizableTransform, MapTransform):
     """Degrade an image as a generator that memorized it would: a smooth deformation, blur and noise.
 
     Args:
-        keys: images of shape (1, H, W) in [0, 1].
+        keys: images of shape (C, H, W) in [0, 1].
         elastic: range of the displacement's standard deviation in pixels.
         blur: range of the Gaussian's sigma in pixels.
         noise: range of the noise's standard deviation.
@@ -165,15 +166,15 @@ class RandCopyd(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, 1.0)
         self.elastic, self.blur, self.noise, self.grid = elastic, blur, noise, grid
 
-    def randomize(self, shape: tuple[int, int]) -> None:
-        self.displacement = self.R.uniform(*self.elastic) * _smooth_field(self.R, shape, self.grid)
+    def randomize(self, shape: tuple[int, ...]) -> None:
+        self.displacement = self.R.uniform(*self.elastic) * _smooth_field(self.R, shape[1:], self.grid)
         self.sigma = self.R.uniform(*self.blur)
-        self.pattern = self.R.uniform(*self.noise) * torch.from_numpy(self.R.normal(size=(1, *shape)).astype(np.float32))
+        self.pattern = self.R.uniform(*self.noise) * torch.from_numpy(self.R.normal(size=shape).astype(np.float32))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            self.randomize(tuple(result[key].shape[1:]))
+            self.randomize(tuple(result[key].shape))
             image = blur(warp(result[key], np.eye(2, 3), self.displacement), self.sigma)
             result[key] = (image + self.pattern).clamp(0, 1)
         return result

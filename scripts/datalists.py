@@ -41,6 +41,7 @@ def find_images(
     subject_pattern: str | None = None,
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
+    warn: bool = True,
 ) -> list[dict[str, Any]]:
     """Return one item dict for each image of a folder or datalist, in the order of their ids.
 
@@ -55,6 +56,7 @@ def find_images(
             `sub-*` and `IXInnn`, then takes the file's stem. A datalist's subject column wins.
         include, exclude: glob or globs on the relative path; an image is kept if it matches any of `include` and none
             of `exclude`.
+        warn: say when no pattern matched and every file counts as a subject.
 
     Raises:
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
@@ -81,7 +83,7 @@ def find_images(
     if len(set(ids)) < len(ids):
         double = next(i for i in ids if ids.count(i) > 1)
         raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")
-    _name_subjects(items, subject_pattern, source)
+    _name_subjects(items, subject_pattern, source, warn)
     return sorted(items, key=lambda item: item["id"])
 
 
@@ -175,7 +177,7 @@ def _stem(image_id: str) -> str:
     return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
 
 
-def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source) -> None:
+def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn: bool) -> None:
     """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
     if pattern is not None and "subject" not in re.compile(pattern).groupindex:
         raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
@@ -192,7 +194,7 @@ def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source) -> 
             known = found["subject"] if found else _stem(item["id"])
             stems += found is None
         item["subject_id"] = str(known)
-    if stems and len({item["subject_id"] for item in items}) == len(items) > 1:
+    if warn and stems and len({item["subject_id"] for item in items}) == len(items) > 1:
         logger.warning(
             "%s: no subject pattern matched, so each of the %d files counts as a subject of its own; if a person has "
             "several files, pass subject_pattern or a datalist with a column subject_id",

@@ -27,7 +27,7 @@ from monai.data import MetaTensor, PILReader, is_supported_format
 from monai.transforms import Compose, MapTransform, Resize, Transform
 from scipy import ndimage
 
-__all__ = ["AxialSlicesd", "GreyImageReader", "PerDimensionalityd", "ShrinkToFrame", "SkullStripd", "foreground"]
+__all__ = ["AxialSlicesd", "GreyImageReader", "PerDimensionalityd", "PlanarSliced", "SkullStripd", "foreground"]
 
 
 def foreground(image: torch.Tensor, threshold: float = 0.1) -> torch.Tensor:
@@ -109,7 +109,8 @@ class AxialSlicesd(MapTransform):
         levels: first and last level in mm below the top of the object.
         min_foreground: least object area of a slice in cm2.
 
-    Every dict gets `level` (mm), `slice` (index along Z) and the other entries of the volume's dict.
+    Every dict gets `level` (mm), `slice` (index along Z) and the other entries of the volume's dict; an `id` gets the
+    slice's index.
 
     Raises:
         ValueError: if the volume has no object or no slice meets the conditions.
@@ -143,7 +144,8 @@ class AxialSlicesd(MapTransform):
             z = top - round(level / size[2])
             if z >= 0 and area[z] >= self.min_foreground:
                 image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
-                result.append({**data, key: image, "level": float(level), "slice": int(z)})
+                name = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
+                result.append({**data, **name, key: image, "level": float(level), "slice": int(z)})
         if not result:
             raise ValueError(
                 f"{data.get('path', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
@@ -162,15 +164,23 @@ class AxialSlicesd(MapTransform):
         return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
 
 
-class ShrinkToFrame(Transform):
-    """Scale an image (1, H, W) down, aspect kept, until its longer side is at most `frame` pixels.
+class PlanarSliced(MapTransform):
+    """Make a planar image (1, H, W) look like the only slice of a volume, and no larger than `frame` pixels.
 
-    The factor depends on the frame, not on the content, so that images of one size keep their relative scale.
+    Larger images are scaled down, aspect kept, by a factor that depends on their frame, not on their content, so that
+    images of one size keep their relative scale. `slice` becomes -1; `level` stays as a datalist gives it, else NaN.
     """
 
-    def __init__(self, frame: int) -> None:
+    def __init__(self, keys: KeysCollection, frame: int) -> None:
+        super().__init__(keys)
         self.frame = frame
         self.resize = Resize(frame, size_mode="longest", mode="area")
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        return self.resize(image) if max(image.shape[1:]) > self.frame else image
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if max(result[key].shape[1:]) > self.frame:
+                result[key] = self.resize(result[key])
+        result["slice"] = -1
+        result["level"] = float(result.get("level", "nan"))
+        return result

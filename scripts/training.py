@@ -41,7 +41,8 @@ class AutocastInferer(SimpleInferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any):
         with torch.autocast(inputs.device.type, self.dtype, self.enabled):
-            return super().__call__(inputs.contiguous(memory_format=torch.channels_last), network, *args, **kwargs)
+            layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
+            return super().__call__(inputs.contiguous(memory_format=layout), network, *args, **kwargs)
 
 
 class SliceGroups(Randomizable, Dataset):

@@ -1,0 +1,400 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The audit: retrieve candidate subjects, verify them by alignment, decide with a false-discovery rate.
+
+The same :class:`Search` runs on the generated images, on the null (real images that nothing copied) and on the positive
+control (degraded copies of training images), so that the three are comparable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from numpy.typing import NDArray
+from scipy import stats
+from tqdm import tqdm
+
+from . import calibration
+from .calibration import NullSample
+from .degradation import Degradation, match_degradation
+from .embeddings import Embedder, EmbeddingSet
+from .neighbors import nearest_subjects
+from .verification import Verifier
+
+__all__ = ["Audit", "AuditResult", "Label", "Search", "Units"]
+
+logger = logging.getLogger(__name__)
+
+
+class Label(IntEnum):
+    """How alike a generated image and its best training image are, in ascending order."""
+
+    DIFFERENT = 0
+    SIMILAR = 1
+    DUPLICATE = 2
+
+
+@dataclass(frozen=True)
+class Units:
+    """What one decision is about: an image, or a volume as the run of its slices.
+
+    `vectors` (Q, D) and `images` (Q, H, W) hold the rows of all units, `unit` (Q,) each row's unit, ascending from 0.
+    `level` (U,) is a planar unit's slice level or NaN; `subject` (U,) the training subject it belongs to, -1 for none.
+    """
+
+    vectors: NDArray[np.float32]
+    images: NDArray[np.float16]
+    unit: NDArray[np.int64]
+    level: NDArray[np.float64]
+    subject: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.level)
+
+    def rows(self, unit: int) -> NDArray[np.int64]:
+        """Return the rows of one unit."""
+        return np.flatnonzero(self.unit == unit)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The verified candidates of each unit: U units, Q rows, k candidate subjects.
+
+    `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices;
+    `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3), `mirrored` (Q, k) describe single slices.
+    """
+
+    subject: NDArray[np.int64]
+    aligned_ssim: NDArray[np.float64]
+    image: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+    slice_ssim: NDArray[np.float32]
+    matrix: NDArray[np.float64]
+    mirrored: NDArray[np.bool_]
+
+    @property
+    def statistic(self) -> NDArray[np.float64]:
+        """(U,) the local statistic T."""
+        return calibration.local_statistic(self.aligned_ssim)
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """(U,) the column of the candidate with the highest aligned SSIM."""
+        return self.aligned_ssim.argmax(1)
+
+    def at_best(self, values: NDArray) -> NDArray:
+        """Return values (U, k, ...) at each unit's best candidate, (U, ...)."""
+        return values[np.arange(len(values)), self.best]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Finds and verifies the k nearest training subjects of units.
+
+    `images` (R, H, W), `vectors` (R, D) and `subjects` (R,) are the training rows; `verifier` aligns.
+    """
+
+    vectors: NDArray[np.float32]
+    images: NDArray[np.float16]
+    subjects: NDArray[np.int64]
+    verifier: Verifier
+    k: int
+    block: int = 2048
+
+    def __call__(self, units: Units, leave_out: bool = False, name: str = "") -> Found:
+        """Return the verified candidates; `leave_out` bars each unit's own subject from its search."""
+        exclude = units.subject if leave_out else None
+        candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, exclude)
+        shape = candidates.image.shape
+        ssim = np.full(shape, -np.inf, np.float32)
+        matrix, mirrored = np.zeros((*shape, 2, 3)), np.zeros(shape, bool)
+        rows, columns = np.nonzero(candidates.image >= 0)
+        steps = range(0, len(rows), self.block)
+        for start in tqdm(steps, desc=f"aligning {name}", unit="block", disable=None if len(rows) > 200 else True):
+            q, c = rows[start : start + self.block], columns[start : start + self.block]
+            found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
+            ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
+        starts = np.flatnonzero(np.r_[True, np.diff(units.unit) > 0])
+        sizes = np.diff(np.r_[starts, len(units.unit)])
+        mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)
+        return Found(candidates.subject, mean, candidates.image, candidates.similarity, ssim, matrix, mirrored)
+
+
+@dataclass
+class AuditResult:
+    """Everything the report needs; arrays are (U,), one entry a generated image or volume."""
+
+    train: EmbeddingSet
+    generated: EmbeddingSet
+    holdout: EmbeddingSet | None
+    subject_names: list[str]
+    units: Units
+    found: Found
+    statistic: NDArray[np.float64]
+    null_statistic: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    q_value: NDArray[np.float64]
+    label: list[Label]
+    fdr: float
+    calibration: dict[str, Any]
+    control: dict[str, Any]
+    set_level: dict[str, Any]
+    thresholds: dict[str, Any]
+    leaked: dict[str, Any]
+
+    @property
+    def memorized(self) -> NDArray[np.bool_]:
+        """(U,) exactly q_value <= fdr."""
+        return self.q_value <= self.fdr
+
+
+class Audit(Randomizable):
+    """Decides which generated images are copies of which training subjects.
+
+    Args:
+        embedder: embeds files and images.
+        verifier: aligns a candidate to a generated image.
+        control: random dictionary transform that makes a positive control of a training image (`image`, (C, H, W)).
+        k: candidate subjects that are verified, at least 5 for the statistic.
+        fdr: level of the false-discovery rate, over images and over subjects.
+        p_value: `tail` or `rank`.
+        null_transform: `auto` degrades null queries until their sharpness and noise match the generated images;
+            `none` leaves them as they are.
+        null_subjects: most subjects in the null; more are sampled.
+        null_slices: most slices of a subject in the null where levels are unknown.
+        control_images: images in the positive control.
+        seed: of all sampling.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        verifier: Verifier,
+        control: Callable[[dict], dict],
+        k: int = 6,
+        fdr: float = 0.05,
+        p_value: str = "tail",
+        null_transform: str = "auto",
+        null_subjects: int = 300,
+        null_slices: int = 8,
+        control_images: int = 60,
+        seed: int = 0,
+    ) -> None:
+        if k < calibration.NEIGHBOURS or not 0 < fdr < 1:
+            raise ValueError(f"k must be at least {calibration.NEIGHBOURS} and fdr in (0, 1), got {k} and {fdr}")
+        if p_value not in ("tail", "rank") or null_transform not in ("auto", "none"):
+            raise ValueError(
+                f"p_value must be tail or rank and null_transform auto or none, got {p_value!r} and {null_transform!r}"
+            )
+        self.embedder, self.verifier, self.control = embedder, verifier, control
+        self.k, self.fdr, self.p_value, self.null_transform = k, fdr, p_value, null_transform
+        self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
+        self.seed = seed
+
+    def __call__(
+        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None = None
+    ) -> AuditResult:
+        """Audit `generated` against `train`; the null comes from `holdout`, or else from leaving subjects out."""
+        self.set_random_state(self.seed)
+        names, number = np.unique(train.subject_ids, return_inverse=True)
+        volumes = bool((np.bincount(generated.file) > 1).any())
+        search = Search(train.vectors, train.images, number, self.verifier, self.k)
+        units = _units(generated, np.full(len(generated), -1), volumes)
+        found = search(units, name="generated images")
+        degradation = match_degradation(train.images, generated.images, self.R) if self.null_transform == "auto" else Degradation()
+
+        source = train if holdout is None else holdout
+        subjects = number if holdout is None else np.unique(holdout.subject_ids, return_inverse=True)[1]
+        null_units = self._null_units(source, subjects, units.level, volumes, degradation)
+        null_found = search(null_units, leave_out=holdout is None, name="null images")
+        correction = 2 if holdout is None else 1
+        nulls = [_null_sample(null_units, null_found.statistic, level) for level in units.level]
+
+        statistic = found.statistic
+        p = self._p_values(statistic, nulls, correction)
+        q = calibration.benjamini_hochberg(p)
+        control = self._positive_control(search, train, number, volumes, degradation, null_units, null_found, p, correction)
+        thresholds = _thresholds(null_found.aligned_ssim.max(1), control.pop("aligned_ssim"))
+        best = found.at_best(found.subject)
+        samples = [null.subjects for null in nulls]
+        n = min(samples) if samples else 0
+        return AuditResult(
+            train=train,
+            generated=generated,
+            holdout=holdout,
+            subject_names=[str(name) for name in names],
+            units=units,
+            found=found,
+            statistic=statistic,
+            null_statistic=null_found.statistic,
+            p_value=p,
+            q_value=q,
+            label=[_label(value, thresholds) for value in found.aligned_ssim.max(1)],
+            fdr=self.fdr,
+            calibration={
+                "null": "none" if n < 1 or np.isneginf(null_found.statistic).all() else "leave-one-subject-out" if holdout is None else "holdout",
+                "p_value": self.p_value,
+                "images": len(units),
+                "n": n,
+                "p_floor": correction / (n + 1),
+                "correction": correction,
+                "rank_calls_needed": calibration.rank_calls_needed(len(units), n, correction, self.fdr),
+                "null_blur": degradation.blur,
+                "null_noise": degradation.noise,
+                **_match(units, null_units, search, holdout is None),
+            },
+            control=control,
+            set_level=_set_level(statistic, null_units, null_found.statistic, self.R),
+            thresholds=thresholds,
+            leaked=_leaked(p, best, names, self.fdr),
+        )
+
+    def _p_values(self, statistic: NDArray, nulls: list[NullSample], correction: int) -> NDArray[np.float64]:
+        return np.array([calibration.p_values(t, null, correction, self.p_value) for t, null in zip(statistic, nulls)])
+
+    def _null_units(self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation) -> Units:
+        """Real images that nothing copied, degraded as the generated ones; only slices that a query can ask for."""
+        chosen = np.unique(subjects)
+        if len(chosen) > self.null_subjects:
+            chosen = np.sort(self.R.choice(chosen, self.null_subjects, replace=False))
+        keep = np.isin(subjects, chosen)
+        if volumes:
+            # one volume a subject: repeated scans of a person are not independent
+            first = {subjects[row]: source.file[row] for row in range(len(source) - 1, -1, -1)}
+            keep &= source.file == np.array([first[s] for s in subjects])
+        else:
+            wanted = np.unique(levels[np.isfinite(levels)])
+            needed = np.zeros(len(source), bool)
+            for s in chosen:
+                rows = np.flatnonzero(subjects == s)
+                if len(wanted) and np.isfinite(source.level[rows]).all():
+                    distance = np.abs(source.level[rows][:, None] - wanted[None])
+                    needed[rows[np.unique(distance.argmin(0))]] = True
+                else:
+                    needed[rows if len(rows) <= self.null_slices else self.R.choice(rows, self.null_slices, replace=False)] = True
+            keep &= needed
+        rows = np.flatnonzero(keep)
+        units = _units(source, subjects, volumes, rows)
+        if degradation.nothing:
+            return units
+        images = degradation(units.images, self.R)
+        return Units(self._embed(images), images, units.unit, units.level, units.subject)
+
+    def _embed(self, images: NDArray) -> NDArray[np.float32]:
+        return self.embedder.embed_images(images)
+
+    def _positive_control(self, search, train, number, volumes, degradation, null_units, null_found, p, correction) -> dict[str, Any]:
+        """Recall on degraded, moved copies of training images: would each have been called among the generated ones?"""
+        everything = _units(train, number, volumes)
+        chosen = np.sort(self.R.choice(len(everything), min(self.control_images, len(everything)), replace=False))
+        self.control.set_random_state(state=self.R)
+        images = []
+        for unit in chosen:
+            stack = torch.from_numpy(everything.images[everything.rows(unit)].astype(np.float32))
+            images.append(degradation(self.control({"image": stack})["image"].numpy(), self.R))
+        sizes = [len(stack) for stack in images]
+        pixels = np.concatenate(images)
+        copies = Units(
+            self._embed(pixels), pixels, np.repeat(np.arange(len(chosen)), sizes), everything.level[chosen], everything.subject[chosen]
+        )
+        found = search(copies, name="positive control")
+        nulls = [_null_sample(null_units, null_found.statistic, level) for level in copies.level]
+        values = self._p_values(found.statistic, nulls, correction)
+        # called if it alone were added to the generated images
+        called = np.array([calibration.benjamini_hochberg(np.r_[p, value])[-1] <= self.fdr for value in values])
+        right = found.at_best(found.subject) == copies.subject
+        count = int((called & right).sum())
+        return {
+            "images": len(chosen),
+            "recall": count / len(chosen),
+            "ci95": calibration.wilson_interval(count, len(chosen)),
+            "source_found": float(right.mean()),
+            "aligned_ssim": found.aligned_ssim.max(1),
+        }
+
+
+def _units(data: EmbeddingSet, subjects: NDArray, volumes: bool, rows: NDArray | None = None) -> Units:
+    """Return the rows as units: a file each if `volumes`, else a row each."""
+    rows = np.arange(len(data)) if rows is None else rows
+    key = data.file[rows] if volumes else rows
+    _, first, unit = np.unique(key, return_index=True, return_inverse=True)
+    level = np.full(len(first), np.nan) if volumes else data.level[rows]
+    return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
+
+
+def _null_sample(units: Units, statistic: NDArray, level: float) -> NullSample:
+    """Return one value a subject at the query's level, or all of its slices with a shared weight where it is unknown."""
+    if not np.isfinite(level) or not np.isfinite(units.level).all():
+        _, inverse, count = np.unique(units.subject, return_inverse=True, return_counts=True)
+        return NullSample(statistic, 1.0 / count[inverse])
+    distance = np.abs(units.level - level)
+    order = np.lexsort((distance, units.subject))
+    _, first = np.unique(units.subject[order], return_index=True)
+    chosen = order[first]
+    return NullSample(statistic[chosen], np.ones(len(chosen)))
+
+
+def _thresholds(null: NDArray, control: NDArray) -> dict[str, Any]:
+    """Cuts of the aligned SSIM: 99th percentile of the null, 5th of the positive control."""
+    similar, duplicate = float(np.percentile(null, 99)), float(np.percentile(control, 5))
+    return {"similar": similar, "duplicate": duplicate, "separable": bool(similar < duplicate)}
+
+
+def _label(aligned_ssim: float, thresholds: dict[str, Any]) -> Label:
+    if thresholds["separable"] and aligned_ssim >= thresholds["duplicate"]:
+        return Label.DUPLICATE
+    return Label.SIMILAR if aligned_ssim >= thresholds["similar"] else Label.DIFFERENT
+
+
+def _leaked(p: NDArray, best: NDArray, names: NDArray, fdr: float) -> dict[str, Any]:
+    valid = best >= 0
+    subjects, combined, q = calibration.leaked_subjects(p[valid], best[valid])
+    return {"ids": [str(names[s]) for s in subjects[q <= fdr]], "p": combined, "q": q, "subjects": subjects}
+
+
+def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> dict[str, Any]:
+    """Are generated and null images equally similar to all of train? AUC of the mean similarity over its subjects."""
+    means = []
+    for sample, barred in ((units, None), (null_units, null_units.subject if leave_out else None)):
+        count = int(search.subjects.max()) + 1
+        similarity = nearest_subjects(sample.vectors, search.vectors, search.subjects, count, sample.unit, barred).similarity
+        values = np.where(np.isfinite(similarity), similarity, np.nan)
+        means.append(np.nanmedian(values, axis=1))
+    auc = _auc(*means)
+    return {"matched": bool(0.4 <= auc <= 0.6), "match_auc": auc}
+
+
+def _set_level(statistic: NDArray, null_units: Units, null: NDArray, rng: np.random.RandomState) -> dict[str, Any]:
+    """AUC of generated against null statistics: is the set as a whole nearer to train than real images are?"""
+    finite = np.isfinite(null)
+    if not np.isfinite(statistic).any() or not finite.any():
+        return {"auc": None, "ci95": None, "p_value": None}
+    subjects = null_units.subject[finite]
+    names = np.unique(subjects)
+    rows = {s: np.flatnonzero(subjects == s) for s in names}
+    draws = []
+    for _ in range(500):  # the slices of a subject are not independent: resample subjects
+        sample = np.concatenate([rows[s] for s in rng.choice(names, len(names))])
+        draws.append(_auc(rng.choice(statistic, len(statistic)), null[finite][sample]))
+    p = (1 + np.count_nonzero(np.array(draws) <= 0.5)) / (len(draws) + 1)
+    return {"auc": _auc(statistic, null[finite]), "ci95": np.percentile(draws, [2.5, 97.5]).tolist(), "p_value": p}
+
+
+def _auc(positive: NDArray, negative: NDArray) -> float:
+    return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))

@@ -1,0 +1,142 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From aligned SSIM to decisions: the statistic, its null, p-values, and error rates over images and subjects.
+
+Pure functions of arrays. Derivations and assumptions stand in docs/method.md.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+__all__ = [
+    "NullSample",
+    "benjamini_hochberg",
+    "leaked_subjects",
+    "local_statistic",
+    "p_values",
+    "rank_calls_needed",
+    "wilson_interval",
+]
+
+NEIGHBOURS = 5  # d1 is judged against the mean of d2 ... d5
+LEAST_DISTANCE = 1e-6
+
+
+class NullSample(NamedTuple):
+    """Null values of the statistic that one query is judged against, one subject having total weight 1.
+
+    `values` and `weights` are (V,): one value a subject, weight 1, where the slice level is known; else all slices of
+    a subject, sharing its weight.
+    """
+
+    values: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def subjects(self) -> int:
+        return int(round(self.weights.sum()))
+
+
+def local_statistic(aligned_ssim: NDArray) -> NDArray[np.float64]:
+    """Return T = mean(log d2 ... log d5) - log d1 of each row of aligned SSIM (Q, k), -inf where fewer than 5 exist.
+
+    d = max(1 - aligned SSIM, 1e-6) sorted, so the columns' order does not matter. It asks how much closer the best
+    subject is than the next ones: what blurs or brightens all of them alike cancels to first order.
+    """
+    aligned_ssim = np.atleast_2d(np.asarray(aligned_ssim, float))
+    if aligned_ssim.shape[1] < NEIGHBOURS:
+        return np.full(len(aligned_ssim), -np.inf)
+    distance = np.where(np.isfinite(aligned_ssim), np.maximum(1 - aligned_ssim, LEAST_DISTANCE), np.inf)
+    logs = np.log(np.sort(distance, axis=1)[:, :NEIGHBOURS])
+    return np.where(np.isfinite(logs).all(1), logs[:, 1:].mean(1) - logs[:, 0], -np.inf)
+
+
+def p_values(statistic: float, null: NullSample, correction: int, method: str = "tail") -> float:
+    """Return the p-value of one statistic under the null sample, in (0, 1].
+
+    Args:
+        statistic: T of the query; -inf gives 1.
+        null: what T is when nothing is copied.
+        correction: 1 with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's
+            neighbour and P(p <= 1 / (n + 1)) would be 2 / (n + 1).
+        method: `rank`, exact under exchangeability with floor correction / (n + 1); or `tail`, which above the
+            (K + 1)-th largest null value continues with an exponential tail (Hill 1975; Weissman 1978), as T is a
+            difference of logarithms and distances have a power law near 0.
+
+    Raises:
+        ValueError: for another method or a correction below 1.
+    """
+    if method not in ("rank", "tail") or correction < 1:
+        raise ValueError(f"method must be rank or tail and correction at least 1, got {method!r} and {correction}")
+    n = null.subjects
+    if n < 1 or np.isneginf(statistic):
+        return 1.0
+    rank = (correction + null.weights[null.values >= statistic].sum()) / (n + 1)
+    if method == "tail" and (tail := _tail(null, n)) is not None:
+        k, threshold, excess = tail
+        if statistic > threshold:
+            base = (k + correction) / (n + 1)
+            # an exponential tail whose mean excess / k is itself estimated: its predictive is this Pareto form
+            return float(min(1.0, base) * (1 + (statistic - threshold) / excess) ** -k)
+    return float(min(1.0, rank))
+
+
+def _tail(null: NullSample, n: int) -> tuple[float, float, float] | None:
+    """Return K, the (K + 1)-th largest value and the K excesses' sum; None where the null leaves no tail to fit."""
+    k = min(n - 1, 60, max(10, int(np.ceil(0.1 * n))))
+    if k < 2:
+        return None
+    order = np.argsort(-null.values, kind="stable")
+    values, weights = null.values[order], null.weights[order]
+    above = np.cumsum(weights)
+    index = int(np.searchsorted(above, k + 1e-9, side="right"))  # the first value with more than K subjects' weight
+    if index == 0 or index >= len(values) or not np.isfinite(values[index]):
+        return None
+    excess = float((weights[:index] * (values[:index] - values[index])).sum())
+    return (float(weights[:index].sum()), float(values[index]), excess) if excess > 0 else None
+
+
+def benjamini_hochberg(p: NDArray) -> NDArray[np.float64]:
+    """Return the adjusted p-values q, so that calling q <= a controls the false-discovery rate at a.
+
+    Benjamini and Hochberg 1995, for independent or positively dependent p-values.
+    """
+    p = np.asarray(p, float)
+    return stats.false_discovery_control(p, method="bh") if len(p) else p
+
+
+def leaked_subjects(p: NDArray, nearest: NDArray) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the subjects that any image is nearest to, with p and q: is at least one of their images a copy?
+
+    p of a subject is min(1, m min p) over the m images nearest to it (Bonferroni); q is Benjamini-Hochberg over subjects.
+    """
+    names = np.unique(np.asarray(nearest))
+    combined = np.array([min(1.0, (nearest == s).sum() * np.min(p[nearest == s])) for s in names])
+    return names, combined, benjamini_hochberg(combined)
+
+
+def rank_calls_needed(images: int, subjects: int, correction: int, fdr: float) -> int:
+    """Return how many images must be copies before rank p-values can call any: ceil(c m / (q (n + 1)))."""
+    return int(np.ceil(correction * images / (fdr * (subjects + 1))))
+
+
+def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share; (0, 1) when nothing was counted."""
+    if total == 0:
+        return 0.0, 1.0
+    interval = stats.binomtest(int(count), int(total)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -1,0 +1,299 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Embeddings of a data set, computed once: ids, vectors and network inputs travel together and are kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import DataLoader, Dataset
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+__all__ = ["Embedder", "EmbeddingSet", "ImageError", "load_weights", "sha256_of_file"]
+
+logger = logging.getLogger(__name__)
+
+
+class ImageError(ValueError):
+    """A file that cannot be audited; the sentence names the file, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """The embedded images of one data set, a row each; the slices of a volume are consecutive rows.
+
+    Attributes:
+        items: one dict a file, as :func:`~scripts.datalists.find_images` returns them.
+        file: (N,) the row's index into `items`, ascending.
+        slice: (N,) index of the slice in its volume, -1 for a planar image.
+        level: (N,) mm below the top of the object, NaN where unknown.
+        vectors: (N, D) float32, L2-normalised.
+        images: (N, H, W) float16 in [0, 1], what the network saw.
+        skipped: (path, reason) of every file left out.
+    """
+
+    items: list[dict[str, Any]]
+    file: NDArray[np.int64]
+    slice: NDArray[np.int64]
+    level: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+    images: NDArray[np.float16]
+    skipped: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    @property
+    def subject_ids(self) -> NDArray[np.str_]:
+        """(N,) each row's subject."""
+        return np.array([item["subject_id"] for item in self.items])[self.file]
+
+    def row_id(self, row: int) -> str:
+        """Return the file's id, with the slice's index where it is one of a volume."""
+        name = self.items[self.file[row]]["id"]
+        return name if self.slice[row] < 0 else f"{name}#z={self.slice[row]}"
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> torch.nn.Module:
+    """Return the network with the state dict of `checkpoint`, in evaluation mode.
+
+    Accepts a bare state dict or a dict with one under `model`; read with ``weights_only=True``, so a file from
+    elsewhere cannot run code.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no state dict, or of another architecture.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected a state dict that torch.load reads with weights_only=True, found a file "
+            f"that it refuses ({reason}); save network.state_dict()"
+        ) from error
+    state = state.get("model", state) if isinstance(state, Mapping) else state
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, found "
+            "others; change network_def or the checkpoint"
+        ) from error
+    return network.eval()
+
+
+class Embedder:
+    """Embeds files through a transform chain and a network, keeping what it computed under the files' content hash.
+
+    Args:
+        network: images (B, 1, H, W) in, unit vectors (B, D) out; on `device`, in evaluation mode.
+        preprocessing: item dict in, one item dict or a list of them out, `image` (1, H, W) in [0, 1].
+        inferer: called as ``inferer(images, network)``.
+        device: where the network is.
+        fingerprint: text that changes with the checkpoint, the preprocessing and the network; cached embeddings of
+            another fingerprint are never used.
+        cache_dir: folder of the cache; None keeps nothing.
+        batch_size: images in a forward pass; the cache is written about every batch.
+        num_workers: processes that load files.
+        on_error: `raise` at the first unreadable file, or `skip` it and list it.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        preprocessing: Callable[[dict[str, Any]], Any],
+        inferer: Callable[[torch.Tensor, torch.nn.Module], torch.Tensor],
+        device: torch.device,
+        fingerprint: str = "",
+        cache_dir: str | os.PathLike | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        on_error: str = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
+        self.network, self.preprocessing, self.inferer, self.device = network, preprocessing, inferer, device
+        key = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
+        self.cache_dir = Path(cache_dir) / key if cache_dir is not None else None
+        self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
+        self.computed = 0
+
+    def embed_images(self, images: NDArray) -> NDArray[np.float32]:
+        """Return the vectors (N, D) of images (N, H, W) in [0, 1]; `computed` counts them."""
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(images), self.batch_size):
+                # through float16, as cached images are: one image has one vector, whichever way it came
+                block = np.asarray(images[start : start + self.batch_size], np.float16).astype(np.float32)
+                batch = torch.from_numpy(block)[:, None].to(self.device)  # (B, H, W) -> (B, 1, H, W)
+                parts.append(self.inferer(batch, self.network).float().cpu().numpy())
+                self.computed += len(block)
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    def embed_files(self, items: Sequence[dict[str, Any]], name: str = "images") -> EmbeddingSet:
+        """Return the embeddings of all files, from the cache where their content is known.
+
+        Raises:
+            ImageError: for an unreadable file under ``on_error='raise'``, or if no file could be read.
+        """
+        keys = [_content_key(item) for item in items]
+        known = self._read_cache()
+        missing = {key: item for key, item in zip(keys, items) if key not in known}  # one file of each new content
+        reasons: dict[str, str] = {}
+        buffer: list[dict[str, Any]] = []
+        progress = tqdm(total=len(missing), desc=f"embedding {name}", unit="file", disable=None if missing else True)
+        with progress:
+            for key, slices in self._load(missing):
+                progress.update()
+                if isinstance(slices, str):
+                    reasons[key] = slices
+                    continue
+                buffer += [{**s, "content": key} for s in slices]
+                if len(buffer) >= self.batch_size:
+                    self._flush(buffer, known)
+                    buffer = []
+            self._flush(buffer, known)
+        return self._assemble(items, keys, known, reasons)
+
+    def _load(self, missing: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
+        """Yield each content key with its slices, or with the reason why there are none."""
+        data = [{"content": key, "item": item} for key, item in missing.items()]
+        loader = DataLoader(
+            Dataset(data, transform=_Preparation(self.preprocessing)),
+            batch_size=1,
+            num_workers=self.num_workers,
+            collate_fn=_only_element,
+        )
+        for key, slices in loader:
+            if isinstance(slices, str) and self.on_error == "raise":
+                raise ImageError(slices)
+            yield key, slices
+
+    def _flush(self, buffer: list[dict[str, Any]], known: dict[str, list[tuple]]) -> None:
+        if not buffer:
+            return
+        images = np.stack([row["image"] for row in buffer])
+        vectors = self.embed_images(images)
+        for row, image, vector in zip(buffer, images, vectors):
+            known.setdefault(row["content"], []).append((row["slice"], row["level"], vector, image))
+        if self.cache_dir is None:
+            return
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        shard = self.cache_dir / uuid.uuid4().hex
+        _write_array(shard.with_suffix(".images.npy"), images)
+        _write_array(shard.with_suffix(".vectors.npy"), vectors)
+        # the table comes last: a shard without one does not exist
+        table = [{"content": row["content"], "slice": row["slice"], "level": row["level"]} for row in buffer]
+        temporary = shard.with_suffix(".tmp")
+        temporary.write_text(json.dumps(table))
+        temporary.rename(shard.with_suffix(".json"))
+
+    def _read_cache(self) -> dict[str, list[tuple]]:
+        known: dict[str, list[tuple]] = {}
+        for path in sorted(self.cache_dir.glob("*.json")) if self.cache_dir else []:
+            rows = json.loads(path.read_text())
+            vectors = np.load(path.with_suffix(".vectors.npy"), mmap_mode="r")
+            images = np.load(path.with_suffix(".images.npy"), mmap_mode="r")
+            shard: dict[str, list[tuple]] = {}
+            for row, vector, image in zip(rows, vectors, images):
+                shard.setdefault(row["content"], []).append((row["slice"], row["level"], vector, image))
+            known.update(shard)  # a volume never spans two shards
+        return known
+
+    @staticmethod
+    def _assemble(items, keys, known, reasons) -> EmbeddingSet:
+        kept = [(item, known[key]) for item, key in zip(items, keys) if key in known]
+        skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
+        if not kept:
+            raise ImageError(f"none of {len(items)} files could be read; the first: {skipped[0][1]}")
+        rows = [row for _, slices in kept for row in slices]
+        return EmbeddingSet(
+            items=[item for item, _ in kept],
+            file=np.repeat(np.arange(len(kept)), [len(slices) for _, slices in kept]),
+            slice=np.array([row[0] for row in rows], np.int64),
+            level=np.array([row[1] for row in rows], float),
+            vectors=np.stack([row[2] for row in rows]),
+            images=np.stack([row[3] for row in rows]),
+            skipped=skipped,
+        )
+
+
+class _Preparation:
+    """A file's dict in, (content key, its slices as plain dicts, or one sentence on what is wrong) out."""
+
+    def __init__(self, preprocessing: Callable) -> None:
+        self.preprocessing = preprocessing
+
+    def __call__(self, data: dict[str, Any]):
+        item = data["item"]
+        try:
+            prepared = self.preprocessing(dict(item))
+            prepared = prepared if isinstance(prepared, list) else [prepared]
+            return data["content"], [self._slice(entry) for entry in prepared]
+        except Exception as error:  # readers raise what they like
+            while error.__cause__ is not None:  # MONAI's last exception says only which transform failed
+                error = error.__cause__
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
+            return data["content"], f"{item['image']}: cannot be audited ({reason}); repair or exclude the file, or pass --on_error skip"
+
+    @staticmethod
+    def _slice(entry: dict[str, Any]) -> dict[str, Any]:
+        image = np.asarray(torch.as_tensor(entry["image"]).cpu())[0]
+        if not np.isfinite(image).all():
+            raise ValueError("expected finite values, found NaN or infinite ones")
+        if image.min() == image.max():
+            raise ValueError("expected an image, found a constant one")
+        level = entry.get("level")
+        return {
+            "image": image.astype(np.float16),
+            "slice": int(entry.get("slice", -1)),
+            "level": float("nan") if level is None else float(level),
+        }
+
+
+def _only_element(batch: list) -> Any:
+    return batch[0]
+
+
+def _content_key(item: Mapping[str, Any]) -> str:
+    """Hash of the image's and mask's bytes, and of a level that the datalist gives."""
+    parts = [sha256_of_file(item["image"])]
+    parts += [sha256_of_file(item["mask"])] if "mask" in item else []
+    parts += [f"level {item['level']}"] if "level" in item else []
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _write_array(path: Path, array: NDArray) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    temporary.rename(path)

@@ -1,0 +1,100 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Exact search for the training subjects most similar to each query."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Candidates", "nearest_subjects"]
+
+
+class Candidates(NamedTuple):
+    """The k best subjects of each unit, and the best image of each of them for every query of that unit.
+
+    `subject` (U, k) holds subject numbers, best first; `image` and `similarity` (Q, k) are the reference row and the
+    cosine that each query has in its unit's k subjects.
+    """
+
+    subject: NDArray[np.int64]
+    image: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+
+
+def nearest_subjects(
+    queries: NDArray[np.float32],
+    references: NDArray[np.float32],
+    subjects: NDArray[np.int64],
+    k: int,
+    units: NDArray[np.int64] | None = None,
+    exclude: NDArray[np.int64] | None = None,
+    block: int = 65536,
+) -> Candidates:
+    """Return the k most similar distinct subjects of each unit of queries, exactly.
+
+    A subject's similarity to a query is that of its best image; a unit's is the mean over its queries. A plain search
+    for the k nearest images is not this: with 100 images a subject, the first 50 are often one subject.
+
+    Args:
+        queries: (Q, D), L2-normalised.
+        references: (R, D), L2-normalised.
+        subjects: (R,), each reference's subject number, 0 ... S - 1.
+        k: subjects wanted; fewer exist: the rest is -1 with similarity -inf.
+        units: (Q,), each query's unit number 0 ... U - 1 in ascending order (the slices of one volume); None: one each.
+        exclude: (U,), a subject that each unit must not find, -1 for none: the leave-one-subject-out null.
+        block: references compared at a time; memory is Q x (block + S) floats.
+
+    Raises:
+        ValueError: if shapes disagree or k < 1.
+
+    Cost: Q x R x D multiplications, streamed over the references.
+    """
+    queries, references = np.asarray(queries, np.float32), np.asarray(references, np.float32)
+    if k < 1 or queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
+        raise ValueError(f"expected k >= 1, (Q, D) and (R, D), got k={k}, {queries.shape} and {references.shape}")
+    if subjects.shape != references.shape[:1]:
+        raise ValueError(f"subjects must have one number a reference, {len(references)}, got {subjects.shape}")
+    count = len(queries)
+    number = int(subjects.max()) + 1 if len(subjects) else 0
+    best = np.full((count, number), -np.inf, np.float32)
+    where = np.full((count, number), -1, np.int64)
+    order = np.argsort(subjects, kind="stable")
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        similarity = queries @ references[rows].T  # (Q, D) x (D, b) -> (Q, b)
+        runs = np.flatnonzero(np.r_[True, np.diff(subjects[rows]) > 0])
+        for first, last in zip(runs, np.r_[runs[1:], len(rows)]):
+            s = subjects[rows[first]]
+            column = first + similarity[:, first:last].argmax(1)
+            value = similarity[np.arange(count), column]
+            better = value > best[:, s]
+            best[better, s], where[better, s] = value[better], rows[column[better]]
+    units = np.arange(count) if units is None else np.asarray(units)
+    starts = np.flatnonzero(np.r_[True, np.diff(units) > 0]) if count else np.zeros(0, int)
+    sizes = np.diff(np.r_[starts, count])
+    score = np.add.reduceat(best, starts, axis=0) / sizes[:, None] if count else best  # (Q, S) -> (U, S)
+    if exclude is not None:
+        barred = exclude >= 0
+        score[np.flatnonzero(barred), exclude[barred]] = -np.inf
+    wanted = min(k, number)
+    chosen = np.full((len(score), k), -1, np.int64)
+    chosen[:, :wanted] = np.argsort(-score, axis=1, kind="stable")[:, :wanted]
+    chosen[:, :wanted][np.isneginf(np.take_along_axis(score, chosen[:, :wanted], 1))] = -1
+    each = np.repeat(chosen, sizes, axis=0)  # (U, k) -> (Q, k)
+    missing = each < 0
+    rows = np.arange(count)[:, None]
+    image = np.where(missing, -1, where[rows, each] if number else -1)
+    similarity = np.where(missing, -np.inf, best[rows, each] if number else -np.inf).astype(np.float32)
+    return Candidates(chosen, image, similarity)

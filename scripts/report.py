@@ -1,0 +1,352 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Write an audit's result: matches.csv, slices.csv, report.json, a self-contained report.html, and a short summary."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from .audit import AuditResult, Label
+from .calibration import wilson_interval
+from .embeddings import EmbeddingSet, sha256_of_file
+from .verification import render
+
+__all__ = ["Report"]
+
+SCHEMA_VERSION = "1.0"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+METADATA = Path(__file__).resolve().parent.parent / "configs" / "metadata.json"
+MATCH_COLUMNS = (
+    "generated_id", "generated_path", "train_id", "train_path", "train_subject", "similarity", "aligned_ssim",
+    "mirrored", "statistic", "p_value", "q_value", "label", "memorized",
+)  # fmt: skip
+SLICE_COLUMNS = ("generated_id", "slice", "train_id", "train_slice", "train_subject", "similarity", "aligned_ssim", "mirrored")
+SHOWN_PAIRS = 60  # pictures of called images; the rest stands in matches.csv
+SHOWN_CANDIDATES = 6
+
+
+class Report:
+    """Writes the result of an audit below `output_dir`.
+
+    Args:
+        output_dir: created if it does not exist.
+        checkpoint: named in the report with its SHA-256.
+        thumbnails: show image pairs in the report.
+        pseudonymize: replace subject ids, and the names of training files, by numbers.
+        group_column: column of the generated datalist whose groups are counted, or None.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        checkpoint: str | os.PathLike,
+        thumbnails: bool = True,
+        pseudonymize: bool = False,
+        group_column: str | None = None,
+    ) -> None:
+        self.output_dir, self.checkpoint = Path(output_dir), Path(checkpoint)
+        self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
+
+    def write(self, result: AuditResult, timing: Mapping[str, Any]) -> str:
+        """Write all files, each under a temporary name first, and return the summary for a terminal."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        matches = self._matches(result)
+        summary = self._summary(result, matches, timing)
+        self._write_csv("matches.csv", MATCH_COLUMNS, matches)
+        self._write_csv("slices.csv", SLICE_COLUMNS, self._slices(result))
+        self._write_text("report.json", json.dumps(summary, indent=2, allow_nan=False))
+        self._write_text("report.html", self._page(result, matches, summary))
+        return _terminal_text(summary, matches, self.output_dir / "report.html")
+
+    # --- tables
+
+    def _subject(self, result: AuditResult, number: int) -> str:
+        return f"subject-{number:04d}" if self.pseudonymize else result.subject_names[number]
+
+    def _train_file(self, result: AuditResult, row: int, number: int) -> tuple[str, str]:
+        """The id and path of a training row's file."""
+        if self.pseudonymize:
+            return f"{self._subject(result, number)}/image-{result.train.file[row]:06d}", ""
+        item = result.train.items[result.train.file[row]]
+        return item["id"], item["image"]
+
+    def _matches(self, result: AuditResult) -> list[dict[str, Any]]:
+        table = []
+        for unit in range(len(result.units)):
+            rows = result.units.rows(unit)
+            best = result.found.best[unit]
+            number = int(result.found.subject[unit, best])
+            # a volume's training file: the one that most of its slices match
+            images = result.found.image[rows, best]
+            row = int(Counter(images.tolist()).most_common(1)[0][0])
+            item = result.generated.items[result.generated.file[rows[0]]]
+            volume = len(rows) > 1
+            train_id, train_path = self._train_file(result, row, number) if number >= 0 else ("", "")
+            table.append(
+                {
+                    "generated_id": item["id"] if volume else result.generated.row_id(rows[0]),
+                    "generated_path": item["image"],
+                    "train_id": train_id,
+                    "train_path": train_path,
+                    "train_subject": self._subject(result, number) if number >= 0 else "",
+                    "similarity": float(result.found.similarity[rows, best].mean()),
+                    "aligned_ssim": float(result.found.aligned_ssim[unit, best]),
+                    "mirrored": int(result.found.mirrored[rows, best].mean() > 0.5),
+                    "statistic": _finite(result.statistic[unit]),
+                    "p_value": float(result.p_value[unit]),
+                    "q_value": float(result.q_value[unit]),
+                    "label": result.label[unit].name.lower(),
+                    "memorized": int(result.memorized[unit]),
+                }
+            )
+        return table
+
+    def _slices(self, result: AuditResult) -> list[dict[str, Any]]:
+        table = []
+        for row in np.flatnonzero(result.generated.slice >= 0):
+            unit = result.units.unit[row]
+            best = result.found.best[unit]
+            number, match = int(result.found.subject[unit, best]), int(result.found.image[row, best])
+            if match < 0:
+                continue
+            table.append(
+                {
+                    "generated_id": result.generated.items[result.generated.file[row]]["id"],
+                    "slice": int(result.generated.slice[row]),
+                    "train_id": self._train_file(result, match, number)[0],
+                    "train_slice": int(result.train.slice[match]),
+                    "train_subject": self._subject(result, number),
+                    "similarity": float(result.found.similarity[row, best]),
+                    "aligned_ssim": float(result.found.slice_ssim[row, best]),
+                    "mirrored": int(result.found.mirrored[row, best]),
+                }
+            )
+        return table
+
+    # --- report.json
+
+    def _summary(self, result: AuditResult, matches: Sequence[Mapping], timing: Mapping[str, Any]) -> dict[str, Any]:
+        count, total = int(result.memorized.sum()), len(result.units)
+        subjects = len(result.subject_names)
+        names = {name: index for index, name in enumerate(result.subject_names)}
+        leaked = [self._subject(result, names[name]) for name in result.leaked["ids"]]
+        # images beyond those that p <= fdr holds for when nothing is copied
+        excess = (float((result.p_value <= result.fdr).mean()) - result.fdr) / (1 - result.fdr)
+        summary = {
+            "schema_version": SCHEMA_VERSION,
+            "bundle": json.loads(METADATA.read_text())["version"] if METADATA.is_file() else "unknown",
+            "checkpoint": {"path": str(self.checkpoint), "sha256": sha256_of_file(self.checkpoint)},
+            "inputs": {
+                name: self._inputs(data)
+                for name, data in (("train", result.train), ("generated", result.generated), ("holdout", result.holdout))
+            },
+            "calibration": {key: _finite(value) for key, value in result.calibration.items()},
+            "positive_control": {key: _finite(value) for key, value in result.control.items()},
+            "fdr": result.fdr,
+            "labels": {label.name.lower(): result.label.count(label) for label in Label},
+            "thresholds": result.thresholds,
+            "memorized": {
+                "count": count,
+                "rate": count / total,
+                "ci95": wilson_interval(count, total),
+                "excess_rate": max(0.0, excess),
+            },
+            "leaked_subjects": {
+                "count": len(leaked),
+                "rate": len(leaked) / subjects,
+                "ci95": wilson_interval(len(leaked), subjects),
+                "ids": leaked,
+            },
+            "set_level": result.set_level,
+            "timing": dict(timing),
+        }
+        if self.group_column is not None:
+            summary["groups"] = self._groups(result)
+        return summary
+
+    def _inputs(self, data: EmbeddingSet | None) -> dict[str, Any]:
+        if data is None:
+            return {"images": 0, "slices": 0, "subjects": 0, "skipped": []}
+        return {
+            "images": len(data.items),
+            "slices": len(data),
+            "subjects": len(set(data.subject_ids)),
+            "skipped": [{"id": name, "reason": reason} for name, reason in data.skipped],
+        }
+
+    def _groups(self, result: AuditResult) -> dict[str, dict[str, int]]:
+        groups: dict[str, dict[str, int]] = {}
+        for unit in range(len(result.units)):
+            item = result.generated.items[result.generated.file[result.units.rows(unit)[0]]]
+            if self.group_column not in item:
+                raise ValueError(f"{item['id']}: expected a datalist column {self.group_column!r}, found none; check group_column")
+            entry = groups.setdefault(str(item[self.group_column]), {"images": 0, "memorized": 0})
+            entry["images"] += 1
+            entry["memorized"] += int(result.memorized[unit])
+        return groups
+
+    # --- report.html
+
+    def _page(self, result: AuditResult, matches: Sequence[Mapping], summary: Mapping[str, Any]) -> str:
+        order = np.lexsort((-result.found.aligned_ssim.max(1), result.p_value))
+        called = [int(u) for u in order if result.memorized[u]]
+        second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
+        environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        environment.filters["number"] = _number
+        template = environment.from_string(TEMPLATE.read_text())
+        return template.render(
+            summary=summary,
+            calls=[self._pair(result, matches, u) for u in called[:SHOWN_PAIRS]],
+            hidden=max(0, len(called) - SHOWN_PAIRS),
+            candidates=[self._pair(result, matches, u) for u in second[:SHOWN_CANDIDATES]],
+            subjects=self._leaked_table(result),
+            histogram=_histogram(result),
+            thumbnails=self.thumbnails,
+        )
+
+    def _pair(self, result: AuditResult, matches: Sequence[Mapping], unit: int) -> dict[str, Any]:
+        pair = {"match": matches[unit]}
+        if self.thumbnails and matches[unit]["train_subject"]:
+            rows = result.units.rows(unit)
+            best = result.found.best[unit]
+            row = rows[result.found.slice_ssim[rows, best].argmax()]
+            query = result.units.images[row][None].astype(np.float32)
+            reference = result.train.images[result.found.image[row, best]][None].astype(np.float32)
+            warped, _ = render(query, reference, result.found.matrix[row, best][None])
+            upright = result.generated.slice[row] >= 0
+            pair["pictures"] = [
+                {"title": title, "data": _picture(image, upright)}
+                for title, image in (
+                    ("generated", query[0]),
+                    ("training, aligned", warped[0]),
+                    ("difference", np.abs(query[0] - warped[0])),
+                )
+            ]
+        return pair
+
+    def _leaked_table(self, result: AuditResult) -> list[dict[str, Any]]:
+        table = []
+        for number, p, q in zip(result.leaked["subjects"], result.leaked["p"], result.leaked["q"]):
+            if q <= result.fdr:
+                mine = result.memorized & (result.found.at_best(result.found.subject) == number)
+                table.append({"subject": self._subject(result, int(number)), "images": int(mine.sum()), "p": float(p), "q": float(q)})
+        return sorted(table, key=lambda row: (row["q"], -row["images"]))
+
+    # --- files
+
+    def _write_text(self, name: str, text: str) -> None:
+        temporary = self.output_dir / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.output_dir / name)
+
+    def _write_csv(self, name: str, columns: Sequence[str], table: Sequence[Mapping]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+        self._write_text(name, text.getvalue())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: -inf, 'no statistic', becomes None."""
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page: Path) -> str:
+    """Return what was found, with what evidence and what recall, in at most twelve lines."""
+    count, total = summary["memorized"]["count"], len(matches)
+    control, null = summary["positive_control"], summary["calibration"]
+    low, high = control["ci95"]
+    lines = []
+    if count:
+        ids = summary["leaked_subjects"]["ids"]
+        shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
+        lines.append(f"Copies found: {count} of {total} generated images, at a false-discovery rate of {summary['fdr']:g}.")
+        lines.append(f"Training subjects leaked: {len(ids)} of {summary['inputs']['train']['subjects']}" + (f" ({shown})" if ids else ""))
+        for match in sorted((m for m in matches if m["memorized"]), key=lambda m: m["p_value"])[:3]:
+            mirrored = ", mirrored" if match["mirrored"] else ""
+            lines.append(
+                f"  {match['generated_id']} <- {match['train_id']}: aligned SSIM {match['aligned_ssim']:.2f}{mirrored}, "
+                f"p = {match['p_value']:.1e}, q = {match['q_value']:.1e}"
+            )
+    else:
+        lines.append(f"No copying found among {total} generated images, at a false-discovery rate of {summary['fdr']:g}.")
+    lines.append(
+        f"Positive control: {control['recall']:.0%} of {control['images']} degraded copies of training images would have "
+        f"been called (95 % interval {low:.0%} to {high:.0%})."
+    )
+    matched = "matches" if null["matched"] else "does NOT match"
+    lines.append(
+        f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train {matched} the "
+        f"generated images' (AUC {null['match_auc']:.2f})."
+    )
+    skipped = sum(len(part["skipped"]) for part in summary["inputs"].values())
+    if skipped:
+        lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
+    lines.append(f"Report: {page}")
+    return "\n".join(lines)
+
+
+def _picture(image: NDArray, upright: bool) -> str:
+    """Return a PNG data URI; images are (x, y): RAS for slices of volumes, y downwards for planar files."""
+    pixels = (image.clip(0, 1) * 255).astype(np.uint8).T
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[::-1] if upright else pixels)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _histogram(result: AuditResult) -> str:
+    """Return the generated and null statistics as an SVG data URI."""
+    matplotlib.rcParams["svg.hashsalt"] = "deepssim"  # the same result gives the same file
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    generated = result.statistic[np.isfinite(result.statistic)]
+    null = result.null_statistic[np.isfinite(result.null_statistic)]
+    if len(generated) and len(null):
+        edges = np.linspace(min(generated.min(), null.min()), max(generated.max(), null.max()) + 1e-6, 50)
+        axes.hist(null, edges, density=True, color="#9aa5b1", label="null: real images, nothing copied")
+        axes.hist(generated, edges, density=True, histtype="step", color="#c2410c", lw=1.8, label="generated images")
+        called = result.statistic[result.memorized]
+        if len(called):
+            axes.axvline(called.min(), color="#c2410c", ls=":", lw=1.2, label="least called")
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_xlabel("statistic T: how much closer the best training subject is than the next four", fontsize=9)
+    axes.set_ylabel("density", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
