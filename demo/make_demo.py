@@ -14,9 +14,9 @@
     pip install nilearn && python demo/make_demo.py
 
 Individuals are drawn from the ICBM 152 tissue maps that nilearn's package carries (licence: demo/LICENSE). A warp of
-one template is a near-copy of every other warp, so each individual also gets folds of its own: band-limited noise moves
+one template is a near-copy of every other warp, so each individual gets folds of its own too: band-limited noise moves
 the borders of grey matter, white matter and CSF where the cortex is. The script prints the aligned foreground SSIM
-between individuals, to be compared with 0.4 to 0.55 between real subjects (IXI, skull-stripped, same level and measure).
+between individuals; between real subjects (IXI, skull-stripped, same level, same measure) its median is 0.43.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def main() -> None:
     copy.set_random_state(state=rng)
     move.set_random_state(state=rng)
     sources = rng.choice(SUBJECTS, COPIES, replace=False)
-    plan = [(int(s), SLICES_MM[rng.randint(2)]) for s in sources] + [(SUBJECTS + n, SLICES_MM[n % 2]) for n in range(NEW)]
+    plan = [(int(s), SLICES_MM[rng.randint(2)]) for s in sources] + [
+        (SUBJECTS + n, SLICES_MM[n % 2]) for n in range(NEW)
+    ]
     truth = []
     for number, which in enumerate(rng.permutation(len(plan))):
         s, z = plan[which]
@@ -134,7 +136,13 @@ def main() -> None:
         name = f"sample_{number:02d}.png"
         save(move(copy({"image": image}))["image"][0].numpy(), HERE / "generated" / name)
         known = s < SUBJECTS
-        truth.append({"generated_id": name, "train_id": f"sub-{s + 1:02d}_z{int(z):02d}.png" if known else "", "subject_id": f"sub-{s + 1:02d}" if known else ""})
+        truth.append(
+            {
+                "generated_id": name,
+                "train_id": f"sub-{s + 1:02d}_z{int(z):02d}.png" if known else "",
+                "subject_id": f"sub-{s + 1:02d}" if known else "",
+            }
+        )
     with (HERE / "truth.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(truth[0]), lineterminator="\n")
         writer.writeheader()
@@ -142,7 +150,10 @@ def main() -> None:
     for z in SLICES_MM:
         stack = np.stack([slices[s, z] for s in range(SUBJECTS)])
         score = Verifier(smoothing=0).align(stack, np.roll(stack, 1, axis=0)).aligned_ssim
-        print(f"z = {z:g} mm: aligned foreground SSIM between subjects, 5 / 50 / 95 %:", np.percentile(score, [5, 50, 95]).round(2))
+        print(
+            f"z = {z:g} mm: aligned foreground SSIM between subjects, 5 / 50 / 95 %:",
+            np.percentile(score, [5, 50, 95]).round(2),
+        )
 
 
 if __name__ == "__main__":

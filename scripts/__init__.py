@@ -20,10 +20,52 @@ from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
 from .losses import PairwiseSSIMLoss
 from .metrics import MemorizationMetric
-from .networks import DeepSSIM
 from .neighbors import nearest_subjects
+from .networks import DeepSSIM
 from .report import Report
 from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, PlanarSliced, SkullStripd, foreground
 from .ssim import SSIMForm, ssim_matrix, ssim_pairs
 from .training import AutocastInferer, LevelSampler, SliceGroups
 from .verification import Verifier
+
+__all__ = [
+    "Audit",
+    "AuditData",
+    "AuditResult",
+    "AutocastInferer",
+    "AxialSlicesd",
+    "DeepSSIM",
+    "Embedder",
+    "EmbeddingSet",
+    "GreyImageReader",
+    "ImageError",
+    "Label",
+    "LevelSampler",
+    "MemorizationMetric",
+    "PairwiseSSIMLoss",
+    "PerDimensionalityd",
+    "PlanarSliced",
+    "RandCopyd",
+    "RandMisalignd",
+    "Report",
+    "SSIMForm",
+    "SkullStripd",
+    "SliceGroups",
+    "Verifier",
+    "benjamini_hochberg",
+    "component",
+    "detect",
+    "find_images",
+    "fingerprint",
+    "foreground",
+    "leaked_subjects",
+    "load_weights",
+    "local_statistic",
+    "nearest_subjects",
+    "p_values",
+    "run_audit",
+    "split_subjects",
+    "ssim_matrix",
+    "ssim_pairs",
+    "with_and_without_mask",
+]

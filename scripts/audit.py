@@ -18,7 +18,6 @@ control (degraded copies of training images), so that the three are comparable.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -186,7 +185,7 @@ class Audit(Randomizable):
         self,
         embedder: Embedder,
         verifier: Verifier,
-        control: Callable[[dict], dict],
+        control: Any,
         k: int = 6,
         fdr: float = 0.05,
         p_value: str = "tail",
@@ -217,7 +216,11 @@ class Audit(Randomizable):
         search = Search(train.vectors, train.images, number, self.verifier, self.k)
         units = _units(generated, np.full(len(generated), -1), volumes)
         found = search(units, name="generated images")
-        degradation = match_degradation(train.images, generated.images, self.R) if self.null_transform == "auto" else Degradation()
+        degradation = (
+            match_degradation(train.images, generated.images, self.R)
+            if self.null_transform == "auto"
+            else Degradation()
+        )
 
         source = train if holdout is None else holdout
         subjects = number if holdout is None else np.unique(holdout.subject_ids, return_inverse=True)[1]
@@ -229,7 +232,9 @@ class Audit(Randomizable):
         statistic = found.statistic
         p = self._p_values(statistic, nulls, correction)
         q = calibration.benjamini_hochberg(p)
-        control = self._positive_control(search, train, number, volumes, degradation, null_units, null_found, p, correction)
+        control = self._positive_control(
+            search, train, number, volumes, degradation, null_units, null_found, p, correction
+        )
         thresholds = _thresholds(null_found.aligned_ssim.max(1), control.pop("aligned_ssim"))
         best = found.at_best(found.subject)
         samples = [null.subjects for null in nulls]
@@ -248,7 +253,11 @@ class Audit(Randomizable):
             label=[_label(value, thresholds) for value in found.aligned_ssim.max(1)],
             fdr=self.fdr,
             calibration={
-                "null": "none" if n < 1 or np.isneginf(null_found.statistic).all() else "leave-one-subject-out" if holdout is None else "holdout",
+                "null": "none"
+                if n < 1 or np.isneginf(null_found.statistic).all()
+                else "leave-one-subject-out"
+                if holdout is None
+                else "holdout",
                 "p_value": self.p_value,
                 "images": len(units),
                 "n": n,
@@ -268,7 +277,9 @@ class Audit(Randomizable):
     def _p_values(self, statistic: NDArray, nulls: list[NullSample], correction: int) -> NDArray[np.float64]:
         return np.array([calibration.p_values(t, null, correction, self.p_value) for t, null in zip(statistic, nulls)])
 
-    def _null_units(self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation) -> Units:
+    def _null_units(
+        self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation
+    ) -> Units:
         """Real images that nothing copied, degraded as the generated ones; only slices that a query can ask for."""
         chosen = np.unique(subjects)
         if len(chosen) > self.null_subjects:
@@ -287,7 +298,9 @@ class Audit(Randomizable):
                     distance = np.abs(source.level[rows][:, None] - wanted[None])
                     needed[rows[np.unique(distance.argmin(0))]] = True
                 else:
-                    needed[rows if len(rows) <= self.null_slices else self.R.choice(rows, self.null_slices, replace=False)] = True
+                    needed[
+                        rows if len(rows) <= self.null_slices else self.R.choice(rows, self.null_slices, replace=False)
+                    ] = True
             keep &= needed
         rows = np.flatnonzero(keep)
         units = _units(source, subjects, volumes, rows)
@@ -299,7 +312,9 @@ class Audit(Randomizable):
     def _embed(self, images: NDArray) -> NDArray[np.float32]:
         return self.embedder.embed_images(images)
 
-    def _positive_control(self, search, train, number, volumes, degradation, null_units, null_found, p, correction) -> dict[str, Any]:
+    def _positive_control(
+        self, search, train, number, volumes, degradation, null_units, null_found, p, correction
+    ) -> dict[str, Any]:
         """Recall on degraded, moved copies of training images: would each have been called among the generated ones?"""
         everything = _units(train, number, volumes)
         chosen = np.sort(self.R.choice(len(everything), min(self.control_images, len(everything)), replace=False))
@@ -311,7 +326,11 @@ class Audit(Randomizable):
         sizes = [len(stack) for stack in images]
         pixels = np.concatenate(images)
         copies = Units(
-            self._embed(pixels), pixels, np.repeat(np.arange(len(chosen)), sizes), everything.level[chosen], everything.subject[chosen]
+            self._embed(pixels),
+            pixels,
+            np.repeat(np.arange(len(chosen)), sizes),
+            everything.level[chosen],
+            everything.subject[chosen],
         )
         found = search(copies, name="positive control")
         nulls = [_null_sample(null_units, null_found.statistic, level) for level in copies.level]
@@ -339,7 +358,7 @@ def _units(data: EmbeddingSet, subjects: NDArray, volumes: bool, rows: NDArray |
 
 
 def _null_sample(units: Units, statistic: NDArray, level: float) -> NullSample:
-    """Return one value a subject at the query's level, or all of its slices with a shared weight where it is unknown."""
+    """Return one value a subject at the query's level, or where it is unknown all slices with shared weights."""
     if not np.isfinite(level) or not np.isfinite(units.level).all():
         _, inverse, count = np.unique(units.subject, return_inverse=True, return_counts=True)
         return NullSample(statistic, 1.0 / count[inverse])
@@ -373,7 +392,9 @@ def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> 
     means = []
     for sample, barred in ((units, None), (null_units, null_units.subject if leave_out else None)):
         count = int(search.subjects.max()) + 1
-        similarity = nearest_subjects(sample.vectors, search.vectors, search.subjects, count, sample.unit, barred).similarity
+        similarity = nearest_subjects(
+            sample.vectors, search.vectors, search.subjects, count, sample.unit, barred
+        ).similarity
         values = np.where(np.isfinite(similarity), similarity, np.nan)
         means.append(np.nanmedian(values, axis=1))
     auc = _auc(*means)

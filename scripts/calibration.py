@@ -122,7 +122,8 @@ def benjamini_hochberg(p: NDArray) -> NDArray[np.float64]:
 def leaked_subjects(p: NDArray, nearest: NDArray) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64]]:
     """Return the subjects that any image is nearest to, with p and q: is at least one of their images a copy?
 
-    p of a subject is min(1, m min p) over the m images nearest to it (Bonferroni); q is Benjamini-Hochberg over subjects.
+    p of a subject is min(1, m min p) over the m images nearest to it (Bonferroni); q is Benjamini-Hochberg over
+    subjects.
     """
     names = np.unique(np.asarray(nearest))
     combined = np.array([min(1.0, (nearest == s).sum() * np.min(p[nearest == s])) for s in names])

@@ -180,7 +180,9 @@ def _stem(image_id: str) -> str:
 def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn: bool) -> None:
     """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
     if pattern is not None and "subject" not in re.compile(pattern).groupindex:
-        raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
+        raise ValueError(
+            f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}"
+        )
     tried = SUBJECT_PATTERNS if pattern is None else (pattern,)
     stems = 0
     for item in items:

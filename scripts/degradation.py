@@ -69,9 +69,7 @@ def band_energies(images: NDArray) -> NDArray[np.float64]:
     return logs[:, :-1] - logs[:, -1:]
 
 
-def match_degradation(
-    real: NDArray, generated: NDArray, rng: np.random.RandomState, sample: int = 48
-) -> Degradation:
+def match_degradation(real: NDArray, generated: NDArray, rng: np.random.RandomState, sample: int = 48) -> Degradation:
     """Return the blur and noise after which real images have the generated ones' median band energies.
 
     The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets.

@@ -88,7 +88,9 @@ def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) ->
     start = time.perf_counter()
     try:
         result = run_audit(data, embedder, audit)
-        summary = report.write(result, {"seconds": round(time.perf_counter() - start, 1), "embedded": embedder.computed})
+        summary = report.write(
+            result, {"seconds": round(time.perf_counter() - start, 1), "embedded": embedder.computed}
+        )
     except EXPECTED_ERRORS as error:
         if logger.isEnabledFor(logging.DEBUG):
             raise

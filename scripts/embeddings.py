@@ -97,16 +97,16 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"checkpoint {checkpoint}: expected a state dict that torch.load reads with weights_only=True, found a file "
-            f"that it refuses ({reason}); save network.state_dict()"
+            f"checkpoint {checkpoint}: expected a state dict that torch.load reads with weights_only=True, found "
+            f"a file that it refuses ({reason}); save network.state_dict()"
         ) from error
     state = state.get("model", state) if isinstance(state, Mapping) else state
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, found "
-            "others; change network_def or the checkpoint"
+            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
+            "found others; change network_def or the checkpoint"
         ) from error
     return network.eval()
 
@@ -260,10 +260,13 @@ class _Preparation:
             prepared = prepared if isinstance(prepared, list) else [prepared]
             return data["content"], [self._slice(entry) for entry in prepared]
         except Exception as error:  # readers raise what they like
-            while error.__cause__ is not None:  # MONAI's last exception says only which transform failed
-                error = error.__cause__
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
-            return data["content"], f"{item['image']}: cannot be audited ({reason}); repair or exclude the file, or pass --on_error skip"
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
+                cause = cause.__cause__
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
+            return data[
+                "content"
+            ], f"{item['image']}: cannot be audited ({reason}); repair or exclude the file, or pass --on_error skip"
 
     @staticmethod
     def _slice(entry: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,10 @@ def similarity_to_nearest(query: torch.Tensor, reference: torch.Tensor, block: i
         block: references compared at a time, so that memory grows with Q x block, not with Q x R.
     """
     if query.ndim != 2 or reference.ndim != 2 or query.shape[1] != reference.shape[1] or len(reference) == 0:
-        raise ValueError(f"query and reference must be (Q, D) and (R, D), R > 0, got {tuple(query.shape)} and {tuple(reference.shape)}")
+        raise ValueError(
+            f"query and reference must be (Q, D) and (R, D), R > 0, got {tuple(query.shape)} and "
+            f"{tuple(reference.shape)}"
+        )
     best = torch.full((len(query),), -torch.inf, device=query.device)
     for part in reference.split(block):
         best = torch.maximum(best, (query @ part.to(query).T).amax(1))  # (Q, D) x (D, b) -> (Q,)

@@ -36,6 +36,8 @@ __all__ = ["PlantedCopies", "plot_curve", "run_study"]
 
 logger = logging.getLogger(__name__)
 
+Slice = tuple[float | None, NDArray]  # level in mm, image
+
 
 class PlantedCopies(Randomizable):
     """Writes train and generated folders whose copies are known, drawn at random from scans of `items`.
@@ -63,10 +65,10 @@ class PlantedCopies(Randomizable):
         self.items = {item["subject_id"]: item for item in items}
         self.train_subjects, self.copies, self.new, self.volumes = train_subjects, copies, new, volumes
         self.preprocessing = preprocessing
-        self.cache: dict[str, list[tuple[float, NDArray]]] = {}
+        self.cache: dict[str, list[Slice]] = {}
 
-    def write(self, folder: Path, degrade: Callable, seed: int) -> None:
-        """Write train/, generated/, train.csv (image, subject_id, level) and truth.csv (generated_id, train_id, subject_id)."""
+    def write(self, folder: Path, degrade: Any, seed: int) -> None:
+        """Write train/, generated/, train.csv (a datalist) and truth.csv (generated_id, train_id, subject_id)."""
         self.set_random_state(seed)
         degrade.set_random_state(state=self.R)
         subjects = self.R.permutation(sorted(self.items)).tolist()
@@ -88,11 +90,20 @@ class PlantedCopies(Randomizable):
             subject, source, _ = order[which]
             images = self._images(subject)
             index = int(Path(source).name.split(".")[0].rsplit("_", 1)[1]) if source else self.R.randint(len(images))
-            name = self._save(degrade({"image": torch.from_numpy(images[index][1])})["image"].numpy(), folder / "generated" / f"{number:03d}")
-            truth.append({"generated_id": name, "train_id": f"train/{source}" if source else "", "subject_id": subject if source else ""})
+            name = self._save(
+                degrade({"image": torch.from_numpy(images[index][1])})["image"].numpy(),
+                folder / "generated" / f"{number:03d}",
+            )
+            truth.append(
+                {
+                    "generated_id": name,
+                    "train_id": f"train/{source}" if source else "",
+                    "subject_id": subject if source else "",
+                }
+            )
         _write_table(folder / "truth.csv", truth)
 
-    def _images(self, subject: str) -> list[tuple[float | None, NDArray]]:
+    def _images(self, subject: str) -> list[Slice]:
         """The subject's slices (level, (1, H, W)), or its volume (None, (Z, X, Y)); in [0, 1]."""
         if subject not in self.cache:
             item = self.items[subject]
@@ -125,7 +136,7 @@ def run_study(
     seed: int = 0,
     **overrides: Any,
 ) -> list[dict[str, Any]]:
-    """Audit every strength `draws` times and return one row each; finished rows are read from results.jsonl, not redone.
+    """Audit every strength `draws` times and return one row each; finished rows come from results.jsonl.
 
     `overrides` are keys of the detect config. Each row holds recall, false-discovery share, how many copies have their
     true source image and subject as the verified match, the positive control's recall and the run time.
@@ -155,18 +166,23 @@ def run_study(
 def _score(result, folder: Path) -> dict[str, float]:
     with (folder / "truth.csv").open(newline="") as file:
         truth = {row["generated_id"]: row for row in csv.DictReader(file)}
-    called, copy, image, subject = [], [], [], []
+    flags: list[tuple[bool, bool, bool, bool]] = []
     best = result.found.best
     for unit in range(len(result.units)):
         rows = result.units.rows(unit)
         planted = truth[result.generated.items[result.generated.file[rows[0]]]["id"]]
-        called.append(result.memorized[unit])
-        copy.append(bool(planted["train_id"]))
         match = result.found.image[rows, best[unit]]
         ids = [result.train.items[result.train.file[row]]["id"] for row in match]
-        image.append(max(set(ids), key=ids.count) == planted["train_id"])
-        subject.append(result.subject_names[result.found.subject[unit, best[unit]]] == planted["subject_id"])
-    called, copy, image, subject = (np.array(a, bool) for a in (called, copy, image, subject))
+        found = result.subject_names[result.found.subject[unit, best[unit]]]
+        flags.append(
+            (
+                bool(result.memorized[unit]),
+                bool(planted["train_id"]),
+                max(set(ids), key=ids.count) == planted["train_id"],
+                found == planted["subject_id"],
+            )
+        )
+    called, copy, image, subject = np.array(flags).T
     return {
         "recall": float((called & copy).sum() / copy.sum()),
         "false_discovery_share": float((called & ~copy).sum() / max(1, called.sum())),

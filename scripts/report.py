@@ -45,7 +45,16 @@ MATCH_COLUMNS = (
     "generated_id", "generated_path", "train_id", "train_path", "train_subject", "similarity", "aligned_ssim",
     "mirrored", "statistic", "p_value", "q_value", "label", "memorized",
 )  # fmt: skip
-SLICE_COLUMNS = ("generated_id", "slice", "train_id", "train_slice", "train_subject", "similarity", "aligned_ssim", "mirrored")
+SLICE_COLUMNS = (
+    "generated_id",
+    "slice",
+    "train_id",
+    "train_slice",
+    "train_subject",
+    "similarity",
+    "aligned_ssim",
+    "mirrored",
+)
 SHOWN_PAIRS = 60  # pictures of called images; the rest stands in matches.csv
 SHOWN_CANDIDATES = 6
 
@@ -163,7 +172,11 @@ class Report:
             "checkpoint": {"path": str(self.checkpoint), "sha256": sha256_of_file(self.checkpoint)},
             "inputs": {
                 name: self._inputs(data)
-                for name, data in (("train", result.train), ("generated", result.generated), ("holdout", result.holdout))
+                for name, data in (
+                    ("train", result.train),
+                    ("generated", result.generated),
+                    ("holdout", result.holdout),
+                )
             },
             "calibration": {key: _finite(value) for key, value in result.calibration.items()},
             "positive_control": {key: _finite(value) for key, value in result.control.items()},
@@ -204,7 +217,9 @@ class Report:
         for unit in range(len(result.units)):
             item = result.generated.items[result.generated.file[result.units.rows(unit)[0]]]
             if self.group_column not in item:
-                raise ValueError(f"{item['id']}: expected a datalist column {self.group_column!r}, found none; check group_column")
+                raise ValueError(
+                    f"{item['id']}: expected a datalist column {self.group_column!r}, found none; check group_column"
+                )
             entry = groups.setdefault(str(item[self.group_column]), {"images": 0, "memorized": 0})
             entry["images"] += 1
             entry["memorized"] += int(result.memorized[unit])
@@ -216,7 +231,9 @@ class Report:
         order = np.lexsort((-result.found.aligned_ssim.max(1), result.p_value))
         called = [int(u) for u in order if result.memorized[u]]
         second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
-        environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
         environment.filters["number"] = _number
         template = environment.from_string(TEMPLATE.read_text())
         return template.render(
@@ -230,7 +247,7 @@ class Report:
         )
 
     def _pair(self, result: AuditResult, matches: Sequence[Mapping], unit: int) -> dict[str, Any]:
-        pair = {"match": matches[unit]}
+        pair: dict[str, Any] = {"match": matches[unit]}
         if self.thumbnails and matches[unit]["train_subject"]:
             rows = result.units.rows(unit)
             best = result.found.best[unit]
@@ -254,7 +271,14 @@ class Report:
         for number, p, q in zip(result.leaked["subjects"], result.leaked["p"], result.leaked["q"]):
             if q <= result.fdr:
                 mine = result.memorized & (result.found.at_best(result.found.subject) == number)
-                table.append({"subject": self._subject(result, int(number)), "images": int(mine.sum()), "p": float(p), "q": float(q)})
+                table.append(
+                    {
+                        "subject": self._subject(result, int(number)),
+                        "images": int(mine.sum()),
+                        "p": float(p),
+                        "q": float(q),
+                    }
+                )
         return sorted(table, key=lambda row: (row["q"], -row["images"]))
 
     # --- files
@@ -294,24 +318,31 @@ def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page:
     if count:
         ids = summary["leaked_subjects"]["ids"]
         shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
-        lines.append(f"Copies found: {count} of {total} generated images, at a false-discovery rate of {summary['fdr']:g}.")
-        lines.append(f"Training subjects leaked: {len(ids)} of {summary['inputs']['train']['subjects']}" + (f" ({shown})" if ids else ""))
+        lines.append(
+            f"Copies found: {count} of {total} generated images, at a false-discovery rate of {summary['fdr']:g}."
+        )
+        lines.append(
+            f"Training subjects leaked: {len(ids)} of {summary['inputs']['train']['subjects']}"
+            + (f" ({shown})" if ids else "")
+        )
         for match in sorted((m for m in matches if m["memorized"]), key=lambda m: m["p_value"])[:3]:
             mirrored = ", mirrored" if match["mirrored"] else ""
             lines.append(
-                f"  {match['generated_id']} <- {match['train_id']}: aligned SSIM {match['aligned_ssim']:.2f}{mirrored}, "
-                f"p = {match['p_value']:.1e}, q = {match['q_value']:.1e}"
+                f"  {match['generated_id']} <- {match['train_id']}: aligned SSIM {match['aligned_ssim']:.2f}"
+                f"{mirrored}, p = {match['p_value']:.1e}, q = {match['q_value']:.1e}"
             )
     else:
-        lines.append(f"No copying found among {total} generated images, at a false-discovery rate of {summary['fdr']:g}.")
+        lines.append(
+            f"No copying found among {total} generated images, at a false-discovery rate of {summary['fdr']:g}."
+        )
     lines.append(
-        f"Positive control: {control['recall']:.0%} of {control['images']} degraded copies of training images would have "
-        f"been called (95 % interval {low:.0%} to {high:.0%})."
+        f"Positive control: {control['recall']:.0%} of {control['images']} degraded copies of training images would "
+        f"have been called (95 % interval {low:.0%} to {high:.0%})."
     )
     matched = "matches" if null["matched"] else "does NOT match"
     lines.append(
-        f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train {matched} the "
-        f"generated images' (AUC {null['match_auc']:.2f})."
+        f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train {matched} "
+        f"the generated images' (AUC {null['match_auc']:.2f})."
     )
     skipped = sum(len(part["skipped"]) for part in summary["inputs"].values())
     if skipped:
@@ -336,7 +367,7 @@ def _histogram(result: AuditResult) -> str:
     generated = result.statistic[np.isfinite(result.statistic)]
     null = result.null_statistic[np.isfinite(result.null_statistic)]
     if len(generated) and len(null):
-        edges = np.linspace(min(generated.min(), null.min()), max(generated.max(), null.max()) + 1e-6, 50)
+        edges = np.linspace(min(generated.min(), null.min()), max(generated.max(), null.max()) + 1e-6, 50).tolist()
         axes.hist(null, edges, density=True, color="#9aa5b1", label="null: real images, nothing copied")
         axes.hist(generated, edges, density=True, histtype="step", color="#c2410c", lw=1.8, label="generated images")
         called = result.statistic[result.memorized]

@@ -77,7 +77,9 @@ class PerDimensionalityd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]):
         shape = tuple(data[self.key].shape)
         if len(shape) not in (3, 4):
-            raise ValueError(f"{data.get('path', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}")
+            raise ValueError(
+                f"{data.get('path', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}"
+            )
         return (self.planar if len(shape) == 3 else self.volume)(data)
 
 
@@ -135,8 +137,8 @@ class AxialSlicesd(MapTransform):
         size = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
         array = np.asarray(volume, np.float32)[0]
         area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
-        present = np.flatnonzero(area >= 0.1 * area.max()) if area.max() > 0 else []
-        if len(present) == 0:
+        present = np.flatnonzero(area >= 0.1 * area.max())
+        if area.max() == 0:
             raise ValueError(f"{data.get('path', key)}: the volume shows no object (all voxels alike)")
         top = present[-1]
         result = []
@@ -144,7 +146,7 @@ class AxialSlicesd(MapTransform):
             z = top - round(level / size[2])
             if z >= 0 and area[z] >= self.min_foreground:
                 image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
-                name = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
+                name: dict[Hashable, Any] = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
                 result.append({**data, **name, key: image, "level": float(level), "slice": int(z)})
         if not result:
             raise ValueError(

@@ -18,7 +18,7 @@ map is averaged (:class:`SSIMForm`).
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import numba
 import numpy as np
@@ -33,7 +33,7 @@ _N = np.float32(WINDOW * WINDOW)
 _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
 
 
-class SSIMForm(str, Enum):
+class SSIMForm(StrEnum):
     """Which dynamic range is used, and where the SSIM map is averaged.
 
     - ``published``: the range of the *first* image of a pair, all windows; asymmetric, as the DeepSSIM authors' code.
@@ -78,8 +78,8 @@ def _mean_ssim(x, y, mean_x, mean_y, var_x, var_y, weight_x, weight_y, offset_x,
     c1 = np.float32((K1 * data_range) ** 2)
     c2 = np.float32((K2 * data_range) ** 2)
     columns = np.zeros(width, np.float32)
-    total = 0.0
-    weights = 0.0
+    total = np.float64(0)
+    weights = np.float64(0)
     for i in range(height):
         for j in range(width):
             columns[j] += x[i, j] * y[i, j]

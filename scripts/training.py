@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What DeepSSIM's training adds to MONAI's engines: batches that cover the range of SSIM, and autocast on any device."""
+"""What training adds to MONAI's engines: batches that cover the range of SSIM, and autocast on any device."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class SliceGroups(Randomizable, Dataset):
     def __init__(
         self,
         data: Sequence[Any],
-        copy: Callable,
-        misalign: Callable,
+        copy: Any,
+        misalign: Any,
         copies: int = 1,
         neighbour_mm: float = 6.0,
         mixture: float = 0.5,

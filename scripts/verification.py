@@ -80,7 +80,7 @@ def _normal_equations(query, reference, flip, p, normal, gradient):
     normal[:] = 0
     gradient[:] = 0
     row = np.zeros(7, np.float32)
-    error = 0.0
+    error = np.float64(0)
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
     for i in range(height):
         y = np.float32((i - centre_y) * flip[0])
@@ -162,7 +162,10 @@ def _align_pairs(coarse, middle, fine, first, second, parameters, flips):
             for t in order:
                 if t == s:
                     break
-                if t // len(START_ANGLES) == s // len(START_ANGLES) and np.abs(found[t][:2] - found[s][:2]).max() < 0.03:
+                if (
+                    t // len(START_ANGLES) == s // len(START_ANGLES)
+                    and np.abs(found[t][:2] - found[s][:2]).max() < 0.03
+                ):
                     repeated = True
             if repeated or not np.isfinite(errors[s]):
                 continue
@@ -274,7 +277,9 @@ class Verifier:
         """
         queries, references = (np.ascontiguousarray(a, np.float32) for a in (queries, references))
         if queries.shape != references.shape or queries.ndim != 3:
-            raise ValueError(f"queries and references must have one shape (P, H, W), got {queries.shape} and {references.shape}")
+            raise ValueError(
+                f"queries and references must have one shape (P, H, W), got {queries.shape} and {references.shape}"
+            )
         matrix = np.empty((len(queries), 2, 3))
         scores = np.empty(len(queries), np.float32)
         for start in range(0, len(queries), self.block):
@@ -294,11 +299,11 @@ class Verifier:
 
 
 def render(queries: NDArray, references: NDArray, matrix: NDArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the references on their queries' grids with the queries' contrast, and the pairs' foregrounds, (P, H, W)."""
+    """Return the references on their queries' grids and contrast, and both foregrounds' union, (P, H, W)."""
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
     warped = np.empty_like(queries)
     union = np.empty(queries.shape, np.bool_)
-    _render_pairs(queries, references, *masks, matrix, warped, union)
+    _render_pairs(queries, references, masks[0], masks[1], matrix, warped, union)
     return warped, union
 
 
@@ -314,7 +319,8 @@ def _register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
     count = len(queries)
     parameters, flips = np.empty((count, 7)), np.empty((count, 2))
     first = np.arange(count)
-    _align_pairs(*levels, first, first + count, parameters, flips)
+    coarse, middle, fine = levels
+    _align_pairs(coarse, middle, fine, first, first + count, parameters, flips)
     a, b = parameters[:, 0], parameters[:, 1]
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)
