@@ -87,9 +87,11 @@ class DeepSSIM(ResNet):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.act(self.bn1(self.conv1(x)))
-        features = []
-        for stage, pool in zip((self.layer1, self.layer2, self.layer3, self.layer4), self.pools):
-            x = stage(x)
-            features.append(pool(x))  # (B, C, H, W) -> (B, C)
-        embedding = self.head(torch.cat(features, dim=1))
+        # written out: torch.jit.script follows no loop over modules of different types
+        first = self.layer1(x)
+        second = self.layer2(first)
+        third = self.layer3(second)
+        fourth = self.layer4(third)
+        pooled = [pool(x) for pool, x in zip(self.pools, (first, second, third, fourth))]  # (B, C, H, W) -> (B, C)
+        embedding = self.head(torch.cat(pooled, dim=1))
         return nn.functional.normalize(embedding.float(), dim=1)

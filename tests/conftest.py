@@ -1,0 +1,36 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def ixi() -> Path:
+    """The IXI volumes, which the repository does not carry."""
+    folder = SHARED_DATA / "ixi_t1_2mm"
+    if not folder.is_dir():
+        pytest.skip(f"needs the IXI volumes, not found at {folder}; set DEEPSSIM_DATA to the folder above ixi_t1_2mm")
+    return folder
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    """MONAI's bundle tools expect the bundle's root as working directory."""
+    monkeypatch.chdir(ROOT)
+    return ROOT

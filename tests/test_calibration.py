@@ -1,0 +1,157 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from scripts.calibration import (
+    NullSample,
+    benjamini_hochberg,
+    leaked_subjects,
+    local_statistic,
+    p_values,
+    rank_calls_needed,
+    wilson_interval,
+)
+
+
+def one_each(values) -> NullSample:
+    return NullSample(np.asarray(values, float), np.ones(len(values)))
+
+
+def test_statistic_worked_out_by_hand():
+    # d = 1/16, 1/8, 1/4, 1/2, 1, so T = (4 - (3 + 2 + 1 + 0) / 4) log 2; the sixth and the order do not count
+    got = local_statistic([[0.75, 0.9375, -0.5, 0, 0.875, 0.5], [0.5, -0.5, 0.9375, 0.875, 0, 0.75]])
+    np.testing.assert_allclose(got, 2.5 * np.log(2), rtol=1e-12)
+
+
+def test_statistic_is_unchanged_when_all_distances_are_scaled():
+    distance = np.random.default_rng(0).uniform(0.1, 0.5, (20, 7))
+    np.testing.assert_allclose(local_statistic(1 - 3 * distance), local_statistic(1 - distance), rtol=1e-9)
+
+
+def test_statistic_of_perfect_missing_and_no_candidates():
+    assert local_statistic([1, 0, 0, 0, 0])[0] == pytest.approx(6 * np.log(10))
+    assert local_statistic([0.5] * 5)[0] == 0
+    np.testing.assert_array_equal(local_statistic([[0.9, 0.1, 0.2, 0.3]]), -np.inf)
+    np.testing.assert_array_equal(
+        local_statistic([[0.9, 0.1, 0.2, 0.3, np.nan], [0.9, 0.1, 0.2, 0.3, -np.inf]]), -np.inf
+    )
+    assert local_statistic([[0.9, 0.1, 0.2, 0.3, -np.inf, 0.4]]) == local_statistic([[0.9, 0.1, 0.2, 0.3, 0.4]])
+    assert local_statistic(np.zeros((0, 6))).shape == (0,)
+
+
+@pytest.mark.parametrize("correction", [1, 2])
+def test_p_value_equals_a_loop(correction):
+    null = np.random.default_rng(1).gumbel(size=150)
+    ordered = sorted(null, reverse=True)
+    k = 15  # a tenth of 150
+    threshold, excess = ordered[k], sum(value - ordered[k] for value in ordered[:k])
+    for t in (-1.0, ordered[40], threshold, threshold + 0.01, 3.0, 9.0):
+        rank = min(1, (correction + sum(value >= t for value in null)) / 151)
+        tail = (k + correction) / 151 * (1 + (t - threshold) / excess) ** -k if t > threshold else rank
+        assert p_values(t, one_each(null), correction, "rank") == pytest.approx(rank, rel=1e-9)
+        assert p_values(t, one_each(null), correction, "tail") == pytest.approx(tail, rel=1e-9)
+
+
+def test_tail_of_three_subjects_by_hand():
+    # K = 2, threshold 0, excesses 1 + 3: 3/4 (1 + 4/4)^-2
+    assert p_values(4.0, one_each([1, 0, 3]), 1) == pytest.approx(0.1875)
+
+
+@pytest.mark.parametrize("method", ["rank", "tail"])
+def test_p_value_falls_as_the_statistic_grows_and_slices_share_their_subject(method):
+    values = np.random.default_rng(2).normal(size=80)
+    shared = NullSample(np.repeat(values, 3), np.full(240, 1 / 3))
+    grid = np.linspace(-4, 8, 200)
+    p = np.array([p_values(t, one_each(values), 2, method) for t in grid])
+    assert p[0] == 1 and p[-1] < 0.03 and (np.diff(p) <= 1e-12).all() and (p > 0).all()
+    np.testing.assert_allclose([p_values(t, shared, 2, method) for t in grid], p, rtol=1e-6)
+
+
+def test_p_values_hold_with_a_holdout():
+    rng = np.random.default_rng(3)
+    drawn = rng.exponential(size=(8000, 101))  # the tail's assumption
+    p = {m: np.array([p_values(r[0], one_each(r[1:]), 1, m) for r in drawn]) for m in ("rank", "tail")}
+    assert (p["rank"] <= 0.05).mean() == pytest.approx(5 / 101, abs=0.01)
+    assert (p["tail"] <= 0.05).mean() == pytest.approx(0.05, abs=0.01)
+    assert (p["tail"] <= 0.01).mean() == pytest.approx(0.01, rel=0.5)
+
+
+def test_leaving_one_subject_out_needs_the_correction_2():
+    rng = np.random.default_rng(4)
+    p = {1: [], 2: []}
+    for _ in range(3000):
+        points = rng.normal(size=(41, 3))
+        similarity = 1 - cdist(points, points) / 4
+        np.fill_diagonal(similarity, -np.inf)
+        query = local_statistic(similarity[:1])[0]
+        null = one_each(local_statistic(similarity[1:, 1:]))
+        for correction, found in p.items():
+            found.append(p_values(query, null, correction, "rank"))
+    assert (np.array(p[2]) <= 0.05).mean() <= 0.06
+    assert (np.array(p[1]) <= 1 / 41 + 1e-9).mean() > 1.5 / 41
+
+
+@pytest.mark.parametrize("method", ["rank", "tail"])
+def test_degenerate_nulls(method):
+    assert p_values(9.0, one_each([]), 1, method) == 1
+    assert p_values(-np.inf, one_each(range(30)), 1, method) == 1
+    assert p_values(9.0, one_each([0]), 1, method) == 0.5
+    assert p_values(9.0, one_each(np.zeros(19)), 1, method) == pytest.approx(0.05)  # no tail to fit: the rank
+    assert p_values(9.0, one_each(np.full(19, -np.inf)), 2, method) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("method", "correction"), [("median", 1), ("rank", 0)])
+def test_p_value_errors_name_what_was_given(method, correction):
+    with pytest.raises(ValueError, match=f"got '{method}' and {correction}"):
+        p_values(1.0, one_each([1, 2]), correction, method)
+
+
+def test_q_values_equal_a_loop_and_are_monotone_in_p():
+    p = np.random.default_rng(5).uniform(size=40) ** 3
+    ordered = np.sort(p)
+    expected = [min(40 * ordered[j] / (j + 1) for j in range(40) if ordered[j] >= value) for value in p]
+    q = benjamini_hochberg(p)
+    np.testing.assert_allclose(q, expected)
+    assert (np.diff(q[np.argsort(p)]) >= 0).all() and (q >= p).all() and q.max() <= 1
+    assert len(benjamini_hochberg(np.zeros(0))) == 0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        benjamini_hochberg([0.5, 1.5])
+
+
+def test_leaked_subjects_by_hand():
+    names, p, q = leaked_subjects(np.array([0.01, 0.6, 0.9, 0.04, 0.8]), np.array([7, 7, 2, 4, 2]))
+    assert names.tolist() == [2, 4, 7]
+    np.testing.assert_allclose(p, [1, 0.04, 0.02])
+    np.testing.assert_allclose(q, [1, 0.06, 0.06])
+    assert [len(part) for part in leaked_subjects(np.zeros(0), np.zeros(0, int))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("images", "subjects", "correction"), [(300, 99, 1), (50, 30, 2), (7, 60, 1)])
+def test_rank_calls_needed_is_where_the_first_call_appears(images, subjects, correction):
+    needed = rank_calls_needed(images, subjects, correction, 0.05)
+    floor = np.full(images, 1.0)
+    for copies, called in ((needed - 1, False), (needed, True)):
+        floor[:copies] = correction / (subjects + 1)
+        assert (benjamini_hochberg(floor).min() <= 0.05 + 1e-12) == (called and copies <= images)
+
+
+def test_wilson_interval_equals_its_formula():
+    z, share, n = 1.959963984540054, 0.3, 40
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    assert wilson_interval(12, 40) == pytest.approx((centre - half, centre + half))
+    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(0, 0) == (0, 1)
+    with pytest.raises(ValueError):
+        wilson_interval(11, 10)

@@ -1,0 +1,197 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The real configs, run as a user runs them, on the demo and on tiny files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+
+def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / name), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def without_digits(text: str) -> str:
+    return re.sub(r"\d+", "#", text)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """The demo's output folder, made from a folder that is not the bundle's."""
+    folder = tmp_path_factory.mktemp("caller")
+    result = run_config("detect.yaml", folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "eval" / "detect", result
+
+
+def test_demo_finds_the_planted_copies_and_their_sources(demo):
+    truth = {row["generated_id"]: row for row in read(ROOT / "demo" / "truth.csv")}
+    matches = {row["generated_id"]: row for row in read(demo[0] / "matches.csv")}
+    assert matches.keys() == truth.keys()
+    copies = {name for name, row in truth.items() if row["train_id"]}
+    called = {name for name, row in matches.items() if row["memorized"] == "1"}
+    assert called == copies
+    for name in copies:
+        assert matches[name]["train_id"] == truth[name]["train_id"]
+        assert matches[name]["train_subject"] == truth[name]["subject_id"]
+        assert float(matches[name]["q_value"]) <= 0.05
+        assert matches[name]["label"] in ("similar", "duplicate")
+
+
+def test_demo_writes_the_contract(demo):
+    matches = (demo[0] / "matches.csv").read_text().splitlines()[0]
+    assert matches == (
+        "generated_id,generated_path,train_id,train_path,train_subject,similarity,aligned_ssim,mirrored,statistic,"
+        "p_value,q_value,label,memorized"
+    )
+    report = json.loads((demo[0] / "report.json").read_text())
+    assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "skipped": []}
+    assert report["calibration"]["null"] == "leave-one-subject-out"
+    assert report["calibration"]["n"] == 48
+    assert report["memorized"]["count"] == 16
+    assert report["leaked_subjects"]["count"] == 16
+    assert report["positive_control"]["recall"] >= 0.9
+    assert sum(report["labels"].values()) == 40
+    assert {"schema_version", "bundle", "checkpoint", "fdr", "set_level", "timing"} <= report.keys()
+    assert len(report["checkpoint"]["sha256"]) == 64
+
+
+def test_summary_says_what_was_found_and_where_it_lies(demo):
+    for words in ("Copies found: 16 of 40", "leaked: 16 of 48", "Positive control:", "report.html"):
+        assert words in demo[1].stdout
+
+
+def test_readme_shows_the_real_output(demo):
+    readme = (ROOT / "README.md").read_text()
+    # the three strongest pairs, and digits, may differ between processors; the sentences may not
+    for line in demo[1].stdout.strip().splitlines():
+        if not line.startswith("  "):
+            assert without_digits(line) in without_digits(readme)
+
+
+def test_report_is_self_contained_and_shows_pairs(demo):
+    page = (demo[0] / "report.html").read_text()
+    assert "http:" not in page and "https:" not in page and "<script" not in page
+    assert page.count('alt="training, aligned"') >= 16
+    assert "patient data" in page
+
+
+def test_second_run_embeds_only_what_is_drawn_anew(demo, tmp_path):
+    shutil.copytree(demo[0], tmp_path / "again")
+    result = run_config("detect.yaml", tmp_path, "--output_dir", "again")
+    assert result.returncode == 0, result.stderr
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in (demo[0], tmp_path / "again"))
+    assert second["timing"]["embedded"] == 0 < first["timing"]["embedded"]
+    assert (demo[0] / "matches.csv").read_text() == (tmp_path / "again" / "matches.csv").read_text()
+
+
+def test_pseudonyms_and_no_thumbnails(demo, tmp_path):
+    shutil.copytree(demo[0], tmp_path / "again")
+    result = run_config("detect.yaml", tmp_path, "--output_dir", "again", "--pseudonymize", "True", "--thumbnails", "False")
+    assert result.returncode == 0, result.stderr
+    for name in ("matches.csv", "report.json", "report.html"):
+        assert not re.search(r"sub-\d\d", (tmp_path / "again" / name).read_text()), name
+    assert "alt=\"training" not in (tmp_path / "again" / "report.html").read_text()
+
+
+def test_markup_in_file_names_is_escaped(tmp_path):
+    generated = tmp_path / "generated"
+    generated.mkdir()
+    for number, source in enumerate(sorted((ROOT / "demo" / "generated").iterdir())[:3]):
+        shutil.copy(source, generated / f"{number}<b>x.png")
+    result = run_config("detect.yaml", tmp_path, "--generated_dir", str(generated), "--output_dir", "out")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<b>x" not in page and "&lt;b&gt;x" in page
+
+
+def test_unreadable_file_is_one_sentence_or_skipped(tmp_path):
+    generated = tmp_path / "generated"
+    shutil.copytree(ROOT / "demo" / "generated", generated)
+    (generated / "broken.png").write_bytes(b"no image")
+    arguments = ["--generated_dir", str(generated), "--output_dir", "out"]
+    result = run_config("detect.yaml", tmp_path, *arguments)
+    assert result.returncode == 1
+    assert "broken.png" in result.stderr.splitlines()[-1] and "on_error" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "out" / "report.html").exists()
+    result = run_config("detect.yaml", tmp_path, *arguments, "--on_error", "skip")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [entry["id"] for entry in report["inputs"]["generated"]["skipped"]] == ["broken.png"]
+
+
+def test_holdout_gives_the_null(tmp_path):
+    """Subjects 25 to 48 of the demo as holdout: copies of the others are still found, none of the new images."""
+    items = sorted((ROOT / "demo" / "train").iterdir())
+    for name, part in (("train", items[:48]), ("holdout", items[48:])):
+        (tmp_path / name).mkdir()
+        for path in part:
+            shutil.copy(path, tmp_path / name)
+    result = run_config("detect.yaml", tmp_path, "--train_dir", "train", "--holdout_dir", "holdout", "--output_dir", "out")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]["null"] == "holdout"
+    truth = {row["generated_id"]: row["subject_id"] for row in read(ROOT / "demo" / "truth.csv")}
+    planted = {name for name, subject in truth.items() if subject and int(subject[4:]) <= 24}
+    called = {row["generated_id"] for row in read(tmp_path / "out" / "matches.csv") if row["memorized"] == "1"}
+    assert len(called & planted) >= 0.8 * len(planted)
+    assert len(called - planted) <= 1
+
+
+def test_too_few_subjects_call_nothing(tmp_path):
+    (tmp_path / "train").mkdir()
+    for path in sorted((ROOT / "demo" / "train").iterdir())[:8]:
+        shutil.copy(path, tmp_path / "train")
+    result = run_config("detect.yaml", tmp_path, "--train_dir", "train", "--output_dir", "out")
+    assert result.returncode == 0, result.stderr
+    matches = read(tmp_path / "out" / "matches.csv")
+    assert {row["p_value"] for row in matches} == {"1.0"}
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]["null"] == "none"
+
+
+def test_inference_writes_a_vector_an_image(tmp_path):
+    result = run_config("inference.yaml", tmp_path, "--output_dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.reader((tmp_path / "embeddings.csv").open()))
+    assert len(rows) == 40
+    vectors = np.array([row[1:] for row in rows], float)
+    assert vectors.shape == (40, 256)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+
+
+def test_training_writes_a_checkpoint_and_resumes(tmp_path):
+    small = ["--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1", "--output_dir", str(tmp_path)]
+    result = run_config("train.yaml", tmp_path, "--epochs", "1", *small)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "model.pt").exists()
+    first = torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)
+    result = run_config("train.yaml", tmp_path, "--epochs", "2", *small, "--resume", str(tmp_path / "checkpoint_epoch=1.pt"))
+    assert result.returncode == 0, result.stderr
+    second = torch.load(tmp_path / "checkpoint_epoch=2.pt", weights_only=True)
+    assert (first["trainer"]["iteration"], second["trainer"]["iteration"]) == (2, 4)
+    assert any(tmp_path.glob("events.out.tfevents*"))
