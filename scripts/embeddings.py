@@ -148,12 +148,25 @@ class Embedder:
         self.computed = 0
 
     def embed_images(self, images: NDArray) -> NDArray[np.float32]:
-        """Return the vectors (N, D) of images (N, H, W) in [0, 1]; `computed` counts them."""
+        """Return the vectors (N, D) of images (N, H, W) in [0, 1], from the cache if exactly these were embedded before."""
+        # through float16, as cached images are: one image has one vector, whichever way it came
+        images = np.ascontiguousarray(images, np.float16)
+        if self.cache_dir is None:
+            return self._forward(images)
+        path = self.cache_dir / f"{hashlib.sha256(images.tobytes()).hexdigest()[:32]}.derived.npy"
+        if path.is_file():
+            return np.load(path)
+        vectors = self._forward(images)
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        _write_array(path, vectors)
+        return vectors
+
+    def _forward(self, images: NDArray[np.float16]) -> NDArray[np.float32]:
+        """Return the vectors of images (N, H, W); `computed` counts them."""
         parts = []
         with torch.no_grad():
             for start in range(0, len(images), self.batch_size):
-                # through float16, as cached images are: one image has one vector, whichever way it came
-                block = np.asarray(images[start : start + self.batch_size], np.float16).astype(np.float32)
+                block = images[start : start + self.batch_size].astype(np.float32)
                 batch = torch.from_numpy(block)[:, None].to(self.device)  # (B, H, W) -> (B, 1, H, W)
                 parts.append(self.inferer(batch, self.network).float().cpu().numpy())
                 self.computed += len(block)
@@ -202,7 +215,7 @@ class Embedder:
         if not buffer:
             return
         images = np.stack([row["image"] for row in buffer])
-        vectors = self.embed_images(images)
+        vectors = self._forward(images)
         for row, image, vector in zip(buffer, images, vectors):
             known.setdefault(row["content"], []).append((row["slice"], row["level"], vector, image))
         if self.cache_dir is None:
@@ -296,7 +309,7 @@ def _content_key(item: Mapping[str, Any]) -> str:
 
 
 def _write_array(path: Path, array: NDArray) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # two runs may write one file
     with temporary.open("wb") as file:
         np.save(file, array)
     temporary.rename(path)

@@ -76,7 +76,11 @@ def test_network_takes_and_gives_what_metadata_says(in_root):
 def test_checkpoint_exports_to_torchscript(in_root, tmp_path):
     file = tmp_path / "model.ts"
     ckpt_export(
-        net_id="network_def", filepath=str(file), ckpt_file="models/model.pt", meta_file=str(METADATA), config_file=INFERENCE
+        net_id="network_def",
+        filepath=str(file),
+        ckpt_file="models/model.pt",
+        meta_file=str(METADATA),
+        config_file=INFERENCE,
     )
     exported = torch.jit.load(file)
     image = torch.rand(2, 1, 96, 112)

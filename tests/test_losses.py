@@ -1,0 +1,139 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.metrics import structural_similarity
+
+from scripts.losses import PairwiseSSIMLoss
+from scripts.slices import foreground
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """(7, 1, 32, 29) in [0, 1]: unrelated objects, near-copies, an exact copy and an inverted one."""
+    rng = np.random.default_rng(0)
+    smooth = gaussian_filter(rng.normal(size=(4, 32, 29)), (0, 2, 2))
+    smooth = (smooth - smooth.min()) / np.ptp(smooth)
+    smooth[:, :6] = 0  # background
+    near = np.clip(smooth[:1] + 0.03 * rng.normal(size=(1, 32, 29)), 0, 1)
+    return torch.from_numpy(np.concatenate([smooth, near, smooth[1:2], 1 - smooth[:1]])).float()[:, None]
+
+
+@pytest.fixture
+def embeddings() -> torch.Tensor:
+    vectors = torch.randn((7, 5), generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def reference_ssim(images: torch.Tensor, form: str) -> np.ndarray:
+    """SSIM of every two images by scikit-image, pair after pair."""
+    result = np.eye(len(images))
+    masks = foreground(images)[:, 0, 3:-3, 3:-3].numpy()
+    x = images[:, 0].double().numpy()
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if i != j:
+                ssim = structural_similarity(x[i], x[j], data_range=1.0, full=True)[1][3:-3, 3:-3]
+                result[i, j] = ssim[masks[i] | masks[j]].mean() if form == "foreground" else ssim.mean()
+    return result
+
+
+def reference_loss(embeddings, images, form="foreground", bins=10, balance=0.5, power=2) -> float:
+    target, e = reference_ssim(images, form), embeddings.double().numpy()
+    pairs = [(i, j) for i in range(len(e)) for j in range(i + 1, len(e))]
+    bin_of = {pair: min(int(max(target[pair], 0) * bins), bins - 1) for pair in pairs}
+    total = weights = 0.0
+    for i, j in pairs:
+        weight = sum(other == bin_of[i, j] for other in bin_of.values()) ** -balance
+        total += weight * abs(e[i] @ e[j] - target[i, j]) ** power
+        weights += weight
+    return total / weights
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"form": "symmetric"},
+        {"form": "published", "bins": 4},
+        {"balance": 1.0, "power": 1},
+        {"balance": 0.0, "power": 1, "form": "symmetric"},
+    ],
+)
+def test_loss_equals_a_double_loop_over_scikit_image(embeddings, images, arguments):
+    got = PairwiseSSIMLoss(**arguments)(embeddings, images)
+    assert float(got) == pytest.approx(reference_loss(embeddings, images, **arguments), abs=1e-5)
+
+
+def test_no_balance_is_the_plain_mean_and_so_is_one_bin(embeddings, images):
+    first, second = np.triu_indices(7, 1)
+    error = ((embeddings @ embeddings.T).numpy() - reference_ssim(images, "foreground"))[first, second]
+    for arguments in ({"balance": 0}, {"bins": 1, "balance": 1}):
+        assert float(PairwiseSSIMLoss(**arguments)(embeddings, images)) == pytest.approx((error**2).mean(), abs=1e-5)
+    assert float(PairwiseSSIMLoss(balance=1)(embeddings, images)) != pytest.approx((error**2).mean(), rel=0.05)
+
+
+def test_full_balance_is_the_mean_over_the_occupied_bins(embeddings, images):
+    first, second = np.triu_indices(7, 1)
+    target = reference_ssim(images, "symmetric")[first, second]
+    error = np.abs((embeddings @ embeddings.T).numpy()[first, second] - target)
+    bins = np.clip((target * 5).astype(int), 0, 4)
+    expected = np.mean([error[bins == b].mean() for b in np.unique(bins)])
+    got = PairwiseSSIMLoss(form="symmetric", bins=5, balance=1, power=1)(embeddings, images)
+    assert float(got) == pytest.approx(expected, abs=1e-5)
+
+
+def test_perfect_embeddings_have_no_loss_and_no_others_do(images):
+    chosen = images[[0, 1, 2, 4]]  # no two alike: their SSIM matrix is positive definite
+    vectors = torch.from_numpy(np.linalg.cholesky(reference_ssim(chosen, "foreground"))).float()
+    for power in (1, 2):
+        loss = PairwiseSSIMLoss(power=power)
+        assert float(loss(vectors, chosen)) == pytest.approx(0, abs=1e-5)
+        assert float(loss(vectors[[1, 0, 2, 3]], chosen)) > 1e-3
+    copies = images[:1].expand(3, -1, -1, -1)
+    assert float(PairwiseSSIMLoss()(torch.eye(3)[[0, 0, 0]], copies)) == pytest.approx(0, abs=1e-6)
+    assert float(PairwiseSSIMLoss()(torch.eye(3), copies)) == pytest.approx(1, abs=1e-6)  # cosine 0 where SSIM is 1
+
+
+def test_the_order_of_a_batch_does_not_matter(embeddings, images):
+    order = torch.tensor([3, 6, 0, 5, 1, 4, 2])
+    loss = PairwiseSSIMLoss()
+    torch.testing.assert_close(loss(embeddings[order], images[order]), loss(embeddings, images))
+
+
+def test_descent_along_the_gradient_lowers_the_loss(embeddings, images):
+    loss, vectors = PairwiseSSIMLoss(), embeddings.clone().requires_grad_()
+    before = loss(vectors, images)
+    before.backward()
+    assert torch.isfinite(vectors.grad).all()
+    assert loss(vectors.detach() - 0.1 * vectors.grad, images) < before
+
+
+def test_images_without_an_object_have_a_finite_loss(embeddings):
+    black = torch.zeros(7, 1, 16, 16)
+    expected = 1 - (embeddings @ embeddings.T)[tuple(torch.triu_indices(7, 7, 1))]  # equal constants: SSIM 1
+    torch.testing.assert_close(PairwiseSSIMLoss()(embeddings, black), (expected**2).mean())
+
+
+@pytest.mark.parametrize(("vectors", "pictures"), [(1, 1), (0, 0), (3, 2)])
+def test_a_batch_of_less_than_two_or_of_two_sizes_is_an_error(embeddings, images, vectors, pictures):
+    with pytest.raises(ValueError, match=f"one batch of at least 2, got {vectors} and {pictures}"):
+        PairwiseSSIMLoss()(embeddings[:vectors], images[:pictures])
+
+
+def test_an_unknown_form_is_an_error():
+    with pytest.raises(ValueError, match="'colour' is not a valid SSIMForm"):
+        PairwiseSSIMLoss(form="colour")

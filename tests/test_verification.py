@@ -1,0 +1,145 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import affine_transform, gaussian_filter
+from skimage.metrics import structural_similarity
+
+from scripts.verification import Verifier, render
+
+CENTRE = np.array([(96 - 1) / 2, (112 - 1) / 2])
+SHAPE = (96, 112)
+
+
+def textured(seed: int) -> np.ndarray:
+    """A smooth random texture inside an ellipse, background 0, without any symmetry."""
+    texture = gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), 3)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    inside = ((y - CENTRE[0]) / 38) ** 2 + ((x - CENTRE[1]) / 44) ** 2 < 1
+    low, high = texture[inside].min(), texture[inside].max()
+    return np.where(inside, 0.15 + 0.8 * (texture - low) / (high - low), 0).astype(np.float32)
+
+
+def similarity(degrees=0.0, shift=(0.0, 0.0), scale=1.0, flip=(1, 1)) -> np.ndarray:
+    c, s = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
+    return np.column_stack([np.array([[c, -s], [s, c]]) * flip, shift])
+
+
+def moved(image: np.ndarray, matrix: np.ndarray, order: int = 3) -> np.ndarray:
+    offset = CENTRE + matrix[:, 2] - matrix[:, :2] @ CENTRE
+    return affine_transform(image, matrix[:, :2], offset, order=order, mode="grid-constant").clip(0, 1)
+
+
+def align_one(query, reference, **arguments):
+    return Verifier(**arguments).align(query[None], reference[None])
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return textured(0)
+
+
+@pytest.fixture(scope="module")
+def unrelated(image) -> float:
+    """The best score of `image` among twelve images that have only its outline."""
+    others = np.stack([textured(seed) for seed in range(1, 13)])
+    return float(Verifier().align(others, np.repeat(image[None], 12, 0)).aligned_ssim.max())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "mirrored"),
+    [
+        (similarity(), False),
+        (similarity(degrees=10), False),
+        (similarity(degrees=-17), False),
+        (similarity(shift=(5.5, -4.25)), False),
+        (similarity(scale=1.1), False),
+        (similarity(scale=0.9), False),
+        (similarity(flip=(-1, 1)), True),
+        (similarity(flip=(1, -1)), True),
+        (similarity(flip=(-1, -1)), False),
+        (similarity(-8, (3, -2.5), 1.05, (1, -1)), True),
+        (similarity(12, (-4, 1), 0.95, (-1, -1)), False),
+    ],
+)
+@pytest.mark.parametrize("exponent", [1.0, 0.6, 1.5])
+def test_moved_copies_are_recovered(image, unrelated, matrix, mirrored, exponent):
+    found = align_one(moved(image, matrix) ** exponent, image)
+    np.testing.assert_allclose(found.matrix[0, :, :2], matrix[:, :2], atol=0.006)
+    np.testing.assert_allclose(found.matrix[0, :, 2], matrix[:, 2], atol=0.15)
+    assert found.mirrored.tolist() == [mirrored]
+    assert found.aligned_ssim[0] > 0.97
+    assert 1 - found.aligned_ssim[0] < 0.1 * (1 - unrelated)
+
+
+def test_unrelated_images_and_inverted_contrast_are_no_copies(image, unrelated):
+    assert unrelated < 0.6
+    inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
+    assert align_one(inverted, image).aligned_ssim[0] < 0.6
+
+
+def test_score_of_the_same_grid_is_the_foreground_ssim_of_scikit_image(image):
+    query = (image + 0.08 * np.random.default_rng(1).normal(size=SHAPE).astype(np.float32) * (image > 0)).clip(0, 1)
+    found = align_one(query, image, smoothing=0)
+    np.testing.assert_allclose(found.matrix[0], np.eye(2, 3), atol=0.05)
+    full = structural_similarity(query.astype(float), image.astype(float), data_range=1.0, full=True)[1]
+    inside = gaussian_filter((image > 0).astype(float), 1) > 0.5
+    # the fitted gain and the sub-pixel map may only help, and little
+    assert found.aligned_ssim[0] == pytest.approx(full[inside].mean(), abs=0.03)
+    assert found.aligned_ssim[0] < align_one(query, image).aligned_ssim[0] < 1  # smoothing takes the noise out
+
+
+def test_result_does_not_depend_on_block_or_on_the_other_pairs(image):
+    queries = np.stack([moved(image, similarity(d)) for d in (0, 6, -9)] + [textured(1), image**0.7])
+    references = np.stack([image, image, textured(2), image, image])
+    whole = Verifier().align(queries, references)
+    for block in (1, 2, 5):
+        for got, expected in zip(Verifier(block=block).align(queries, references), whole):
+            np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 2.0])
+def test_render_equals_scipy_up_to_the_gain(image, exponent):
+    matrix = similarity(7, (2.5, -3.25), 1.04, (1, -1))
+    plain = moved(image, matrix, order=1)
+    warped, union = render((plain**exponent)[None], image[None], matrix[None])
+    # the gain has 32 bins: on the rim, where the power is steep, they are coarse
+    assert np.abs(warped[0] - plain**exponent)[plain > 0.15].max() < 0.02
+    assert ((plain > 0.3) <= union[0]).all() and not union[0, :4].any()
+
+
+def test_render_never_inverts_contrast(image):
+    inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
+    warped, union = render(inverted[None], image[None], np.eye(2, 3)[None])
+    order = np.argsort(image[union[0]])
+    assert (np.diff(warped[union][order]) >= -1e-6).all()
+
+
+def test_blank_images_are_defined(image):
+    blank = np.zeros_like(image)
+    pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
+    assert np.isfinite(pairs.matrix).all()
+    assert pairs.aligned_ssim[0] == 1 and pairs.aligned_ssim[2] == 1 and pairs.aligned_ssim[1] < 0.5
+    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"block": 0}])
+def test_settings_out_of_range_are_errors(arguments):
+    with pytest.raises(ValueError, match=f"got .*{next(iter(arguments.values()))}"):
+        Verifier(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, *SHAPE), (1, 96, 110), (1, 1, *SHAPE)])
+def test_shapes_that_differ_are_errors(image, shape):
+    with pytest.raises(ValueError, match=r"one shape \(P, H, W\), got \(1, 96, 112\) and \(" + str(shape[0])):
+        Verifier().align(image[None], np.zeros(shape))
