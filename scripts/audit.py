@@ -18,7 +18,7 @@ control (degraded copies of training images), so that the three are comparable.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -27,16 +27,18 @@ import torch
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
 from scipy import stats
-from tqdm import tqdm
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from . import calibration
 from .calibration import NullSample
 from .degradation import Degradation, match_degradation
 from .embeddings import Embedder, EmbeddingSet
 from .neighbors import nearest_subjects
+from .search import Found, Search, Units
 from .verification import Verifier
 
-__all__ = ["Audit", "AuditResult", "Label", "Search", "Units"]
+__all__ = ["Audit", "AuditResult", "Label"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,92 +49,6 @@ class Label(IntEnum):
     DIFFERENT = 0
     SIMILAR = 1
     DUPLICATE = 2
-
-
-@dataclass(frozen=True)
-class Units:
-    """What one decision is about: an image, or a volume as the run of its slices.
-
-    `vectors` (Q, D) and `images` (Q, H, W) hold the rows of all units, `unit` (Q,) each row's unit, ascending from 0.
-    `level` (U,) is a planar unit's slice level or NaN; `subject` (U,) the training subject it belongs to, -1 for none.
-    """
-
-    vectors: NDArray[np.float32]
-    images: NDArray[np.float16]
-    unit: NDArray[np.int64]
-    level: NDArray[np.float64]
-    subject: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.level)
-
-    def rows(self, unit: int) -> NDArray[np.int64]:
-        """Return the rows of one unit."""
-        return np.flatnonzero(self.unit == unit)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The verified candidates of each unit: U units, Q rows, k candidate subjects.
-
-    `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices;
-    `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3), `mirrored` (Q, k) describe single slices.
-    """
-
-    subject: NDArray[np.int64]
-    aligned_ssim: NDArray[np.float64]
-    image: NDArray[np.int64]
-    similarity: NDArray[np.float32]
-    slice_ssim: NDArray[np.float32]
-    matrix: NDArray[np.float64]
-    mirrored: NDArray[np.bool_]
-
-    @property
-    def statistic(self) -> NDArray[np.float64]:
-        """(U,) the local statistic T."""
-        return calibration.local_statistic(self.aligned_ssim)
-
-    @property
-    def best(self) -> NDArray[np.int64]:
-        """(U,) the column of the candidate with the highest aligned SSIM."""
-        return self.aligned_ssim.argmax(1)
-
-    def at_best(self, values: NDArray) -> NDArray:
-        """Return values (U, k, ...) at each unit's best candidate, (U, ...)."""
-        return values[np.arange(len(values)), self.best]
-
-
-@dataclass(frozen=True)
-class Search:
-    """Finds and verifies the k nearest training subjects of units.
-
-    `images` (R, H, W), `vectors` (R, D) and `subjects` (R,) are the training rows; `verifier` aligns.
-    """
-
-    vectors: NDArray[np.float32]
-    images: NDArray[np.float16]
-    subjects: NDArray[np.int64]
-    verifier: Verifier
-    k: int
-    block: int = 2048
-
-    def __call__(self, units: Units, leave_out: bool = False, name: str = "") -> Found:
-        """Return the verified candidates; `leave_out` bars each unit's own subject from its search."""
-        exclude = units.subject if leave_out else None
-        candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, exclude)
-        shape = candidates.image.shape
-        ssim = np.full(shape, -np.inf, np.float32)
-        matrix, mirrored = np.zeros((*shape, 2, 3)), np.zeros(shape, bool)
-        rows, columns = np.nonzero(candidates.image >= 0)
-        steps = range(0, len(rows), self.block)
-        for start in tqdm(steps, desc=f"aligning {name}", unit="block", disable=None if len(rows) > 200 else True):
-            q, c = rows[start : start + self.block], columns[start : start + self.block]
-            found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
-            ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
-        starts = np.flatnonzero(np.r_[True, np.diff(units.unit) > 0])
-        sizes = np.diff(np.r_[starts, len(units.unit)])
-        mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)
-        return Found(candidates.subject, mean, candidates.image, candidates.similarity, ssim, matrix, mirrored)
 
 
 @dataclass
@@ -156,6 +72,9 @@ class AuditResult:
     set_level: dict[str, Any]
     thresholds: dict[str, Any]
     leaked: dict[str, Any]
+    near_copies: list[tuple[int, int]]
+    merged: list[list[str]] = field(default_factory=list)
+    unmerged_count: int | None = None
 
     @property
     def memorized(self) -> NDArray[np.bool_]:
@@ -209,9 +128,35 @@ class Audit(Randomizable):
     def __call__(
         self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None = None
     ) -> AuditResult:
-        """Audit `generated` against `train`; the null comes from `holdout`, or else from leaving subjects out."""
-        self.set_random_state(self.seed)
+        """Audit `generated` against `train`; the null comes from `holdout`, or else from leaving subjects out.
+
+        Training ids whose scans turn out to be near-copies of each other are merged into one subject and everything
+        is done again: a copy of a scan that stands in the set twice has two best subjects and no peak.
+        """
         names, number = np.unique(train.subject_ids, return_inverse=True)
+        result = self._audit(train, generated, holdout, names, number)
+        groups = _same_person(result)
+        if not groups:
+            return result
+        for group in groups:
+            number = np.where(np.isin(number, group[1:]), group[0], number)
+        merged = [[str(names[s]) for s in group] for group in groups]
+        logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
+        kept, number = np.unique(number, return_inverse=True)
+        labels = {group[0]: "+".join(names) for group, names in zip(groups, merged)}
+        again = self._audit(train, generated, holdout, np.array([labels.get(s, names[s]) for s in kept]), number)
+        return replace(again, merged=merged, unmerged_count=int(result.memorized.sum()))
+
+    def _audit(
+        self,
+        train: EmbeddingSet,
+        generated: EmbeddingSet,
+        holdout: EmbeddingSet | None,
+        names: NDArray,
+        number: NDArray,
+    ) -> AuditResult:
+        """Audit with the given subject of each training row: `names` (S,) and `number` (R,)."""
+        self.set_random_state(self.seed)
         volumes = bool((np.bincount(generated.file) > 1).any())
         search = Search(train.vectors, train.images, number, self.verifier, self.k)
         units = _units(generated, np.full(len(generated), -1), volumes)
@@ -272,6 +217,7 @@ class Audit(Randomizable):
             set_level=_set_level(statistic, null_units, null_found.statistic, self.R),
             thresholds=thresholds,
             leaked=_leaked(p, best, names, self.fdr),
+            near_copies=_near_copies(null_units, null_found, thresholds) if holdout is None else [],
         )
 
     def _p_values(self, statistic: NDArray, nulls: list[NullSample], correction: int) -> NDArray[np.float64]:
@@ -367,6 +313,28 @@ def _null_sample(units: Units, statistic: NDArray, level: float) -> NullSample:
     _, first = np.unique(units.subject[order], return_index=True)
     chosen = order[first]
     return NullSample(statistic[chosen], np.ones(len(chosen)))
+
+
+def _near_copies(units: Units, found: Found, thresholds: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return pairs of training subjects with images as alike as copies are, and unlike all other subjects'.
+
+    Both are asked: above the positive control's cut, and 6 robust standard deviations above the null's median.
+    """
+    score = found.aligned_ssim.max(1)
+    spread = 1.4826 * np.median(np.abs(score - np.median(score)))
+    cut = max(thresholds["duplicate"], np.median(score) + 6 * spread)
+    best = found.at_best(found.subject)
+    return [(int(a), int(b)) for a, b in zip(units.subject[score >= cut], best[score >= cut]) if b >= 0]
+
+
+def _same_person(result: AuditResult) -> list[list[int]]:
+    """Return the groups of subject numbers that near-copies connect, each ascending."""
+    count = len(result.subject_names)
+    pairs = np.array(result.near_copies, int).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    component = connected_components(graph, directed=False)[1]
+    groups = [np.flatnonzero(component == c).tolist() for c in np.unique(component)]
+    return [group for group in groups if len(group) > 1]
 
 
 def _thresholds(null: NDArray, control: NDArray) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Embedder:
         self.computed = 0
 
     def embed_images(self, images: NDArray) -> NDArray[np.float32]:
-        """Return the vectors (N, D) of images (N, H, W) in [0, 1], from the cache if exactly these were embedded before."""
+        """Return the vectors (N, D) of images (N, H, W) in [0, 1], from the cache where exactly these are known."""
         # through float16, as cached images are: one image has one vector, whichever way it came
         images = np.ascontiguousarray(images, np.float16)
         if self.cache_dir is None:

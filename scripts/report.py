@@ -195,6 +195,7 @@ class Report:
                 "ci95": wilson_interval(len(leaked), subjects),
                 "ids": leaked,
             },
+            "merged_subjects": {"groups": self._merged(result), "memorized_before": result.unmerged_count},
             "set_level": result.set_level,
             "timing": dict(timing),
         }
@@ -211,6 +212,12 @@ class Report:
             "subjects": len(set(data.subject_ids)),
             "skipped": [{"id": name, "reason": reason} for name, reason in data.skipped],
         }
+
+    def _merged(self, result: AuditResult) -> list[list[str]]:
+        names = {name: index for index, name in enumerate(result.subject_names)}
+        if self.pseudonymize:
+            return [[self._subject(result, names["+".join(group)])] for group in result.merged]
+        return result.merged
 
     def _groups(self, result: AuditResult) -> dict[str, dict[str, int]]:
         groups: dict[str, dict[str, int]] = {}

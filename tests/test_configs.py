@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image, ImageFilter
 
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -215,3 +216,18 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     second = torch.load(tmp_path / "checkpoint_epoch=2.pt", weights_only=True)
     assert (first["trainer"]["iteration"], second["trainer"]["iteration"]) == (2, 4)
     assert any(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_one_person_under_two_ids_is_merged(tmp_path):
+    """A second scan of a copied subject under another id must not hide the copy: d1 and d2 would be alike."""
+    shutil.copytree(ROOT / "demo" / "train", tmp_path / "train")
+    for source in (tmp_path / "train").glob("sub-01_*"):
+        image = Image.open(source).filter(ImageFilter.GaussianBlur(0.4))
+        image.save(tmp_path / "train" / source.name.replace("sub-01", "sub-99"))
+    result = run_config("detect.yaml", tmp_path, "--train_dir", "train", "--output_dir", "out")
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["merged_subjects"]["groups"] == [["sub-01", "sub-99"]]
+    assert report["merged_subjects"]["memorized_before"] < 16
+    assert report["memorized"]["count"] == 16
+    assert "sub-01+sub-99" in report["leaked_subjects"]["ids"]

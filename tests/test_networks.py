@@ -40,7 +40,6 @@ def test_an_embedding_depends_on_its_image_alone():
     with torch.no_grad():
         together, alone = network(x), torch.cat([network(image[None]) for image in x])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
-    assert (together @ together.T - torch.eye(4)).abs().max() < 1 + 1e-5
     assert (together[0] - together[1]).abs().max() > 1e-4
 
 
@@ -105,8 +104,9 @@ def test_gem_computes_in_float32():
     torch.testing.assert_close(got.detach(), x[..., 0, 0].float())
 
 
-def test_only_two_or_three_dimensions():
-    with pytest.raises((ValueError, KeyError, RuntimeError)):
-        tiny(spatial_dims=2)(torch.zeros(1, 1, 8, 8, 8))
-    with pytest.raises(RuntimeError):
-        tiny()(torch.zeros(1, 3, 32, 32))
+@pytest.mark.parametrize(
+    ("shape", "sentence"), [((1, 1, 8, 8, 8), "to conv2d"), ((1, 3, 32, 32), r"to have 1 channels, but got 3 channels")]
+)
+def test_images_of_another_kind_are_an_error(shape, sentence):
+    with pytest.raises(RuntimeError, match=sentence):
+        tiny()(torch.zeros(shape))
