@@ -221,6 +221,15 @@ def test_an_unreadable_file_is_named_and_skipped_if_told_so(embedder, tmp_path, 
     gc.collect()  # the warning of the open file falls here, not into the next test
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_chain_that_lets_no_number_through_is_caught(network, tmp_path, value):
+    image = torch.rand(1, 20, 16)
+    image[0, 3, 4] = value
+    run = Embedder(network, lambda item: {"image": image}, AutocastInferer(enabled=False), torch.device("cpu"))
+    with pytest.raises(ImageError, match="0.png: cannot be audited .expected finite values, found NaN or infinite"):
+        run.embed_files(write(tmp_path, 0))
+
+
 def test_sha256_of_file_equals_the_published_value(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4, one-block example
     assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
