@@ -34,6 +34,7 @@ __all__ = [
 
 NEIGHBOURS = 5  # d1 is judged against the mean of d2 ... d5
 LEAST_DISTANCE = 1e-6
+LEAST_P = float(np.finfo(float).tiny)  # a p-value is never 0
 
 
 class NullSample(NamedTuple):
@@ -62,14 +63,17 @@ def local_statistic(aligned_ssim: NDArray) -> NDArray[np.float64]:
         return np.full(len(aligned_ssim), -np.inf)
     distance = np.where(np.isfinite(aligned_ssim), np.maximum(1 - aligned_ssim, LEAST_DISTANCE), np.inf)
     logs = np.log(np.sort(distance, axis=1)[:, :NEIGHBOURS])
-    return np.where(np.isfinite(logs).all(1), logs[:, 1:].mean(1) - logs[:, 0], -np.inf)
+    known = np.isfinite(logs).all(1)
+    statistic = np.full(len(logs), -np.inf)
+    statistic[known] = logs[known, 1:].mean(1) - logs[known, 0]
+    return statistic
 
 
 def p_values(statistic: float, null: NullSample, correction: int, method: str = "tail") -> float:
     """Return the p-value of one statistic under the null sample, in (0, 1].
 
     Args:
-        statistic: T of the query; -inf gives 1.
+        statistic: T of the query; -inf and NaN give 1.
         null: what T is when nothing is copied.
         correction: 1 with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's
             neighbour and P(p <= 1 / (n + 1)) would be 2 / (n + 1).
@@ -83,7 +87,7 @@ def p_values(statistic: float, null: NullSample, correction: int, method: str = 
     if method not in ("rank", "tail") or correction < 1:
         raise ValueError(f"method must be rank or tail and correction at least 1, got {method!r} and {correction}")
     n = null.subjects
-    if n < 1 or np.isneginf(statistic):
+    if n < 1 or np.isneginf(statistic) or np.isnan(statistic):
         return 1.0
     rank = (correction + null.weights[null.values >= statistic].sum()) / (n + 1)
     if method == "tail" and (tail := _tail(null, n)) is not None:
@@ -91,7 +95,7 @@ def p_values(statistic: float, null: NullSample, correction: int, method: str = 
         if statistic > threshold:
             base = (k + correction) / (n + 1)
             # an exponential tail whose mean excess / k is itself estimated: its predictive is this Pareto form
-            return float(min(1.0, base) * (1 + (statistic - threshold) / excess) ** -k)
+            return max(float(min(1.0, base) * (1 + (statistic - threshold) / excess) ** -k), LEAST_P)
     return float(min(1.0, rank))
 
 
@@ -132,7 +136,8 @@ def leaked_subjects(p: NDArray, nearest: NDArray) -> tuple[NDArray, NDArray[np.f
 
 def rank_calls_needed(images: int, subjects: int, correction: int, fdr: float) -> int:
     """Return how many images must be copies before rank p-values can call any: ceil(c m / (q (n + 1)))."""
-    return int(np.ceil(correction * images / (fdr * (subjects + 1))))
+    # less rounding noise: 0.3 * 3 is not exactly 0.9
+    return int(np.ceil(correction * images / (fdr * (subjects + 1)) - 1e-9))
 
 
 def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:

@@ -144,7 +144,7 @@ def _read_datalist(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
         rows = content
     else:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
             rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
     for number, row in enumerate(rows, start=1):
         if not row.get("image"):
@@ -154,7 +154,7 @@ def _read_datalist(path: Path) -> list[dict[str, Any]]:
 
 def _item(record: dict[str, Any], root: Path) -> dict[str, Any]:
     # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
-    item = {k: v for k, v in record.items() if not k.startswith("image_")}
+    item = {k: v for k, v in record.items() if isinstance(k, str) and not k.startswith("image_")}
     for column in FILE_COLUMNS:
         if column in record:
             path = root / str(record[column])

@@ -37,6 +37,10 @@ class Degradation:
     blur: float = 0.0
     noise: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.blur < 0 or self.noise < 0:
+            raise ValueError(f"blur and noise must not be negative, got {self.blur} and {self.noise}")
+
     @property
     def nothing(self) -> bool:
         """True if images pass unchanged."""
@@ -57,7 +61,7 @@ def band_energies(images: NDArray) -> NDArray[np.float64]:
 
     Bands are differences of Gaussians; blur lowers the fine ones, noise raises them; contrast cancels.
     """
-    images = np.asarray(images, np.float32)
+    images = np.ascontiguousarray(images, np.float32)
     inside = foreground(torch.from_numpy(images)).numpy()
     inside = ndimage.binary_erosion(inside, np.ones((1, 5, 5)))  # the outline is no texture
     smooth = [ndimage.gaussian_filter(images, (0, s, s)) for s in BAND_SIGMAS]
@@ -74,6 +78,8 @@ def match_degradation(real: NDArray, generated: NDArray, rng: np.random.RandomSt
 
     The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets.
     """
+    if len(real) == 0 or len(generated) == 0:
+        raise ValueError(f"real and generated must hold images, got {len(real)} and {len(generated)}")
     target = np.median(band_energies(_draw(generated, sample, rng)), axis=0)
     base = _draw(real, sample, rng)
     best, lowest = Degradation(), np.inf

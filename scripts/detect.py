@@ -17,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ __all__ = ["AuditData", "detect", "fingerprint", "run_audit"]
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (FileNotFoundError, PermissionError, ValueError, KeyError)
+EXPECTED_ERRORS = (OSError, ValueError, KeyError, re.error)
 
 
 @dataclass

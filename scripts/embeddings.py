@@ -153,7 +153,10 @@ class Embedder:
         images = np.ascontiguousarray(images, np.float16)
         if self.cache_dir is None:
             return self._forward(images)
-        path = self.cache_dir / f"{hashlib.sha256(images.tobytes()).hexdigest()[:32]}.derived.npy"
+        path = (
+            self.cache_dir
+            / f"{hashlib.sha256(repr(images.shape).encode() + images.tobytes()).hexdigest()[:32]}.derived.npy"
+        )
         if path.is_file():
             return np.load(path)
         vectors = self._forward(images)
@@ -244,6 +247,8 @@ class Embedder:
 
     @staticmethod
     def _assemble(items, keys, known, reasons) -> EmbeddingSet:
+        if not items:
+            raise ImageError("expected at least one file to embed, got none")
         kept = [(item, known[key]) for item, key in zip(items, keys) if key in known]
         skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
         if not kept:
@@ -286,6 +291,8 @@ class _Preparation:
         image = np.asarray(torch.as_tensor(entry["image"]).cpu())[0]
         if not np.isfinite(image).all():
             raise ValueError("expected finite values, found NaN or infinite ones")
+        if image.min() < 0 or image.max() > 1:  # what percentile scaling leaves where nearly all pixels are background
+            raise ValueError("expected an object that covers at least 0.5 % of the image, found a smaller one")
         if image.min() == image.max():
             raise ValueError("expected an image, found a constant one")
         level = entry.get("level")

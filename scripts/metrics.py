@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from monai.metrics import CumulativeIterationMetric
 from monai.metrics.utils import do_metric_reduction
+from monai.networks.utils import eval_mode
 from monai.utils import MetricReduction
 
 __all__ = ["MemorizationMetric", "similarity_to_nearest"]
@@ -65,11 +66,8 @@ class MemorizationMetric(CumulativeIterationMetric):
     def _embed(self, images: torch.Tensor) -> torch.Tensor:
         if self.embedder is None:
             return images
-        training = self.embedder.training
-        with torch.no_grad():
-            embeddings = self.embedder.eval()(images)
-        self.embedder.train(training)
-        return embeddings
+        with eval_mode(self.embedder):  # no gradients; every submodule gets its own mode back
+            return self.embedder(images)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         return similarity_to_nearest(self._embed(y_pred), self.reference)

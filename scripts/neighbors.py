@@ -57,11 +57,15 @@ def nearest_subjects(
         block: references compared at a time; memory is Q x (block + S) floats.
 
     Raises:
-        ValueError: if shapes disagree or k < 1.
+        ValueError: if shapes disagree, k or block is below 1, units are not ascending, or an embedding is not finite.
 
     Cost: Q x R x D multiplications, streamed over the references.
     """
     queries, references = np.asarray(queries, np.float32), np.asarray(references, np.float32)
+    if block < 1:
+        raise ValueError(f"block must be at least 1, got {block}")
+    if not (np.isfinite(queries).all() and np.isfinite(references).all()):
+        raise ValueError("expected finite embeddings, found NaN or infinite ones")
     if k < 1 or queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
         raise ValueError(f"expected k >= 1, (Q, D) and (R, D), got k={k}, {queries.shape} and {references.shape}")
     if subjects.shape != references.shape[:1]:
@@ -82,11 +86,13 @@ def nearest_subjects(
             better = value > best[:, s]
             best[better, s], where[better, s] = value[better], rows[column[better]]
     units = np.arange(count) if units is None else np.asarray(units)
+    if len(units) != count or (np.diff(units) < 0).any():
+        raise ValueError(f"units must be one ascending number a query, {count}, got {len(units)}")
     starts = np.flatnonzero(np.r_[True, np.diff(units) > 0]) if count else np.zeros(0, int)
     sizes = np.diff(np.r_[starts, count])
     score = np.add.reduceat(best, starts, axis=0) / sizes[:, None] if count else best  # (Q, S) -> (U, S)
     if exclude is not None:
-        barred = exclude >= 0
+        barred = (exclude >= 0) & (exclude < number)  # a subject without images cannot be found anyway
         score[np.flatnonzero(barred), exclude[barred]] = -np.inf
     wanted = min(k, number)
     chosen = np.full((len(score), k), -1, np.int64)

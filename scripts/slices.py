@@ -78,7 +78,7 @@ class PerDimensionalityd(Transform):
         shape = tuple(data[self.key].shape)
         if len(shape) not in (3, 4):
             raise ValueError(
-                f"{data.get('path', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}"
+                f"{data.get('id', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}"
             )
         return (self.planar if len(shape) == 3 else self.volume)(data)
 
@@ -95,6 +95,9 @@ class SkullStripd(MapTransform):
         mask = result.pop(self.mask_key, None)
         if mask is not None:
             for key in self.key_iterator(result):
+                same = not isinstance(mask, MetaTensor) or np.allclose(mask.affine, result[key].affine, atol=1e-3)
+                if mask.shape != result[key].shape or not same:
+                    raise ValueError(f"{data.get('id', key)}: expected a mask on the image's grid, found another grid")
                 result[key] = result[key] * (mask > 0)
         return result
 
@@ -135,11 +138,16 @@ class AxialSlicesd(MapTransform):
         volume = data[key]
         affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
         size = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
-        array = np.asarray(volume, np.float32)[0]
+        array = np.asarray(volume, np.float32)
+        if array.shape[0] != 1:
+            raise ValueError(f"{data.get('id', key)}: expected a volume of one channel, found {array.shape[0]}")
+        array = array[0]
+        if not np.isfinite(array).all():
+            raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
         area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
         present = np.flatnonzero(area >= 0.1 * area.max())
         if area.max() == 0:
-            raise ValueError(f"{data.get('path', key)}: the volume shows no object (all voxels alike)")
+            raise ValueError(f"{data.get('id', key)}: the volume shows no object (all voxels alike)")
         top = present[-1]
         result = []
         for level in np.arange(self.levels[0], self.levels[1] + 1e-6, self.spacing):
@@ -150,7 +158,7 @@ class AxialSlicesd(MapTransform):
                 result.append({**data, **name, key: image, "level": float(level), "slice": int(z)})
         if not result:
             raise ValueError(
-                f"{data.get('path', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
+                f"{data.get('id', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
                 f"{self.min_foreground} cm2 of foreground; lower min_foreground or change levels"
             )
         return result

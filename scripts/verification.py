@@ -39,6 +39,7 @@ FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
 KEPT = 3  # starts that go on to the middle level
 SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
 GAIN_BINS = 32
+LEAST_CONTRAST = 0.25  # share of the reference's contrast that a map of intensity must keep
 
 
 class Alignment(NamedTuple):
@@ -188,7 +189,7 @@ def _align_pairs(coarse, middle, fine, first, second, parameters, flips):
 def _monotone_gain(query, warped, weight):
     """Return `warped` after the non-decreasing map of intensity that predicts `query` best.
 
-    Isotonic regression (pool adjacent violators) on the mean query value of each bin of warped intensity.
+    Pool adjacent violators on the mean query value of each bin of warped intensity, linear between the pools' centres.
     """
     total = np.zeros(GAIN_BINS)
     count = np.zeros(GAIN_BINS)
@@ -234,6 +235,19 @@ def _monotone_gain(query, warped, weight):
     return out
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _spread(image, weight):
+    """Standard deviation of the image where weight is set; 0 where it is nowhere."""
+    total, square, count = 0.0, 0.0, 0
+    for i in range(image.shape[0]):
+        for j in range(image.shape[1]):
+            if weight[i, j]:
+                total += image[i, j]
+                square += image[i, j] ** 2
+                count += 1
+    return np.sqrt(max(0.0, square / count - (total / count) ** 2)) if count else 0.0
+
+
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _render_pairs(queries, references, masks_q, masks_r, matrices, warped, union):
     """Sample each reference on its query's grid, fit the gain; fill (P, H, W) images and union foregrounds."""
@@ -250,7 +264,10 @@ def _render_pairs(queries, references, masks_q, masks_r, matrices, warped, union
                 image[i, j] = _sample(references[n], source_y, source_x)[0]
                 inside = _sample(masks_r[n], source_y, source_x)[0] > 0.5
                 union[n, i, j] = inside or masks_q[n, i, j] > 0.5
-        warped[n] = _monotone_gain(queries[n], image, union[n])
+        mapped = _monotone_gain(queries[n], image, union[n])
+        # a map that flattens the reference explains nothing: a blank query would be everybody's copy
+        flat = _spread(mapped, union[n]) < LEAST_CONTRAST * _spread(image, union[n])
+        warped[n] = image if flat else mapped
 
 
 class Verifier:

@@ -90,12 +90,12 @@ def test_subjects_come_from_the_column_then_bids_then_ixi_then_the_stem(folder, 
 
 
 def test_a_given_pattern_replaces_the_known_ones_and_searches_the_relative_path(folder):
-    root = folder("P7/sub-1.png", "P7/IXI002.png", "P12/c.png")
+    root = folder("P7/sub-1.png", "P7/IXI002.png", "P12/IXI003.png")
     found = subjects(find_images(root, r"(?P<subject>P\d+)/"))
-    assert found == {"P7/sub-1.png": "P7", "P7/IXI002.png": "P7", "P12/c.png": "P12"}
-    with pytest.raises(ValueError, match=r"P12/c.png: subject_pattern 'P\(\?P<subject>7\)' does not match"):
+    assert found == {"P7/sub-1.png": "P7", "P7/IXI002.png": "P7", "P12/IXI003.png": "P12"}
+    with pytest.raises(ValueError, match=r"P12/IXI003.png: subject_pattern 'P\(\?P<subject>7\)' does not match"):
         find_images(root, "P(?P<subject>7)")
-    assert len(find_images(root, "P(?P<subject>7)", exclude="*/c.png")) == 2
+    assert len(find_images(root, "P(?P<subject>7)", exclude="P12/*")) == 2
     with pytest.raises(ValueError, match="must have a group named subject.*got 'P"):
         find_images(root, r"P(\d+)")
 

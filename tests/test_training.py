@@ -90,8 +90,8 @@ def test_a_mixture_holds_no_more_of_the_other_image_than_told():
 
 def test_a_seed_fixes_every_group_whatever_came_before():
     copy, misalign = RandCopyd("image"), RandMisalignd("image")
-    rng = torch.Generator().manual_seed(0)
-    data = [{"image": torch.rand((1, 24, 24), generator=rng), "subject_id": f"{n}"} for n in range(4)]
+    image = torch.rand((1, 24, 24), generator=torch.Generator().manual_seed(0))
+    data = [{"image": image, "subject_id": f"{n}"} for n in range(4)]
 
     def draw(dataset, order):
         found = {index: dataset[index] for index in order}
@@ -101,6 +101,7 @@ def test_a_seed_fixes_every_group_whatever_came_before():
     again = draw(SliceGroups(data, RandCopyd("image"), RandMisalignd("image"), seed=7), [2, 2, 0, 3, 1])
     for a, b in zip(first, again):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert (first[0] != first[1]).any()  # the same image, drawn on its own
     other = draw(SliceGroups(data, copy, misalign, seed=8), range(4))
     assert all((a != b).any() for a, b in zip(first, other))
     free = SliceGroups(data, copy, misalign).set_random_state(0)
