@@ -29,7 +29,8 @@ from PIL import Image, ImageFilter
 
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / name), *arguments]
+    file = name if name.startswith("[") else str(ROOT / "configs" / name)
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", file, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
@@ -199,6 +200,10 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "model.pt").exists()
     assert any(tmp_path.glob("events.out.tfevents*"))
+    overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/evaluate.yaml']"
+    result = run_config(overlay, tmp_path, "--checkpoint", str(tmp_path / "model.pt"), "--num_workers", "0")
+    assert result.returncode == 0, result.stderr
+    assert "val_ssim_error" in result.stdout + result.stderr
     # as if it had been stopped after the first epoch
     (tmp_path / "checkpoint_epoch=2.pt").unlink()
     result = run_config("train.yaml", tmp_path, *small, "--resume", str(tmp_path / "checkpoint_epoch=1.pt"))
