@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# MONAI asks to trust every config that is parsed; these are the bundle's own
-export PYTHONWARNINGS ?= ignore::DeprecationWarning
+# MONAI warns to parse only configs that one trusts; these are the bundle's own
+export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
 .PHONY: detect test slow-test check benchmark clean
 
