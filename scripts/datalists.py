@@ -66,7 +66,10 @@ def find_images(
     if root.is_dir():
         records = [{"image": str(p.relative_to(root))} for p in sorted(root.rglob("*")) if _is_image(p)]
     elif root.suffix.lower() in DATALIST_SUFFIXES and root.is_file():
-        records, root = _read_datalist(root), root.parent
+        try:
+            records, root = _read_datalist(root), root.parent
+        except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{source}: expected a datalist in UTF-8, found {error}; repair the file") from error
     else:
         raise FileNotFoundError(
             f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "

@@ -194,3 +194,10 @@ def test_a_masked_item_comes_whole_and_masked():
         {**masked, "series": "b#masked", "variant": "masked"},
     ]
     assert with_and_without_mask([]) == []
+
+
+@pytest.mark.parametrize(("name", "content"), [("list.json", b"[{"), ("list.csv", b"image\n\xff\xfe.png\n")])
+def test_a_datalist_that_cannot_be_parsed_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: expected a datalist in UTF-8"):
+        find_images(tmp_path / name)
