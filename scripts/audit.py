@@ -253,10 +253,7 @@ class Audit(Randomizable):
         if degradation.nothing:
             return units
         images = degradation(units.images, self.R)
-        return Units(self._embed(images), images, units.unit, units.level, units.subject)
-
-    def _embed(self, images: NDArray) -> NDArray[np.float32]:
-        return self.embedder.embed_images(images)
+        return Units(self.embedder.embed_images(images), images, units.unit, units.level, units.subject)
 
     def _positive_control(
         self, search, train, number, volumes, degradation, null_units, null_found, p, correction
@@ -272,7 +269,7 @@ class Audit(Randomizable):
         sizes = [len(stack) for stack in images]
         pixels = np.concatenate(images)
         copies = Units(
-            self._embed(pixels),
+            self.embedder.embed_images(pixels),
             pixels,
             np.repeat(np.arange(len(chosen)), sizes),
             everything.level[chosen],

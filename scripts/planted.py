@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -34,8 +33,6 @@ from .detect import AuditData, run_audit
 from .neighbors import nearest_subjects
 
 __all__ = ["PlantedCopies", "plot_curve", "run_study"]
-
-logger = logging.getLogger(__name__)
 
 PUBLISHED_CUT = 0.85  # arXiv 2509.16582: a similarity above it is a duplicate
 Slice = tuple[float | None, NDArray]  # level in mm, image
@@ -160,7 +157,6 @@ def run_study(
             rows.append(row)
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            logger.info("%s", row)
             print(row, flush=True)
     return rows
 

@@ -49,7 +49,7 @@ class SliceGroups(Randomizable, Dataset):
     """Groups of related images, each with what the network sees (`image`) and what SSIM is computed on (`label`).
 
     A group is an anchor, a neighbouring slice, graded near-duplicates of the anchor (`copy`) and a mixture of the
-    anchor with an image of another series. The pairs inside groups fill the upper range of SSIM, the pairs between
+    anchor with any other image. The pairs inside groups fill the upper range of SSIM, the pairs between
     groups the lower, with no generator needed. ``__getitem__`` returns a list, which MONAI's DataLoader flattens.
 
     Args:

@@ -13,8 +13,7 @@
 
 The alignment undoes what a generator, or the preparation of its training data, may have done to a copy: mirroring,
 a half turn, rotation, shift, scale and a monotone change of intensity. It is a registration by Gauss-Newton on an image
-pyramid with several starts, in one numba kernel that takes pairs in parallel; a general registration library takes
-about 50 times as long for the same four parameters.
+pyramid with several starts, in one numba kernel that takes pairs in parallel.
 """
 
 from __future__ import annotations
@@ -278,7 +277,7 @@ class Verifier:
             the comparison. 0 compares the images as they are.
         block: pairs aligned at a time; bounds the memory.
 
-    Cost: about 3 ms a pair and core at 96 x 112.
+    Cost: about 3 ms a pair at 96 x 112 on two cores (benchmarks/speed.py).
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512) -> None:
