@@ -11,6 +11,7 @@
 
 """DeepSSIM as a MONAI bundle; configs name these as ``_target_: scripts.<Name>``, installed as ``deepssim.<Name>``."""
 
+from .arguments import check_arguments, run_or_exit
 from .audit import Audit, AuditResult, Label
 from .augmentations import RandCopyd, RandMisalignd
 from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
@@ -53,6 +54,7 @@ __all__ = [
     "SliceGroups",
     "Verifier",
     "benjamini_hochberg",
+    "check_arguments",
     "component",
     "detect",
     "find_images",
@@ -64,6 +66,7 @@ __all__ = [
     "nearest_subjects",
     "p_values",
     "run_audit",
+    "run_or_exit",
     "split_subjects",
     "ssim_matrix",
     "ssim_pairs",

@@ -25,12 +25,13 @@ def component(config_file: str | os.PathLike, component_id: str, **overrides: An
     """Return the object that `component_id` of a bundle config describes, after overriding top-level keys.
 
     Raises:
-        KeyError: if the config has no such key or an override names none.
+        ValueError: if the config has no such key or an override names none.
     """
     parser = ConfigParser()
     parser.read_config(str(config_file))
     for key in (component_id, *overrides):
         if key not in parser:
-            raise KeyError(f"{config_file}: expected a key {key!r}, found {sorted(parser.get())}")
+            found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
+            raise ValueError(f"{config_file}: expected a key {key!r}, found {found}")
     parser.update(overrides)
     return parser.get_parsed_content(component_id)

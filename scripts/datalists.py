@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,11 @@ def find_images(
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
         ValueError: if there is no image, a column is missing, an id occurs twice, or the pattern misses a file.
     """
-    root = Path(source)
+    root, others = Path(source), Counter[str]()
     if root.is_dir():
-        records = [{"image": str(p.relative_to(root))} for p in sorted(root.rglob("*")) if _is_image(p)]
+        files = _walk(root, frozenset())
+        others.update("".join(p.suffixes[-1:]) or "no suffix" for p in files if not _is_image(p))
+        records = [{"image": str(p.relative_to(root))} for p in files if _is_image(p)]
     elif root.suffix.lower() in DATALIST_SUFFIXES and root.is_file():
         try:
             records, root = _read_datalist(root), root.parent
@@ -75,17 +78,20 @@ def find_images(
             f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
             f"{'another file' if root.exists() else 'nothing'}; check the path"
         )
-    items = [_item(record, root) for record in records]
-    items = [item for item in items if _kept(item["id"], include, exclude)]
+    ids = {_image_id(record) for record in records}
+    kept = {image_id for image_id in ids if _kept(image_id, include, exclude)}
+    items = [_item(record, root, source) for record in records if _image_id(record) in kept]
+    found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     if not items:
         raise ValueError(
-            f"{source}: expected images ({' '.join(IMAGE_SUFFIXES)}), found none of {len(records)} kept; "
-            "check the folder and the include and exclude globs"
+            f"{source}: expected images ({' '.join(IMAGE_SUFFIXES)}), found {len(records)}, of which include and "
+            f"exclude keep none{f', beside other files ({found})' if found else ''}; check the folder and the globs"
         )
-    ids = [item["id"] for item in items]
-    if len(set(ids)) < len(ids):
-        double = next(i for i in ids if ids.count(i) > 1)
+    if len(kept) < len(items):
+        double = Counter(item["id"] for item in items).most_common(1)[0][0]
         raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")
+    if found:
+        logger.warning("%s: passed over %d files that are no images: %s", source, others.total(), found)
     _name_subjects(items, subject_pattern, source, warn)
     return sorted(items, key=lambda item: item["id"])
 
@@ -106,17 +112,25 @@ def split_subjects(
     """
     subjects = sorted({item["subject_id"] for item in items})
     if split_file:
-        split = json.loads(Path(split_file).read_text())
+        try:
+            split = json.loads(Path(split_file).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
+        if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
+            raise ValueError(f"{split_file}: expected an object of lists of subjects, found another content")
         listed = [subject for part in split.values() for subject in part]
         if len(set(listed)) < len(listed):
-            raise ValueError(f"{split_file}: expected every subject in one part, found one in two; repair the split")
+            double = Counter(listed).most_common(1)[0][0]
+            raise ValueError(f"{split_file}: expected every subject once, found {double} twice; repair the split")
         if missing := set(listed) - set(subjects):
             raise ValueError(f"{split_file}: found no image of {len(missing)} subjects, such as {min(missing)}")
     else:
         if len(subjects) < 2:
             raise ValueError(f"a split by subject needs at least 2 subjects, got {len(subjects)}")
+        if not 0 <= validation_share < 1:
+            raise ValueError(f"validation_share must be in [0, 1), got {validation_share}")
         order = np.random.default_rng(seed).permutation(subjects).tolist()
-        count = max(1, round(validation_share * len(order)))
+        count = min(len(order) - 1, max(1, round(validation_share * len(order))))
         split = {"validation": order[:count], "train": order[count:]}
     return {part: [item for item in items if item["subject_id"] in set(names)] for part, names in split.items()}
 
@@ -134,7 +148,28 @@ def with_and_without_mask(items: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
+    """Return the files below a folder, hidden ones left out, in order; links to folders are followed.
+
+    Raises:
+        ValueError: at a link to a folder that it stands in, or to nothing.
+        OSError: at a folder that may not be read.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        raise ValueError(f"{folder}: expected a folder, found a link to one that it stands in; remove the link")
+    files: list[Path] = []
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if path.is_dir():
+            files += _walk(path, above | {real})
+        elif path.is_file():
+            files.append(path)
+        elif path.is_symlink() and _is_image(path):  # not fetched (git-annex), or moved away
+            raise ValueError(f"{path}: expected an image, found a link to nothing; fetch the file or remove the link")
+    return files
 
 
 def _read_datalist(path: Path) -> list[dict[str, Any]]:
@@ -148,23 +183,43 @@ def _read_datalist(path: Path) -> list[dict[str, Any]]:
         rows = content
     else:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            rows = list(csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ","))
+            table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            cells = [[cell.strip() for cell in row] for row in table if row]
+        header = cells[0] if cells else []
+        if len(set(header)) < len(header):
+            raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
+        for number, row in enumerate(cells[1:], start=1):
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
+                    "quote cells that hold the separator"
+                )
+        rows = [dict(zip(header, row)) for row in cells[1:]]
     for number, row in enumerate(rows, start=1):
-        if not row.get("image"):
-            raise ValueError(f"{path}: expected a column 'image', found none in row {number} ({sorted(map(str, row))})")
+        if not row.get("image") or not isinstance(row["image"], str):
+            raise ValueError(
+                f"{path}: expected a column 'image' with a path, found none in row {number} "
+                f"(columns {', '.join(map(str, row))}); name or fill it"
+            )
     return [{k: v for k, v in row.items() if v not in ("", None)} for row in rows]
 
 
-def _item(record: dict[str, Any], root: Path) -> dict[str, Any]:
+def _image_id(record: dict[str, Any]) -> str:
+    return Path(os.path.normpath(record["image"])).as_posix()  # one spelling a file
+
+
+def _item(record: dict[str, Any], root: Path, source: str | os.PathLike) -> dict[str, Any]:
     # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
     item = {k: v for k, v in record.items() if isinstance(k, str) and not k.startswith("image_")}
     for column in FILE_COLUMNS:
         if column in record:
             path = root / str(record[column])
             if not path.is_file():
-                raise FileNotFoundError(f"{path}: expected a file, as {root} lists it under {column!r}, found none")
-            item[column] = str(path.resolve())
-    item["id"] = Path(str(record["image"])).as_posix()
+                raise FileNotFoundError(
+                    f"{path}: expected a file, as {source} lists it under {column!r}, found none; correct the list"
+                )
+            item[column] = os.path.abspath(path)  # not resolved: the target of a link may lack the suffix
+    item["id"] = _image_id(record)
     return item
 
 
@@ -182,16 +237,23 @@ def _stem(image_id: str) -> str:
 
 def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn: bool) -> None:
     """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
-    if pattern is not None and "subject" not in re.compile(pattern).groupindex:
+    try:
+        named = pattern is None or "subject" in re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({error})") from error
+    if not named:
         raise ValueError(
             f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}"
         )
     tried = SUBJECT_PATTERNS if pattern is None else (pattern,)
     stems = 0
-    for item in items:
-        known = item.get("subject_id", item.get("participant_id"))
+    listed = [item.get("subject_id", item.get("participant_id")) for item in items]
+    if None in listed and any(known is not None for known in listed):
+        empty = items[listed.index(None)]["id"]
+        raise ValueError(f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in")
+    for item, known in zip(items, listed):
         if known is None:
-            found = next((m for p in tried if (m := re.search(p, item["id"]))), None)
+            found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)
             if found is None and pattern is not None:
                 raise ValueError(
                     f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"

@@ -13,18 +13,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import re
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .arguments import run_or_exit
 from .audit import Audit, AuditResult
 from .datalists import find_images
 from .embeddings import Embedder, sha256_of_file
@@ -32,9 +33,8 @@ from .report import Report
 
 __all__ = ["AuditData", "detect", "fingerprint", "run_audit"]
 
-logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (OSError, ValueError, KeyError, re.error)
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,10 +54,16 @@ class AuditData:
         Only real images have subjects: a generated file is never matched against the pattern.
 
         Raises:
-            ValueError: if a subject stands in both train and holdout.
+            ValueError: if a file is both train (or holdout) and generated, or a subject both train and holdout.
         """
         found = {"train": find_images(self.train_dir, self.subject_pattern, self.include, self.exclude)}
         found["generated"] = find_images(self.generated_dir, None, self.include, self.exclude, warn=False)
+        generated = {item["image"] for item in found["generated"]}
+        if twice := [item["image"] for item in found["train"] if item["image"] in generated]:
+            raise ValueError(
+                f"{twice[0]}: expected a training or a generated image, found it ({len(twice)} such) in train_dir and in "
+                "generated_dir; exclude one, or choose folders that do not hold each other"
+            )
         if self.holdout_dir is not None:
             found["holdout"] = find_images(self.holdout_dir, self.subject_pattern, self.include, self.exclude)
             both = {i["subject_id"] for i in found["train"]} & {i["subject_id"] for i in found["holdout"]}
@@ -70,31 +76,75 @@ class AuditData:
 
 
 def fingerprint(checkpoint: str | os.PathLike, config_file: str | os.PathLike, overrides: Mapping, *more: Any) -> str:
-    """Return a text that changes whenever an embedding would: weights, config, overrides, and the code itself."""
+    """Return a text that changes whenever an embedding would: weights, config, overrides, the code and its libraries."""
     code = [sha256_of_file(Path(__file__).with_name(name)) for name in ("slices.py", "networks.py", "embeddings.py")]
     weights = sha256_of_file(checkpoint) if Path(checkpoint).is_file() else ""
+    versions = [version(name) for name in ("torch", "monai", "numpy", "pillow", "nibabel")]
     parts = [weights, sha256_of_file(config_file), json.dumps(dict(overrides), sort_keys=True, default=str), *code]
-    return hashlib.sha256("|".join([*parts, *map(repr, more)]).encode()).hexdigest()
+    return hashlib.sha256("|".join([*parts, *versions, *map(repr, more)]).encode()).hexdigest()
 
 
 def run_audit(data: AuditData, embedder: Embedder, audit: Audit) -> AuditResult:
     """Return the audit's result; raises what it meets."""
-    items = data.items()
-    sets = {name: embedder.embed_files(files, name) for name, files in items.items()}
+    return _audit(data.items(), embedder, audit)
+
+
+def _audit(items: Mapping[str, Sequence[dict[str, Any]]], embedder: Embedder, audit: Audit) -> AuditResult:
+    sets = {}
+    for name, files in items.items():
+        subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
+        logger.debug("%s: %d files%s", name, len(files), subjects)
+        before = embedder.computed
+        sets[name] = embedder.embed_files(files, name)
+        new = embedder.computed - before
+        logger.debug("%s: %d images, %d of them embedded now", name, len(sets[name]), new)
+    logger.debug("null, search and decisions")
     return audit(sets["train"], sets["generated"], sets.get("holdout"))
 
 
 def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) -> AuditResult:
-    """Audit, write the report and print the summary; an expected error ends the process with one sentence, status 1."""
+    """Audit, write the report and print the summary; an expected error ends the process with one sentence, status 1.
+
+    What is written can be read by nobody who cannot read all of the input images.
+    """
     start = time.perf_counter()
-    try:
-        result = run_audit(data, embedder, audit)
-        summary = report.write(
-            result, {"seconds": round(time.perf_counter() - start, 1), "embedded": embedder.computed}
-        )
-    except EXPECTED_ERRORS as error:
-        if logger.isEnabledFor(logging.DEBUG):
-            raise
-        sys.exit(f"error: {error.args[0] if isinstance(error, KeyError) else error}")
+
+    def job() -> tuple[AuditResult, str]:
+        items = data.items()
+        _check_output(items, report.output_dir)
+        with _no_wider_than(items):
+            result = _audit(items, embedder, audit)
+            timing = {"seconds": round(time.perf_counter() - start, 1), "embedded": embedder.computed}
+            return result, report.write(result, timing)
+
+    result, summary = run_or_exit(job)
     print(summary)
     return result
+
+
+def _check_output(items: Mapping[str, Sequence[dict[str, Any]]], output_dir: Path) -> None:
+    """Raise ValueError where a cached embedding or picture would be an input of the next run."""
+    output = os.path.realpath(output_dir)
+    for name, files in items.items():
+        for item in files:
+            if Path(os.path.realpath(item["image"])).is_relative_to(output):
+                raise ValueError(
+                    f"{output_dir}: expected an output_dir that holds no input, found the {name} image {item['id']} in "
+                    "it; choose another output_dir"
+                )
+
+
+@contextlib.contextmanager
+def _no_wider_than(items: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[None]:
+    """Create files, within the context, with no permission that an input file lacks."""
+    mode = 0o666
+    for path in {item["image"] for files in items.values() for item in files}:
+        mode &= os.stat(path).st_mode
+    mode |= 0o600  # the owner of the output may have read-only input
+    folders = mode | (mode & 0o444) >> 2
+    previous = os.umask(0)
+    os.umask(previous | ~folders & 0o777)
+    try:
+        yield
+    finally:
+        os.umask(previous)

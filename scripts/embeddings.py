@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 __all__ = ["Embedder", "EmbeddingSet", "ImageError", "load_weights", "sha256_of_file"]
+
+BATCH_MULTIPLE = 8
 
 logger = logging.getLogger(__name__)
 
@@ -94,21 +97,46 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
         raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"checkpoint {checkpoint}: expected a state dict that torch.load reads with weights_only=True, found "
-            f"a file that it refuses ({reason}); save network.state_dict()"
-        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # torch names no type, and its own text advises weights_only=False
+        raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
     state = state.get("model", state) if isinstance(state, Mapping) else state
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(
-            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
-            "found others; change network_def or the checkpoint"
-        ) from error
+            f"checkpoint {checkpoint}: expected a state dict, bare or under 'model', found other content; save "
+            "network.state_dict()"
+        )
+    expected = network.state_dict()
+    other = sorted(expected.keys() ^ state.keys()) or [
+        name for name in expected if expected[name].shape != state[name].shape
+    ]
+    if other:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, found "
+            f"others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the checkpoint"
+        )
+    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"checkpoint {checkpoint}: expected finite weights, found NaN or infinite ones in {broken[0]}")
+    network.load_state_dict(state)
     return network.eval()
+
+
+def _refusal(checkpoint: Path) -> str:
+    """Say why torch.load refuses a file, from its first bytes."""
+    with checkpoint.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "expected weights, found an empty file; copy it again"
+    if start == b"PK":  # a zip file: torch's own format
+        if zipfile.is_zipfile(checkpoint) and any("/code/" in name for name in zipfile.ZipFile(checkpoint).namelist()):
+            return "expected a state dict, found TorchScript, which could run code; save network.state_dict()"
+        if not zipfile.is_zipfile(checkpoint):
+            return "expected weights, found a file that is cut off or damaged; copy it again"
+    return (
+        "expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save "
+        "network.state_dict()"
+    )
 
 
 class Embedder:
@@ -125,6 +153,7 @@ class Embedder:
         batch_size: images in a forward pass; the cache is written about every batch.
         num_workers: processes that load files.
         on_error: `raise` at the first unreadable file, or `skip` it and list it.
+        max_skipped: greatest share of a data set's files that `skip` may leave out.
     """
 
     def __init__(
@@ -138,13 +167,19 @@ class Embedder:
         batch_size: int = 64,
         num_workers: int = 0,
         on_error: str = "raise",
+        max_skipped: float = 0.1,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_error must be raise or skip, got {on_error!r}")
+        if not 0 <= max_skipped <= 1:
+            raise ValueError(f"max_skipped must be a share, 0 to 1, got {max_skipped}")
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(f"batch_size must be positive and num_workers not negative, got {batch_size}, {num_workers}")
         self.network, self.preprocessing, self.inferer, self.device = network, preprocessing, inferer, device
         key = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
         self.cache_dir = Path(cache_dir) / key if cache_dir is not None else None
-        self.batch_size, self.num_workers, self.on_error = batch_size, num_workers, on_error
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.on_error, self.max_skipped = on_error, max_skipped
         self.computed = 0
 
     def embed_images(self, images: NDArray) -> NDArray[np.float32]:
@@ -170,28 +205,45 @@ class Embedder:
         with torch.no_grad():
             for start in range(0, len(images), self.batch_size):
                 block = images[start : start + self.batch_size].astype(np.float32)
+                count = len(block)
+                # whole multiples: other sizes take other kernels, which differ in the last bit, and a run that was
+                # stopped would give another result than one that was not
+                block = np.concatenate([block, np.zeros((-count % BATCH_MULTIPLE, *block.shape[1:]), np.float32)])
                 batch = torch.from_numpy(block)[:, None].to(self.device)  # (B, H, W) -> (B, 1, H, W)
-                parts.append(self.inferer(batch, self.network).float().cpu().numpy())
-                self.computed += len(block)
+                parts.append(self.inferer(batch, self.network).float().cpu().numpy()[:count])
+                self.computed += count
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
     def embed_files(self, items: Sequence[dict[str, Any]], name: str = "images") -> EmbeddingSet:
         """Return the embeddings of all files, from the cache where their content is known.
 
         Raises:
-            ImageError: for an unreadable file under ``on_error='raise'``, or if no file could be read.
+            ImageError: for an unreadable file under ``on_error='raise'``, if more than `max_skipped` of the files are
+                unreadable, or all.
         """
-        keys = [_content_key(item) for item in items]
-        known = self._read_cache()
-        missing = {key: item for key, item in zip(keys, items) if key not in known}  # one file of each new content
+        keys, unopened = [], {}
+        for item in items:
+            try:
+                keys.append(_content_key(item))
+            except OSError as error:
+                keys.append(item["id"])
+                unopened[item["id"]] = error.strerror or type(error).__name__
+        sharing: dict[str, list[dict[str, Any]]] = {}  # the files of one content
+        for key, item in zip(keys, items):
+            sharing.setdefault(key, []).append(item)
         reasons: dict[str, str] = {}
+        for key, reason in unopened.items():
+            self._note(reasons, key, reason, sharing)
+        known = self._read_cache()
+        # one file of each new content
+        missing = {key: same[0] for key, same in sharing.items() if key not in known and key not in reasons}
         buffer: list[dict[str, Any]] = []
         progress = tqdm(total=len(missing), desc=f"embedding {name}", unit="file", disable=None if missing else True)
         with progress:
             for key, slices in self._load(missing):
                 progress.update()
                 if isinstance(slices, str):
-                    reasons[key] = slices
+                    self._note(reasons, key, slices, sharing)
                     continue
                 buffer += [{**s, "content": key} for s in slices]
                 if len(buffer) >= self.batch_size:
@@ -199,6 +251,21 @@ class Embedder:
                     buffer = []
             self._flush(buffer, known)
         return self._assemble(items, keys, known, reasons)
+
+    def _note(self, reasons: dict[str, str], key: str, reason: str, sharing: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Keep why the files of a content are unreadable, or raise where that ends the audit."""
+        reasons[key] = reason
+        path = sharing[key][0]["image"]
+        if self.on_error == "raise":
+            raise ImageError(
+                f"{path}: cannot be audited ({reason}); repair or exclude the file, or pass --on_error skip"
+            )
+        unreadable, total = sum(len(sharing[k]) for k in reasons), sum(map(len, sharing.values()))
+        if self.max_skipped * total < unreadable < total:
+            raise ImageError(
+                f"{path}: cannot be audited ({reason}), and with it more than {self.max_skipped:.0%} of {total} files; "
+                "repair the files or raise max_skipped"
+            )
 
     def _load(self, missing: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]] | str]]:
         """Yield each content key with its slices, or with the reason why there are none."""
@@ -209,10 +276,7 @@ class Embedder:
             num_workers=self.num_workers,
             collate_fn=_only_element,
         )
-        for key, slices in loader:
-            if isinstance(slices, str) and self.on_error == "raise":
-                raise ImageError(slices)
-            yield key, slices
+        yield from loader
 
     def _flush(self, buffer: list[dict[str, Any]], known: dict[str, list[tuple]]) -> None:
         if not buffer:
@@ -236,9 +300,15 @@ class Embedder:
     def _read_cache(self) -> dict[str, list[tuple]]:
         known: dict[str, list[tuple]] = {}
         for path in sorted(self.cache_dir.glob("*.json")) if self.cache_dir else []:
-            rows = json.loads(path.read_text())
-            vectors = np.load(path.with_suffix(".vectors.npy"), mmap_mode="r")
-            images = np.load(path.with_suffix(".images.npy"), mmap_mode="r")
+            try:
+                rows = json.loads(path.read_text())
+                vectors = np.load(path.with_suffix(".vectors.npy"), mmap_mode="r")
+                images = np.load(path.with_suffix(".images.npy"), mmap_mode="r")
+                if not len(rows) == len(vectors) == len(images):
+                    raise ValueError("another number of rows")
+            except (ValueError, EOFError, FileNotFoundError) as error:  # a disk that lost power, or was tidied
+                logger.warning("%s: damaged (%s); embedded again", path, error)
+                continue
             shard: dict[str, list[tuple]] = {}
             for row, vector, image in zip(rows, vectors, images):
                 shard.setdefault(row["content"], []).append((row["slice"], row["level"], vector, image))
@@ -252,7 +322,10 @@ class Embedder:
         kept = [(item, known[key]) for item, key in zip(items, keys) if key in known]
         skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
         if not kept:
-            raise ImageError(f"none of {len(items)} files could be read; the first: {skipped[0][1]}")
+            raise ImageError(
+                f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; check "
+                "the folder"
+            )
         rows = [row for _, slices in kept for row in slices]
         return EmbeddingSet(
             items=[item for item, _ in kept],
@@ -282,9 +355,7 @@ class _Preparation:
             while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
                 cause = cause.__cause__
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
-            return data[
-                "content"
-            ], f"{item['image']}: cannot be audited ({reason}); repair or exclude the file, or pass --on_error skip"
+            return data["content"], reason
 
     @staticmethod
     def _slice(entry: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import io
 import json
 import math
 import os
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 import jinja2
 import matplotlib
 import numpy as np
+from filelock import FileLock
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -83,13 +85,17 @@ class Report:
 
     def write(self, result: AuditResult, timing: Mapping[str, Any]) -> str:
         """Write all files, each under a temporary name first, and return the summary for a terminal."""
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         matches = self._matches(result)
         summary = self._summary(result, matches, timing)
-        self._write_csv("matches.csv", MATCH_COLUMNS, matches)
-        self._write_csv("slices.csv", SLICE_COLUMNS, self._slices(result))
-        self._write_text("report.json", json.dumps(summary, indent=2, allow_nan=False))
-        self._write_text("report.html", self._page(result, matches, summary))
+        texts = {  # the page comes last: where it is, all is
+            "matches.csv": _csv(MATCH_COLUMNS, matches),
+            "slices.csv": _csv(SLICE_COLUMNS, self._slices(result)),
+            "report.json": json.dumps(summary, indent=2, allow_nan=False),
+            "report.html": self._page(result, matches, summary),
+        }
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.output_dir / ".lock"):  # another audit of this folder writes before or after
+            self._write(texts)
         return _terminal_text(summary, matches, self.output_dir / "report.html")
 
     # --- tables
@@ -290,17 +296,26 @@ class Report:
 
     # --- files
 
-    def _write_text(self, name: str, text: str) -> None:
-        temporary = self.output_dir / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.output_dir / name)
+    def _write(self, texts: Mapping[str, str]) -> None:
+        temporary = {name: self.output_dir / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
+        try:
+            for name, text in texts.items():
+                temporary[name].write_text(text, encoding="utf-8")
+            for name in reversed(texts):  # nothing of an earlier audit beside this one's files
+                (self.output_dir / name).unlink(missing_ok=True)
+            for name in texts:
+                temporary[name].replace(self.output_dir / name)
+        finally:
+            for path in temporary.values():
+                path.unlink(missing_ok=True)
 
-    def _write_csv(self, name: str, columns: Sequence[str], table: Sequence[Mapping]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-        self._write_text(name, text.getvalue())
+
+def _csv(columns: Sequence[str], table: Sequence[Mapping]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
 
 
 def _finite(value: Any) -> Any:

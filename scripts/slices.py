@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.data import MetaTensor, PILReader, is_supported_format
 from monai.transforms import Compose, MapTransform, Resize, Transform
+from PIL import Image
 from scipy import ndimage
 
 __all__ = ["AxialSlicesd", "GreyImageReader", "PerDimensionalityd", "PlanarSliced", "SkullStripd", "foreground"]
@@ -60,6 +61,8 @@ class GreyImageReader(PILReader):
 
     @staticmethod
     def _to_grey(image):
+        if "A" in image.getbands() or "transparency" in image.info:  # what is transparent may hide any colour
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
         # 16-bit, 32-bit and float modes hold one channel already; convert("L") would clip them to 8 bit
         return image if image.mode in ("L", "F") or image.mode.startswith("I") else image.convert("RGB").convert("L")
 
@@ -114,6 +117,8 @@ class AxialSlicesd(MapTransform):
         levels: first and last level in mm below the top of the object.
         min_foreground: least object area of a slice in cm2.
 
+    A volume of one slice gives that slice, its level unknown unless the dict has one.
+
     Every dict gets `level` (mm), `slice` (index along Z) and the other entries of the volume's dict; an `id` gets the
     slice's index.
 
@@ -144,6 +149,11 @@ class AxialSlicesd(MapTransform):
         array = array[0]
         if not np.isfinite(array).all():
             raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
+        if 1 in array.shape[:2]:
+            raise ValueError(f"{data.get('id', key)}: expected axial slices, found one of another plane")
+        if array.shape[2] == 1:
+            level = float(data.get("level", "nan"))
+            return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
         area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
         present = np.flatnonzero(area >= 0.1 * area.max())
         if area.max() == 0:
