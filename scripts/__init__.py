@@ -15,7 +15,7 @@ from .arguments import check_arguments, run_or_exit
 from .audit import Audit, AuditResult, Label
 from .augmentations import RandCopyd, RandMisalignd
 from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
-from .components import component
+from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
@@ -54,6 +54,7 @@ __all__ = [
     "SliceGroups",
     "Verifier",
     "benjamini_hochberg",
+    "bundle_file",
     "check_arguments",
     "component",
     "detect",

@@ -31,6 +31,7 @@ __all__ = ["check_arguments", "run_or_exit"]
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
 REMEDIES = {
+    errno.ENOENT: "expected a file, found none; check the path",
     errno.ENOSPC: "the disk is full; free some space and run again, what is embedded is kept",
     errno.EDQUOT: "the disk quota is used up; free some space and run again, what is embedded is kept",
     errno.EACCES: "permission denied; change the file's mode or choose another folder",
@@ -172,7 +173,7 @@ def _value_problems(key: str, value: Any, default: Any, given: str | None) -> It
             yield f"--{key}: expected a {'whole ' if whole else ''}number, found {value!r}"
     elif isinstance(default, list):
         if not isinstance(value, (list, tuple)) or len(value) != len(default):
-            yield f"--{key}: expected {len(default)} values, as \"{default}\", found {value!r}"
+            yield f'--{key}: expected {len(default)} values, as "{default}", found {value!r}'
     elif PATH_KEY.search(key):
         yield from _text_problems(key, value, given, default is None, "a path")
     elif default is None or (isinstance(default, str) and not default.startswith(("$", "@", "%"))):
@@ -194,7 +195,9 @@ def _text_problems(key: str, value: Any, given: str | None, may_be_none: bool, k
     elif not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         yield f"--{key}: expected {kind}, found {value!r}"
     elif value in ("null", "false", "true"):
-        yield f"--{key}: expected {kind}, found {value!r}; leave the flag out, or write ./{value} for a file of that name"
+        yield (
+            f"--{key}: expected {kind}, found {value!r}; leave the flag out, or write ./{value} for a file of that name"
+        )
 
 
 def _strings(content: Any) -> Iterator[str]:

@@ -14,11 +14,28 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-__all__ = ["component"]
+__all__ = ["bundle_file", "component"]
+
+
+def bundle_file(name: str) -> Path:
+    """Return the path of a file that comes with the bundle, such as ``configs/inference.yaml`` or ``models/model.pt``.
+
+    In the bundle it lies beside this package, in an installation inside it.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    package = Path(__file__).resolve().parent
+    for root in (package.parent, package):
+        if (root / "configs" / "metadata.json").is_file() and (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(f"{name}: expected a file of the bundle, found none; check the name")
 
 
 def component(config_file: str | os.PathLike, component_id: str, **overrides: Any) -> Any:
@@ -27,11 +44,22 @@ def component(config_file: str | os.PathLike, component_id: str, **overrides: An
     Raises:
         ValueError: if the config has no such key or an override names none.
     """
-    parser = ConfigParser()
-    parser.read_config(str(config_file))
+    # installed, the package has another name than the one in the bundle's configs
+    parser = ConfigParser(_renamed(ConfigParser.load_config_file(str(config_file)), "scripts", __package__))
     for key in (component_id, *overrides):
         if key not in parser:
             found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
             raise ValueError(f"{config_file}: expected a key {key!r}, found {found}")
     parser.update(overrides)
     return parser.get_parsed_content(component_id)
+
+
+def _renamed(content: Any, name: str, new: str) -> Any:
+    """Return the content with package `name` called `new` in every target, import and expression."""
+    if isinstance(content, dict):
+        return {key: _renamed(value, name, new) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_renamed(value, name, new) for value in content]
+    if isinstance(content, str) and content.startswith((f"{name}.", "$")):
+        return re.sub(rf"(?<![\w./'\"]){name}\b", new, content)
+    return content

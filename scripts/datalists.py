@@ -250,7 +250,9 @@ def _name_subjects(items: list[dict[str, Any]], pattern: str | None, source, war
     listed = [item.get("subject_id", item.get("participant_id")) for item in items]
     if None in listed and any(known is not None for known in listed):
         empty = items[listed.index(None)]["id"]
-        raise ValueError(f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in")
+        raise ValueError(
+            f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in"
+        )
     for item, known in zip(items, listed):
         if known is None:
             found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)

@@ -61,8 +61,8 @@ class AuditData:
         generated = {item["image"] for item in found["generated"]}
         if twice := [item["image"] for item in found["train"] if item["image"] in generated]:
             raise ValueError(
-                f"{twice[0]}: expected a training or a generated image, found it ({len(twice)} such) in train_dir and in "
-                "generated_dir; exclude one, or choose folders that do not hold each other"
+                f"{twice[0]}: expected a training or a generated image, found it ({len(twice)} such) in train_dir and "
+                "in generated_dir; exclude one, or choose folders that do not hold each other"
             )
         if self.holdout_dir is not None:
             found["holdout"] = find_images(self.holdout_dir, self.subject_pattern, self.include, self.exclude)
@@ -76,7 +76,7 @@ class AuditData:
 
 
 def fingerprint(checkpoint: str | os.PathLike, config_file: str | os.PathLike, overrides: Mapping, *more: Any) -> str:
-    """Return a text that changes whenever an embedding would: weights, config, overrides, the code and its libraries."""
+    """Return a text that changes whenever an embedding would: weights, config, overrides, code and libraries."""
     code = [sha256_of_file(Path(__file__).with_name(name)) for name in ("slices.py", "networks.py", "embeddings.py")]
     weights = sha256_of_file(checkpoint) if Path(checkpoint).is_file() else ""
     versions = [version(name) for name in ("torch", "monai", "numpy", "pillow", "nibabel")]

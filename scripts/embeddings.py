@@ -97,7 +97,7 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
         raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except OSError:
+    except (PermissionError, FileNotFoundError):
         raise
     except Exception as error:  # torch names no type, and its own text advises weights_only=False
         raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
@@ -113,8 +113,8 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
     ]
     if other:
         raise ValueError(
-            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, found "
-            f"others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the checkpoint"
+            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
+            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the checkpoint"
         )
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"checkpoint {checkpoint}: expected finite weights, found NaN or infinite ones in {broken[0]}")
@@ -174,7 +174,9 @@ class Embedder:
         if not 0 <= max_skipped <= 1:
             raise ValueError(f"max_skipped must be a share, 0 to 1, got {max_skipped}")
         if batch_size < 1 or num_workers < 0:
-            raise ValueError(f"batch_size must be positive and num_workers not negative, got {batch_size}, {num_workers}")
+            raise ValueError(
+                f"batch_size must be positive and num_workers not negative, got {batch_size}, {num_workers}"
+            )
         self.network, self.preprocessing, self.inferer, self.device = network, preprocessing, inferer, device
         key = hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
         self.cache_dir = Path(cache_dir) / key if cache_dir is not None else None
@@ -252,7 +254,9 @@ class Embedder:
             self._flush(buffer, known)
         return self._assemble(items, keys, known, reasons)
 
-    def _note(self, reasons: dict[str, str], key: str, reason: str, sharing: Mapping[str, list[dict[str, Any]]]) -> None:
+    def _note(
+        self, reasons: dict[str, str], key: str, reason: str, sharing: Mapping[str, list[dict[str, Any]]]
+    ) -> None:
         """Keep why the files of a content are unreadable, or raise where that ends the audit."""
         reasons[key] = reason
         path = sharing[key][0]["image"]
@@ -323,8 +327,8 @@ class Embedder:
         skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
         if not kept:
             raise ImageError(
-                f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; check "
-                "the folder"
+                f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; "
+                "check the folder"
             )
         rows = [row for _, slices in kept for row in slices]
         return EmbeddingSet(
@@ -355,6 +359,11 @@ class _Preparation:
             while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
                 cause = cause.__cause__
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
+            if reason.startswith("LoadImage cannot find a suitable reader"):
+                kind = "".join(Path(item["image"]).suffixes[-1:])
+                reason = f"no reader of {kind} files takes it; it is damaged or of another format"
+            elif not isinstance(cause, ValueError):
+                reason = f"damaged or of another format: {reason}"
             return data["content"], reason
 
     @staticmethod

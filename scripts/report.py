@@ -35,6 +35,7 @@ from PIL import Image
 
 from .audit import AuditResult, Label
 from .calibration import wilson_interval
+from .components import bundle_file
 from .embeddings import EmbeddingSet, sha256_of_file
 from .verification import render
 
@@ -42,7 +43,6 @@ __all__ = ["Report"]
 
 SCHEMA_VERSION = "1.0"
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-METADATA = Path(__file__).resolve().parent.parent / "configs" / "metadata.json"
 MATCH_COLUMNS = (
     "generated_id", "generated_path", "train_id", "train_path", "train_subject", "similarity", "aligned_ssim",
     "mirrored", "statistic", "p_value", "q_value", "label", "memorized",
@@ -174,7 +174,7 @@ class Report:
         excess = (float((result.p_value <= result.fdr).mean()) - result.fdr) / (1 - result.fdr)
         summary = {
             "schema_version": SCHEMA_VERSION,
-            "bundle": json.loads(METADATA.read_text())["version"] if METADATA.is_file() else "unknown",
+            "bundle": json.loads(bundle_file("configs/metadata.json").read_text())["version"],
             "checkpoint": {"path": str(self.checkpoint), "sha256": sha256_of_file(self.checkpoint)},
             "inputs": {
                 name: self._inputs(data)
@@ -301,7 +301,7 @@ class Report:
         try:
             for name, text in texts.items():
                 temporary[name].write_text(text, encoding="utf-8")
-            for name in reversed(texts):  # nothing of an earlier audit beside this one's files
+            for name in reversed(list(texts)):  # nothing of an earlier audit beside this one's files
                 (self.output_dir / name).unlink(missing_ok=True)
             for name in texts:
                 temporary[name].replace(self.output_dir / name)

@@ -199,6 +199,8 @@ class PlanarSliced(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
+            if not np.isfinite(np.asarray(result[key])).all():  # scaling would turn the others into one value
+                raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
             if max(result[key].shape[1:]) > self.frame:
                 result[key] = self.resize(result[key])
         result["slice"] = -1

@@ -56,5 +56,5 @@ def test_the_bundle_has_one_chain_with_another_slice_spacing(in_root):
 
 @pytest.mark.parametrize(("name", "overrides"), [("netwrok", {}), ("network", {"netwrok": 1})])
 def test_an_unknown_key_is_an_error_that_lists_the_known_ones(config, name, overrides):
-    with pytest.raises(KeyError, match=r"network.yaml: expected a key 'netwrok', found .*'network', 'width'\]"):
+    with pytest.raises(ValueError, match="network.yaml: expected a key 'netwrok', found [^_]*network, width$"):
         component(config, name, **overrides)

@@ -34,6 +34,7 @@ def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
+DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generated")}
 FEW = ("--control_images", "8", "--null_slices", "1")  # enough where the decisions are not the point
 
 
@@ -132,7 +133,17 @@ def test_markup_in_file_names_is_escaped(tmp_path):
     generated.mkdir()
     for number, source in enumerate(sorted((ROOT / "demo" / "generated").iterdir())[:3]):
         shutil.copy(source, generated / f"{number}<b>x.png")
-    result = run_config("detect.yaml", tmp_path, "--generated_dir", str(generated), "--output_dir", "out", *FEW)
+    result = run_config(
+        "detect.yaml",
+        tmp_path,
+        "--train_dir",
+        DEMO["train_dir"],
+        "--generated_dir",
+        str(generated),
+        "--output_dir",
+        "out",
+        *FEW,
+    )
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>x" not in page and "&lt;b&gt;x" in page
@@ -142,7 +153,7 @@ def test_unreadable_file_is_one_sentence_or_skipped(tmp_path):
     generated = tmp_path / "generated"
     shutil.copytree(ROOT / "demo" / "generated", generated)
     (generated / "broken.png").write_bytes(b"no image")
-    arguments = ["--generated_dir", str(generated), "--output_dir", "out", *FEW]
+    arguments = ["--train_dir", DEMO["train_dir"], "--generated_dir", str(generated), "--output_dir", "out", *FEW]
     result = run_config("detect.yaml", tmp_path, *arguments)
     assert result.returncode == 1
     assert "broken.png" in result.stderr.splitlines()[-1] and "on_error" in result.stderr.splitlines()[-1]
@@ -161,7 +172,16 @@ def test_holdout_gives_the_null(tmp_path):
         for path in part:
             shutil.copy(path, tmp_path / name)
     result = run_config(
-        "detect.yaml", tmp_path, "--train_dir", "train", "--holdout_dir", "holdout", "--output_dir", "out"
+        "detect.yaml",
+        tmp_path,
+        "--train_dir",
+        "train",
+        "--generated_dir",
+        DEMO["generated_dir"],
+        "--holdout_dir",
+        "holdout",
+        "--output_dir",
+        "out",
     )
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]["null"] == "holdout"
@@ -176,7 +196,9 @@ def test_too_few_subjects_call_nothing(tmp_path):
     (tmp_path / "train").mkdir()
     for path in sorted((ROOT / "demo" / "train").iterdir())[:8]:
         shutil.copy(path, tmp_path / "train")
-    result = run_config("detect.yaml", tmp_path, "--train_dir", "train", "--output_dir", "out")
+    result = run_config(
+        "detect.yaml", tmp_path, "--train_dir", "train", "--generated_dir", DEMO["generated_dir"], "--output_dir", "out"
+    )
     assert result.returncode == 0, result.stderr
     matches = read(tmp_path / "out" / "matches.csv")
     assert {row["p_value"] for row in matches} == {"1.0"}
@@ -218,7 +240,9 @@ def test_one_person_under_two_ids_is_merged(tmp_path):
     for source in (tmp_path / "train").glob("sub-01_*"):
         image = Image.open(source).filter(ImageFilter.GaussianBlur(0.4))
         image.save(tmp_path / "train" / source.name.replace("sub-01", "sub-99"))
-    result = run_config("detect.yaml", tmp_path, "--train_dir", "train", "--output_dir", "out")
+    result = run_config(
+        "detect.yaml", tmp_path, "--train_dir", "train", "--generated_dir", DEMO["generated_dir"], "--output_dir", "out"
+    )
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["merged_subjects"]["groups"] == [["sub-01", "sub-99"]]

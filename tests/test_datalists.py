@@ -85,8 +85,12 @@ def test_subjects_come_from_the_column_then_bids_then_ixi_then_the_stem(folder, 
     assert subjects(find_images(root)) == expected | {"IXI12.png": "IXI12"}
     assert not caplog.records  # two files of one subject: the names mean something
     (root / "list.csv").write_text(f"image,subject_id\n{bids},given\n{ixi},\n")
-    # a filled cell wins over the pattern, an empty one does not
-    assert subjects(find_images(root / "list.csv")) == {bids: "given", ixi: "IXI002"}
+    # a filled cell wins over the pattern; one column for some and names for others would split a person in two
+    with pytest.raises(
+        ValueError, match=f"list.csv: expected a subject for every image or for none, found none for {ixi}"
+    ):
+        find_images(root / "list.csv")
+    assert subjects(find_images(root / "list.csv", exclude="guys/*")) == {bids: "given"}
 
 
 def test_a_given_pattern_replaces_the_known_ones_and_searches_the_relative_path(folder):
@@ -122,7 +126,7 @@ def test_a_stem_for_every_file_is_said_once_unless_told_not_to(folder, caplog):
 def test_globs_select_by_relative_path(folder, include, exclude, kept):
     root = folder("a.png", "d/b.png", "d/c.nii")
     assert [item["id"] for item in find_images(root, include=include, exclude=exclude, warn=False)] == kept
-    with pytest.raises(ValueError, match="found none of 3 kept; check the folder and the include"):
+    with pytest.raises(ValueError, match="found 3, of which include and exclude keep none; check"):
         find_images(root, include=include, exclude=["*.png", "*.nii"])
 
 
@@ -133,10 +137,15 @@ def test_globs_select_by_relative_path(folder, include, exclude, kept):
         ("a.png", None, FileNotFoundError, "a.png: expected an existing folder.*found another file"),
         ("l.csv", "image\nno.png\n", FileNotFoundError, "no.png: expected a file.*lists it under 'image'"),
         ("l.csv", "image,mask\na.png,no.nii\n", FileNotFoundError, "no.nii: expected a file.*under 'mask'"),
-        ("l.csv", "file\na.png\n", ValueError, r"l.csv: expected a column 'image', found none in row 1 \(\['file'\]"),
-        ("l.csv", "image,mask\na.png,\n,x\n", ValueError, "'image', found none in row 2"),
+        (
+            "l.csv",
+            "file\na.png\n",
+            ValueError,
+            r"l.csv: expected a column 'image' with a path, found none in row 1 \(columns file",
+        ),
+        ("l.csv", "image,mask\na.png,\n,x\n", ValueError, "'image' with a path, found none in row 2"),
         ("l.csv", "image\na.png\n./a.png\n", ValueError, "l.csv: expected every image once, found a.png more than"),
-        ("l.csv", "image\n", ValueError, "l.csv: expected images .* found none of 0 kept"),
+        ("l.csv", "image\n", ValueError, "l.csv: expected images .* found 0, of which"),
         ("l.json", '{"a": [], "b": []}', ValueError, "l.json: expected a list of objects with a key 'image'"),
         ("l.json", '["a.png"]', ValueError, "l.json: expected a list of objects with a key 'image'"),
     ],
@@ -175,7 +184,10 @@ def test_split_file_names_the_parts(tmp_path):
 
 @pytest.mark.parametrize(
     ("validation", "sentence"),
-    [(["s2", "s1"], "expected every subject in one part"), (["zz", "yy"], "no image of 2 subjects, such as yy")],
+    [
+        (["s2", "s1"], "expected every subject once, found s1 twice"),
+        (["zz", "yy"], "no image of 2 subjects, such as yy"),
+    ],
 )
 def test_split_errors(tmp_path, validation, sentence):
     path = tmp_path / "split.json"
@@ -201,3 +213,58 @@ def test_a_datalist_that_cannot_be_parsed_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: expected a datalist in UTF-8"):
         find_images(tmp_path / name)
+
+
+def test_links_to_folders_are_followed_and_circles_are_errors(folder, tmp_path_factory):
+    root, elsewhere = folder("a/1.png"), tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "2.png").touch()
+    (root / "b").symlink_to(elsewhere)
+    assert [item["id"] for item in find_images(root)] == ["a/1.png", "b/2.png"]
+    (elsewhere / "back").symlink_to(root)
+    with pytest.raises(ValueError, match="back: expected a folder, found a link to one that it stands in"):
+        find_images(root)
+
+
+def test_a_link_keeps_its_own_name(folder):
+    """Stores by content name files by their hash, without a suffix that a reader would know."""
+    root = folder("blobs/0123abcd")
+    (root / "images").mkdir()
+    (root / "images" / "x.nii.gz").symlink_to(root / "blobs" / "0123abcd")
+    assert find_images(root / "images")[0]["image"].endswith("images/x.nii.gz")
+
+
+def test_files_that_are_no_images_are_said(folder, caplog):
+    find_images(folder("1.png", "1.dcm", "2.dcm", "notes"), warn=False)
+    assert "passed over 3 files that are no images: 2 .dcm, 1 no suffix" in caplog.text
+
+
+def test_spaces_around_cells_do_not_count(folder):
+    root = folder("a.png", "b.png")
+    (root / "l.csv").write_text("image, subject_id\na.png, s1\n\nb.png , s2\n")
+    assert subjects(find_images(root / "l.csv")) == {"a.png": "s1", "b.png": "s2"}
+
+
+def test_a_group_that_matches_nothing_is_no_subject(folder):
+    with pytest.raises(ValueError, match="a.png: subject_pattern .* does not match"):
+        find_images(folder("a.png"), "(?P<subject>z)?a")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "expected JSON"),
+        ('["s1"]', "expected an object of lists"),
+        ('{"train": "s1"}', "expected an object of lists"),
+    ],
+)
+def test_split_files_of_another_content(tmp_path, content, sentence):
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(ValueError, match=f"split.json: {sentence}"):
+        split_subjects(ITEMS, tmp_path / "split.json", 0.1, seed=0)
+
+
+def test_both_parts_of_a_random_split_hold_subjects():
+    split = split_subjects(ITEMS[:2], None, 0.8, seed=0)
+    assert [len(part) for part in split.values()] == [1, 1]
+    with pytest.raises(ValueError, match="validation_share must be in"):
+        split_subjects(ITEMS, None, 1.0, seed=0)

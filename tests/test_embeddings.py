@@ -206,19 +206,34 @@ def test_an_unreadable_file_is_named_and_skipped_if_told_so(embedder, tmp_path, 
     good = write(tmp_path, 0, 1)
     BROKEN[name](tmp_path / name)
     bad = {"image": str(tmp_path / name), "id": name, "subject_id": "bad"}
-    got = embedder(on_error="skip").embed_files([good[0], bad, good[1]])
+    got = embedder(on_error="skip", max_skipped=0.4).embed_files([good[0], bad, good[1]])
     same(got, embedder().embed_files(good))
     assert got.items == good
     ((skipped, reason),) = got.skipped
     assert skipped == name
-    assert re.fullmatch(rf"{bad['image']}: cannot be audited \(.+\); repair or exclude the file, or pass .*", reason)
-    with pytest.raises(ImageError, match=re.escape(reason)):
+    sentence = re.escape(f"{bad['image']}: cannot be audited ({reason})")
+    with pytest.raises(ImageError, match=sentence + "; repair or exclude the file, or pass --on_error skip"):
         embedder().embed_files([good[0], bad, good[1]])
-    with pytest.raises(ImageError, match="none of 1 files could be read; the first: " + re.escape(reason)):
-        embedder(on_error="skip").embed_files([bad])
+    with pytest.raises(ImageError, match=sentence + ", nor can any other of 1 files; check the folder"):
+        embedder(on_error="skip", max_skipped=1.0).embed_files([bad])
     with pytest.raises(ValueError, match="on_error must be raise or skip, got 'ignore'"):
         embedder(on_error="ignore")
     gc.collect()  # the warning of the open file falls here, not into the next test
+
+
+def test_skipped_files_are_counted_to_a_limit(embedder, tmp_path):
+    items = write(tmp_path, *range(6))
+    for item in items[1:3]:
+        Path(item["image"]).write_text("two files of one content")
+    got = embedder(on_error="skip", max_skipped=2 / 6).embed_files(items)
+    assert [name for name, _ in got.skipped] == ["1.png", "2.png"]
+    with pytest.raises(ImageError, match="1.png: cannot be audited .* and with it more than 20% of 6 files"):
+        embedder(on_error="skip", max_skipped=0.2).embed_files(items)
+    (tmp_path / "1.png").unlink()  # gone since it was listed
+    got = embedder(on_error="skip", max_skipped=0.5).embed_files(items)
+    assert dict(got.skipped)["1.png"] == "No such file or directory" and len(got.items) == 4
+    with pytest.raises(ValueError, match="max_skipped must be a share"):
+        embedder(max_skipped=3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -250,10 +265,12 @@ def test_weights_are_loaded_bare_or_under_model(network, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([1, 2], "expected weights of DeepSSIM"),
+        ([1, 2], "expected a state dict, bare or under 'model'"),
         (DeepSSIM(embedding_dim=7, channels=(4, 4, 6, 6), hidden=8).state_dict(), "expected weights of DeepSSIM"),
-        (Path("x"), "expected a state dict that torch.load reads with weights_only=True"),
-        (b"text", "expected a state dict that torch.load reads with weights_only=True"),
+        (Path("x"), "expected a state dict, found a file that weights_only=True refuses"),
+        (b"text", "expected a state dict, found a file that weights_only=True refuses"),
+        (b"PK\x03\x04text", "expected weights, found a file that is cut off or damaged"),
+        (b"", "expected weights, found an empty file"),
         (None, "expected a file with weights, found none"),
     ],
 )

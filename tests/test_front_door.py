@@ -21,8 +21,11 @@ import io
 import json
 import logging
 import os
+import re
 import runpy
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +99,7 @@ ARGUMENTS = [
     (("--k", "2.5"), "--k: expected a whole number, found 2.5"),
     (("--k", "None"), "--k: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"),
     (("--fdr", "null"), "--fdr: expected a number, found 'null'"),
-    (("--fdr", "5"), "fdr must be in (0, 1), got 5"),
+    (("--fdr", "5"), "k must be at least 5 and fdr in (0, 1), got 6 and 5"),
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
     (("--slice_levels", "12"), "--slice_levels: expected 2 values, as \"[12.0, 112.0]\", found 12"),
     (("--p_value", "tial"), "p_value must be tail or rank and null_transform auto or none, got 'tial' and 'auto'"),
@@ -137,9 +140,9 @@ def short_gzip(path: Path) -> None:
 
 # the generated file's name, how it is made, and the reason in the sentence
 FILES = {
-    "empty.png": (lambda path: path.touch(), "cannot identify image file"),
-    "text.png": (lambda path: path.write_text("x"), "cannot identify image file"),
-    "cut.png": (lambda path: path.write_bytes((ROOT / "demo/generated/sample_00.png").read_bytes()[:900]), "truncated"),
+    "empty.png": (lambda path: path.touch(), "no reader of .png files takes it"),
+    "text.png": (lambda path: path.write_text("x"), "no reader of .png files takes it"),
+    "cut.png": (lambda path: path.write_bytes((ROOT / "demo/generated/sample_00.png").read_bytes()[:900]), "damaged"),
     "cut.nii.gz": (truncated_gzip, "end-of-stream marker"),
     "short.nii.gz": (short_gzip, "Expected .* bytes, got"),
     "nan.npy": (lambda path: np.save(path, np.where(np.eye(60) > 0, np.nan, 1)), "expected finite values, found NaN"),
@@ -148,7 +151,7 @@ FILES = {
         "expected finite values, found NaN",
     ),
     "inf.npy": (lambda path: np.save(path, np.where(np.eye(60) > 0, np.inf, 1)), "expected finite values, found NaN"),
-    "pickle.npy": (lambda path: np.save(path, np.array([{}])), "allow_pickle=False"),
+    "pickle.npy": (lambda path: np.save(path, np.array([{}])), "no reader of .npy files takes it"),
     "flat.png": (lambda path: Image.new("L", (64, 64), 7).save(path), "expected an image, found a constant one"),
     "dot.png": (lambda path: Image.new("L", (1, 1), 7).save(path), "expected an image, found a constant one"),
     "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected a 2-D image or a 3-D volume, found shape"),
@@ -168,8 +171,6 @@ def test_files_that_cannot_be_audited(shell, name):
     assert error.startswith(f"error: {path.absolute()}: cannot be audited (")
     assert error.endswith("); repair or exclude the file, or pass --on_error skip")
     assert "\n" not in error
-    import re
-
     assert re.search(reason, error), error
     assert not Path("out", "report.html").exists()
     error, out = shell(*OWN, "--on_error", "skip", "--max_skipped", "0.3")
@@ -241,7 +242,7 @@ SETTINGS = {
     "a file listed twice": ("train_dir", lambda: write_list("image\ntrain/sub-01_z08.png\n./train/sub-01_z08.png\n"), "list.csv: expected every image once, found train/sub-01_z08.png more than once; remove the repetition"),
     "subjects for some": ("train_dir", lambda: write_list("image, subject_id\ntrain/sub-01_z08.png,\ntrain/sub-02_z08.png, b"), "list.csv: expected a subject for every image or for none, found none for train/sub-01_z08.png; fill it in"),
     "a list in Latin-1": ("train_dir", lambda: Path("l.csv").write_bytes(b"image\n\xe9.png\n") and "l.csv", "l.csv: expected a datalist in UTF-8, found 'utf-8' codec can't decode byte 0xe9 in position 6: invalid continuation byte; repair the file"),
-    "a shared subject": ("holdout_dir", lambda: shutil.copytree("train", "more").name, "more: expected subjects that the generator never saw, found 4 of train, such as sub-01; take them out of one of the two"),
+    "a shared subject": ("holdout_dir", lambda: shutil.copytree("train", "more"), "more: expected subjects that the generator never saw, found 4 of train, such as sub-01; take them out of one of the two"),
     "an unknown group": ("group_column", lambda: "prompt", "sample_00.png: expected a datalist column 'prompt', found none; check group_column"),
     "output inside train": ("output_dir", move_output, "train/out: expected an output_dir that holds no input, found the train image out/embedding.png in it; choose another output_dir"),
     "output below a file": ("output_dir", lambda: "train/sub-01_z08.png/out", "train/sub-01_z08.png/out/embeddings/#: a part of this path is a file; choose another folder"),
@@ -268,8 +269,6 @@ def test_wrong_settings(shell, name):
 
 def error_parts(error: str, expected: str) -> list[str]:
     """Cut out of `error` what the wildcards # of `expected` stand for."""
-    import re
-
     found = re.fullmatch("(.+)".join(f"({re.escape(part)})" for part in expected.split("#")), error, re.DOTALL)
     assert found, f"\n{error}\n{expected}"
     return list(found.groups())[::2]
@@ -303,25 +302,51 @@ def test_what_no_user_can_cause_keeps_its_traceback(shell, monkeypatch):
     def fail(*_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr("scripts.detect._audit", fail)
+    monkeypatch.setattr(sys.modules["scripts.detect"], "_audit", fail)
     with pytest.raises(RuntimeError):
         shell(*OWN)
 
 
-def test_verbose_keeps_the_traceback_and_says_more(shell, caplog):
+def test_verbose_keeps_the_traceback_and_says_more(shell):
     with pytest.raises(RuntimeError, match="Failed to"):
         shell("--verbose", "--checkpoint", "none.pt")
-    assert shell(*OWN, "--verbose")[0] == ""
-    assert "train: 8 files of 4 subjects" in caplog.text
-    caplog.clear()
-    assert shell(*OWN)[0] == "" and "8 files" not in caplog.text
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", DETECT, *OWN]
+    quiet, loud = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ((), ("--verbose",)))
+    assert quiet.stdout == loud.stdout != ""
+    assert quiet.stderr == ""  # no terminal, no progress bar
+    assert "DEBUG train: 8 files of 4 subjects" in loud.stderr and "DEBUG generated: 3 images, 3 of them" in loud.stderr
+
+
+def test_ctrl_c_is_one_sentence(shell):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", DETECT, "--output_dir", "out", "--verbose"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "null, search and decisions" in line:  # the demo takes seconds from here
+                process.send_signal(signal.SIGINT)
+                break
+        out, error = process.communicate()
+    assert process.returncode == 1 and out == ""
+    last = error.strip().splitlines()[-1]
+    assert last == "error: stopped by the user; what is embedded is kept, the same command goes on from there"
+    assert "Traceback" not in error and not Path("out", "report.html").exists()
+
+
+def test_outputs_are_no_wider_than_the_inputs(shell):
+    for path in Path("train").iterdir():
+        path.chmod(0o640)
+    Path("generated", first("generated")).chmod(0o600)
+    assert shell(*OWN)[0] == ""
+    for path in Path("out").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+    Path("later").touch()
+    assert Path("later").stat().st_mode & 0o044  # the process has its own mode back
 
 
 def test_overlays_may_have_keys_of_their_own_if_they_use_them(shell):
     Path("mine.yaml").write_text("base: generated\ngenerated_dir: $@base + '/'\ntrain_dir: train\n")
     both = f"['{DETECT}','mine.yaml']"
     error, out = shell("--output_dir", "out", config=both)
-    assert error == "" and "of 3 generated images" in out
+    assert error == "" and "among 3 generated images" in out
     Path("mine.yaml").write_text("generated_dri: generated\n")
     error, _ = shell(config=both)
     assert error.endswith("did you mean --generated_dir?")
@@ -338,7 +363,7 @@ def test_an_expression_needs_a_running_config():
         ("inference", ("--datset_dir", "x"), "--datset_dir: expected a key of the config, found none of this name; did you mean --dataset_dir?"),
         ("inference", ("--dataset_dir", "x"), "x: expected an existing folder or a .json/.csv/.tsv datalist, found nothing; check the path"),
         ("train", ("--epoch", "2"), "--epoch: expected a key of the config, found none of this name; did you mean --epochs?"),
-        ("train", ("--split_file", "x.json"), "x.json: No such file or directory"),
+        ("train", ("--split_file", "x.json"), "x.json: expected a file, found none; check the path"),
         ("planted_copies", ("--draw", "2"), "--draw: expected a key of the config, found none of this name; did you mean --draws?"),
     ],
 )  # fmt: skip

@@ -1,0 +1,175 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""Stopped, repeated and doubled runs: the result is that of one run that nothing disturbed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from scripts import embeddings
+from scripts.embeddings import Embedder, EmbeddingSet
+from scripts.networks import DeepSSIM
+from scripts.training import AutocastInferer
+
+FILES = ("matches.csv", "slices.csv", "report.json", "report.html")
+BATCH = 4
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def network() -> DeepSSIM:
+    torch.manual_seed(0)
+    return DeepSSIM(embedding_dim=6, channels=(4, 4, 6, 6), hidden=8).eval()
+
+
+@pytest.fixture
+def items(tmp_path) -> list[dict]:
+    """Files of 1, 2, 3, ... images each."""
+    found = []
+    for number in range(7):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, np.random.default_rng(number).random((number % 3 + 1, 20, 16)).astype(np.float32))
+        found.append({"image": str(path), "id": path.name, "subject_id": str(number)})
+    return found
+
+
+def embed(network, items, cache) -> tuple[EmbeddingSet | None, int]:
+    """The result, None if killed, and the number of images that went through the network."""
+
+    def preprocessing(item):
+        return [{"image": torch.from_numpy(i)[None], "slice": z} for z, i in enumerate(np.load(item["image"]))]
+
+    inferer = AutocastInferer(enabled=False)
+    run = Embedder(network, preprocessing, inferer, torch.device("cpu"), "x", cache, batch_size=BATCH)
+    try:
+        return run.embed_files(items), run.computed
+    except Killed:
+        return None, run.computed
+
+
+def test_killed_at_any_write_a_rerun_loses_at_most_a_batch(network, items, tmp_path, monkeypatch):
+    whole, total = embed(network, items, None)
+    assert whole is not None
+    write, rename = embeddings._write_array, Path.rename
+    kills = 0
+    while True:
+        cache = tmp_path / f"cache{kills}"
+        left = itertools.count(kills, -1)
+
+        def mortal(function, left=left):
+            def wrapped(*arguments):
+                if next(left) <= 0:
+                    raise Killed
+                return function(*arguments)
+
+            return wrapped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(embeddings, "_write_array", mortal(write))
+            patch.setattr(Path, "rename", mortal(rename))
+            result, before = embed(network, items, cache)
+        if result is not None:
+            break
+        kills += 1
+        again, after = embed(network, items, cache)
+        assert again is not None
+        assert total <= before + after <= total + BATCH + 2  # a flush takes the last file's images whole
+        for name in ("file", "slice", "level", "vectors", "images"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert kills >= 9  # three writes a shard
+
+
+def test_a_damaged_shard_is_embedded_again(network, items, tmp_path, caplog):
+    whole, total = embed(network, items, tmp_path / "cache")
+    vectors = sorted((tmp_path / "cache").rglob("*.vectors.npy"))
+    vectors[0].write_bytes(vectors[0].read_bytes()[:40])
+    again, computed = embed(network, items, tmp_path / "cache")
+    assert 0 < computed < total and "damaged" in caplog.text
+    np.testing.assert_array_equal(again.vectors, whole.vectors)
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / "detect.yaml")]
+    command += ["--train_dir", "train", "--generated_dir", "generated", "--batch_size", str(BATCH), *more]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name, count in (("train", 40), ("generated", 10)):
+        (tmp_path / name).mkdir()
+        for path in sorted((ROOT / "demo" / name).iterdir())[:count]:
+            shutil.copy(path, tmp_path / name)
+    return tmp_path
+
+
+def outcome(folder: Path) -> list:
+    """All that an audit wrote, but for its times."""
+    report = json.loads((folder / "report.json").read_text())
+    del report["timing"]
+    return [report, *((folder / name).read_text() for name in ("matches.csv", "slices.csv"))]
+
+
+def test_two_runs_in_one_folder(folder):
+    alone, *pair = start(folder, "--output_dir", "alone"), *(start(folder, "--output_dir", "out") for _ in range(2))
+    for process in (alone, *pair):
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+    assert outcome(folder / "out") == outcome(folder / "alone")
+    assert {path.name for path in (folder / "out").iterdir()} - {".lock"} == {*FILES, "embeddings"}
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(folder):
+    """kill -9 at random moments from the first file on, in one output folder: what is there is whole."""
+    alone = start(folder, "--output_dir", "alone", "--verbose")
+    began = None
+    for line in alone.stderr:
+        if "DEBUG train: 40 files" in line:
+            began = time.monotonic()
+    alone.communicate()
+    assert alone.returncode == 0 and began is not None
+    length = time.monotonic() - began
+    expected, rng, finished = outcome(folder / "alone"), random.Random(20261124), 0
+    for _ in range(20):
+        process = start(folder, "--output_dir", "out", "--verbose")
+        for line in process.stderr:
+            if "DEBUG train: 40 files" in line:
+                break
+        time.sleep(rng.uniform(0, length))
+        process.kill()
+        process.communicate()
+        finished += process.returncode == 0
+        if (folder / "out" / "report.html").exists():
+            assert outcome(folder / "out") == expected
+            shutil.rmtree(folder / "out")  # begin anew: nothing is left to interrupt
+    assert finished < 20
+    process = start(folder, "--output_dir", "out")
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    assert outcome(folder / "out") == expected

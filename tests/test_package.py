@@ -1,0 +1,99 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""The installed package, `deepssim`, inside another bundle that has a `scripts` package of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+CONFIG = """
+imports:
+  - $import torch
+  - $import deepssim
+  - $import scripts
+folder: .
+items: $deepssim.find_images(@folder)
+preprocessing: $deepssim.component(deepssim.bundle_file('configs/inference.yaml'), 'preprocessing')
+move: {_target_: deepssim.RandMisalignd, keys: image}
+network_def: $deepssim.component(deepssim.bundle_file('configs/inference.yaml'), 'network_def')
+embedder: $deepssim.load_weights(@network_def, deepssim.bundle_file('models/model.pt'))
+images: $torch.stack([@preprocessing(dict(item))['image'] for item in @items])
+metric: {_target_: deepssim.MemorizationMetric, reference: '@images', embedder: '@embedder'}
+moved: "$torch.stack([@move({'image': image})['image'] for image in @images])"
+run:
+  - $@metric(@images)
+  - "$print('own:', scripts.OWN, 'copies:', @metric.aggregate().item(), 'moved:', tuple(@moved.shape))"
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with what `pip install` puts into site-packages."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("scripts", "configs", "models"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "requirements.txt", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    result = subprocess.run([*command, "--target", target, source], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return target
+
+
+def run(cwd: Path, config: Path | str, site: Path, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(config), *more]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def other_bundle(tmp_path) -> Path:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "inference.yaml").write_text(CONFIG)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "__init__.py").write_text("OWN = 'its own package'\n")
+    (tmp_path / "images").mkdir()
+    for path in sorted((ROOT / "demo" / "train").iterdir())[:3]:
+        shutil.copy(path, tmp_path / "images")
+    return tmp_path
+
+
+def test_another_bundle_uses_the_metric_and_the_transforms(other_bundle, installed):
+    result = run(other_bundle, "configs/inference.yaml", installed, "--folder", "images")
+    assert result.returncode == 0, result.stderr
+    words = result.stdout.split()
+    assert "own: its own package copies:" in result.stdout and result.stdout.strip().endswith("moved: (3, 1, 96, 112)")
+    assert float(words[words.index("copies:") + 1]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_installed_code_is_that_of_the_bundle(installed):
+    for path in (ROOT / "scripts").glob("*.*"):
+        assert (installed / "deepssim" / path.name).read_bytes() == path.read_bytes(), path.name
+    version = json.loads((installed / "deepssim" / "configs" / "metadata.json").read_text())["version"]
+    assert (installed / f"deepssim-{version}.dist-info").is_dir()
+
+
+def test_the_bundle_refuses_to_run_with_anothers_package(other_bundle, installed):
+    """MONAI puts the bundle's root behind the working folder on the path."""
+    result = run(other_bundle, ROOT / "configs" / "detect.yaml", installed)
+    assert result.returncode == 1 and result.stdout == ""
+    assert f"error: <module 'scripts' from '{other_bundle}/scripts/__init__.py'> hides the bundle" in result.stderr
+    assert "Traceback" not in result.stderr
