@@ -1,12 +1,12 @@
 # make detect [ARGS="--train_dir FOLDER --generated_dir FOLDER"]   audit; without ARGS, the demo
-# make test                                                       all tests but the slow ones
+# make test                                                       all tests but the slow ones (make slow-test)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # MONAI warns to parse only configs that one trusts; these are the bundle's own
 export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
-.PHONY: detect test slow-test check benchmark clean
+.PHONY: detect test slow-test lowest-test check benchmark clean
 
 # $(value ARGS): make must not expand the $ of a regular expression
 detect: $(VENV)/.run
@@ -22,6 +22,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# on the lowest versions that requirements.txt allows; downloads several GB (CUDA builds of torch)
+lowest-test: $(VENV)-lowest/.dev
+	$(VENV)-lowest/bin/python -m pytest -q -o filterwarnings=ignore
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/speed.py
@@ -39,5 +43,11 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
+$(VENV)-lowest/.dev: requirements.txt constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet -r requirements.txt pytest scikit-image jsonschema setuptools wheel \
+	  -c constraints-lowest.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) eval
+	rm -rf $(VENV) $(VENV)-lowest eval

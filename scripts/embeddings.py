@@ -114,7 +114,8 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
     if other:
         raise ValueError(
             f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
-            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the checkpoint"
+            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the "
+            "checkpoint"
         )
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"checkpoint {checkpoint}: expected finite weights, found NaN or infinite ones in {broken[0]}")

@@ -177,7 +177,7 @@ class Report:
             "bundle": json.loads(bundle_file("configs/metadata.json").read_text())["version"],
             "checkpoint": {"path": str(self.checkpoint), "sha256": sha256_of_file(self.checkpoint)},
             "inputs": {
-                name: self._inputs(data)
+                name: self._inputs(data, name)
                 for name, data in (
                     ("train", result.train),
                     ("generated", result.generated),
@@ -209,14 +209,18 @@ class Report:
             summary["groups"] = self._groups(result)
         return summary
 
-    def _inputs(self, data: EmbeddingSet | None) -> dict[str, Any]:
+    def _inputs(self, data: EmbeddingSet | None, part: str) -> dict[str, Any]:
+        hidden = self.pseudonymize and part != "generated"  # names of real files, and reasons may quote them
         if data is None:
             return {"images": 0, "slices": 0, "subjects": 0, "skipped": []}
         return {
             "images": len(data.items),
             "slices": len(data),
             "subjects": len(set(data.subject_ids)),
-            "skipped": [{"id": name, "reason": reason} for name, reason in data.skipped],
+            "skipped": [
+                {"id": f"{part}-{number:04d}", "reason": "unreadable"} if hidden else {"id": name, "reason": reason}
+                for number, (name, reason) in enumerate(data.skipped)
+            ],
         }
 
     def _merged(self, result: AuditResult) -> list[list[str]]:

@@ -314,7 +314,7 @@ def test_verbose_keeps_the_traceback_and_says_more(shell):
     quiet, loud = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ((), ("--verbose",)))
     assert quiet.stdout == loud.stdout != ""
     assert quiet.stderr == ""  # no terminal, no progress bar
-    assert "DEBUG train: 8 files of 4 subjects" in loud.stderr and "DEBUG generated: 3 images, 3 of them" in loud.stderr
+    assert "DEBUG train: 8 files of 4 subjects" in loud.stderr and "DEBUG generated: 3 images, 0 of them" in loud.stderr
 
 
 def test_ctrl_c_is_one_sentence(shell):
@@ -340,6 +340,14 @@ def test_outputs_are_no_wider_than_the_inputs(shell):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
     Path("later").touch()
     assert Path("later").stat().st_mode & 0o044  # the process has its own mode back
+
+
+def test_pseudonyms_hide_what_was_skipped(shell):
+    Path("train", "sub-77_x.png").touch()
+    more = ("--on_error", "skip", "--max_skipped", "0.5", "--pseudonymize", "True")
+    assert shell(*OWN, *more)[0] == ""
+    for name in ("matches.csv", "report.json", "report.html"):
+        assert "sub-" not in Path("out", name).read_text()
 
 
 def test_overlays_may_have_keys_of_their_own_if_they_use_them(shell):

@@ -11,6 +11,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 
@@ -32,3 +36,16 @@ def test_copies_of_unseen_real_subjects_are_found(ixi, tmp_path):
     assert row["source_image"] >= 0.95
     # finished rows are not done again
     assert run_study(sets, mild, 1, "no such config", str(tmp_path), seed=1) == [row]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configs", ["planted_copies.yaml", "planted_copies.yaml planted_volumes.yaml"])
+def test_the_documented_commands_run(ixi, tmp_path, configs):
+    files = [str(ROOT / "configs" / name) for name in configs.split()]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files), "--output_dir", str(tmp_path)]
+    command += ["--dataset_dir", str(ixi / "participants.tsv"), "--draws", "1", "--copies", "4", "--new", "2"]
+    result = subprocess.run([*command, "--train_subjects", "8"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [row["strength"] for row in rows] == ["mild", "strong", "extreme"]
+    assert (tmp_path / "curve.png").exists()
