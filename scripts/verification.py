@@ -114,6 +114,31 @@ def _normal_equations(query, reference, flip, p, normal, gradient):
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _solve(matrix, right):
+    """Return x with matrix @ x = right by Cholesky; `matrix` (n, n) is positive definite and is overwritten.
+
+    LAPACK is no choice here: called from numba's threads, some builds of OpenBLAS start threads of their own for seven
+    unknowns, which takes ten times as long and warns that it may hang.
+    """
+    n = len(right)
+    x = right.copy()
+    for u in range(n):
+        for v in range(u + 1):
+            total = matrix[u, v]
+            for w in range(v):
+                total -= matrix[u, w] * matrix[v, w]
+            matrix[u, v] = np.sqrt(total) if u == v else total / matrix[v, v]
+        for w in range(u):
+            x[u] -= matrix[u, w] * x[w]
+        x[u] /= matrix[u, u]
+    for u in range(n - 1, -1, -1):
+        for w in range(u + 1, n):
+            x[u] -= matrix[w, u] * x[w]
+        x[u] /= matrix[u, u]
+    return x
+
+
+@numba.njit(cache=True, error_model="numpy")
 def _fit(query, reference, flip, p, iterations):
     """Refine p by damped Gauss-Newton; return the best p and its squared error."""
     normal = np.zeros((7, 7))
@@ -138,7 +163,7 @@ def _fit(query, reference, flip, p, iterations):
                 break
         for u in range(7):
             normal[u, u] += damping * normal[u, u] + 1e-6
-        p = p + np.linalg.solve(normal, gradient)
+        p = p + _solve(normal, gradient)
     return best, lowest
 
 

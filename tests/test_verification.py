@@ -15,6 +15,7 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from skimage.metrics import structural_similarity
 
+from scripts import verification
 from scripts.verification import Verifier, render
 
 CENTRE = np.array([(96 - 1) / 2, (112 - 1) / 2])
@@ -152,3 +153,12 @@ def test_settings_out_of_range_are_errors(arguments):
 def test_shapes_that_differ_are_errors(image, shape):
     with pytest.raises(ValueError, match=r"one shape \(P, H, W\), got \(1, 96, 112\) and \(" + str(shape[0])):
         Verifier().align(image[None], np.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_solve_equals_lapack(size):
+    rng = np.random.default_rng(size)
+    root = rng.normal(size=(size + 3, size))
+    matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
+    np.testing.assert_allclose(verification._solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
+    assert np.isnan(verification._solve(-np.eye(size), right)).all()  # not positive definite: no number at all
