@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gzip
 import io
 import json
@@ -319,7 +320,9 @@ def test_verbose_keeps_the_traceback_and_says_more(shell):
 
 def test_ctrl_c_is_one_sentence(shell):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", DETECT, "--output_dir", "out", "--verbose"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # jobs in the background inherit deaf ears
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    with subprocess.Popen(command, **pipes) as process:
         for line in process.stderr:
             if "null, search and decisions" in line:  # the demo takes seconds from here
                 process.send_signal(signal.SIGINT)
