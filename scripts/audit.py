@@ -120,6 +120,11 @@ class Audit(Randomizable):
             raise ValueError(
                 f"p_value must be tail or rank and null_transform auto or none, got {p_value!r} and {null_transform!r}"
             )
+        if min(null_subjects, null_slices, control_images) < 1:
+            raise ValueError(
+                "null_subjects, null_slices and control_images must be at least 1, got "
+                f"{null_subjects}, {null_slices} and {control_images}"
+            )
         self.embedder, self.verifier, self.control = embedder, verifier, control
         self.k, self.fdr, self.p_value, self.null_transform = k, fdr, p_value, null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
@@ -318,6 +323,8 @@ def _near_copies(units: Units, found: Found, thresholds: dict[str, Any]) -> list
     Both are asked: above the positive control's cut, and 6 robust standard deviations above the null's median.
     """
     score = found.aligned_ssim.max(1)
+    if not np.isfinite(score).any():
+        return []  # a single subject has no other
     spread = 1.4826 * np.median(np.abs(score - np.median(score)))
     cut = max(thresholds["duplicate"], np.median(score) + 6 * spread)
     best = found.at_best(found.subject)
@@ -335,8 +342,10 @@ def _same_person(result: AuditResult) -> list[list[int]]:
 
 
 def _thresholds(null: NDArray, control: NDArray) -> dict[str, Any]:
-    """Cuts of the aligned SSIM: 99th percentile of the null, 5th of the positive control."""
-    similar, duplicate = float(np.percentile(null, 99)), float(np.percentile(control, 5))
+    """Cuts of the aligned SSIM: 99th percentile of the null, 5th of the positive control; infinite without a null."""
+    null = null[np.isfinite(null)]
+    similar = float(np.percentile(null, 99)) if len(null) else float("inf")
+    duplicate = float(np.percentile(control, 5))
     return {"similar": similar, "duplicate": duplicate, "separable": bool(similar < duplicate)}
 
 
@@ -360,8 +369,10 @@ def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> 
         similarity = nearest_subjects(
             sample.vectors, search.vectors, search.subjects, count, sample.unit, barred
         ).similarity
-        values = np.where(np.isfinite(similarity), similarity, np.nan)
-        means.append(np.nanmedian(values, axis=1))
+        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
+        means.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
+    if not all(map(len, means)):
+        return {"matched": False, "match_auc": None}
     auc = _auc(*means)
     return {"matched": bool(0.4 <= auc <= 0.6), "match_auc": auc}
 

@@ -184,8 +184,8 @@ class Report:
                     ("holdout", result.holdout),
                 )
             },
-            "calibration": {key: _finite(value) for key, value in result.calibration.items()},
-            "positive_control": {key: _finite(value) for key, value in result.control.items()},
+            "calibration": result.calibration,
+            "positive_control": result.control,
             "fdr": result.fdr,
             "labels": {label.name.lower(): result.label.count(label) for label in Label},
             "thresholds": result.thresholds,
@@ -207,7 +207,7 @@ class Report:
         }
         if self.group_column is not None:
             summary["groups"] = self._groups(result)
-        return summary
+        return _finite(summary)
 
     def _inputs(self, data: EmbeddingSet | None, part: str) -> dict[str, Any]:
         hidden = self.pseudonymize and part != "generated"  # names of real files, and reasons may quote them
@@ -323,7 +323,11 @@ def _csv(columns: Sequence[str], table: Sequence[Mapping]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: -inf, 'no statistic', becomes None."""
+    """JSON has no infinity: -inf, 'no statistic', and NaN become None, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
@@ -366,10 +370,13 @@ def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page:
         f"have been called (95 % interval {low:.0%} to {high:.0%})."
     )
     matched = "matches" if null["matched"] else "does NOT match"
-    lines.append(
-        f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train {matched} "
-        f"the generated images' (AUC {null['match_auc']:.2f})."
-    )
+    if null["null"] == "none":
+        lines.append("Null: none, as there are fewer than five subjects to compare; every p-value is 1.")
+    else:
+        lines.append(
+            f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train "
+            f"{matched} the generated images' (AUC {null['match_auc']:.2f})."
+        )
     skipped = sum(len(part["skipped"]) for part in summary["inputs"].values())
     if skipped:
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")

@@ -103,6 +103,7 @@ ARGUMENTS = [
     (("--fdr", "5"), "k must be at least 5 and fdr in (0, 1), got 6 and 5"),
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
     (("--slice_levels", "12"), "--slice_levels: expected 2 values, as \"[12.0, 112.0]\", found 12"),
+    (("--control_images", "0"), "null_subjects, null_slices and control_images must be at least 1, got 300, 8 and 0"),
     (("--p_value", "tial"), "p_value must be tail or rank and null_transform auto or none, got 'tial' and 'auto'"),
     (("--on_error", "ignore"), "on_error must be raise or skip, got 'ignore'"),
     (("--max_skipped", "10"), "max_skipped must be a share, 0 to 1, got 10"),
@@ -351,6 +352,16 @@ def test_pseudonyms_hide_what_was_skipped(shell):
     assert shell(*OWN, *more)[0] == ""
     for name in ("matches.csv", "report.json", "report.html"):
         assert "sub-" not in Path("out", name).read_text()
+
+
+@pytest.mark.parametrize("subjects", [1, 4])
+def test_fewer_than_five_subjects_have_no_null(shell, subjects):
+    for path in sorted(Path("train").iterdir())[2 * subjects :]:
+        path.unlink()
+    error, out = shell(*OWN)
+    assert error == "" and "Null: none, as there are fewer than five subjects" in out
+    report = json.loads(Path("out", "report.json").read_text())
+    assert report["calibration"]["null"] == "none" and report["memorized"]["count"] == 0
 
 
 def test_overlays_may_have_keys_of_their_own_if_they_use_them(shell):
