@@ -25,7 +25,7 @@ from .neighbors import nearest_subjects
 from .networks import DeepSSIM
 from .report import Report
 from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, PlanarSliced, SkullStripd, foreground
-from .ssim import SSIMForm, ssim_matrix, ssim_pairs
+from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
 from .training import AutocastInferer, LevelSampler, SliceGroups
 from .verification import Verifier
 
@@ -69,6 +69,7 @@ __all__ = [
     "run_audit",
     "run_or_exit",
     "split_subjects",
+    "ssim_cross",
     "ssim_matrix",
     "ssim_pairs",
     "with_and_without_mask",

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-__all__ = ["SSIMForm", "ssim_matrix", "ssim_pairs"]
+__all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
 
 K1, K2 = 0.01, 0.03  # Wang et al. 2004, section III-B
 WINDOW = 7  # scikit-image's default
@@ -240,6 +240,25 @@ def ssim_pairs(x, y, *, form="symmetric", data_range=None, foreground_x=None, fo
         foreground = torch.cat(masks)
     index = torch.arange(len(x), device=x.device)
     out = _ssim(torch.cat([x, y]), index, index + len(x), form, data_range, foreground)
+    return out.numpy() if array else out
+
+
+def ssim_cross(x, y, *, form="symmetric", data_range=None, foreground_x=None, foreground_y=None):
+    """Return the SSIM of every x with every y, shape (X, Y), float32, in [-1, 1].
+
+    Window statistics are computed once an image. Cost and memory grow with X x Y pairs, at 24 bytes each beside the
+    images; pass x in blocks where that is too much. Arguments and errors as :func:`ssim_pairs`, but for the counts.
+    """
+    array = isinstance(x, np.ndarray)
+    x, y = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"x and y must have images of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
+    foreground = None
+    if foreground_x is not None and foreground_y is not None:
+        foreground = torch.cat([_spatial(torch.as_tensor(m), "foreground") for m in (foreground_x, foreground_y)])
+    first = torch.arange(len(x), device=x.device).repeat_interleave(len(y))
+    second = len(x) + torch.arange(len(y), device=x.device).repeat(len(x))
+    out = _ssim(torch.cat([x, y]), first, second, form, data_range, foreground).view(len(x), len(y))
     return out.numpy() if array else out
 
 

@@ -30,6 +30,7 @@ RUN_BY = {
     "inference.yaml": "test_configs.py",
     "train.yaml": "test_configs.py",
     "evaluate.yaml": "test_configs.py",
+    "benchmark.yaml": "test_benchmark.py",
     "planted_copies.yaml": "test_planted.py",
     "planted_volumes.yaml": "test_planted.py",
 }

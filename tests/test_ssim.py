@@ -17,7 +17,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from scripts.ssim import _pairs_torch, ssim_matrix, ssim_pairs
+from scripts.ssim import _pairs_torch, ssim_cross, ssim_matrix, ssim_pairs
 
 
 @pytest.fixture
@@ -95,3 +95,18 @@ def test_constant_images_and_empty_foreground_are_defined(images):
 def test_errors_name_the_argument(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         ssim_matrix(**{"x": np.zeros((2, 9, 9)), **change})
+
+
+@pytest.mark.parametrize("form", ["published", "symmetric", "foreground"])
+def test_cross_equals_the_pairs(form):
+    rng = np.random.default_rng(3)
+    x, y = rng.random((3, 12, 9)).astype(np.float32), rng.random((4, 12, 9)).astype(np.float32)
+    masks = {"foreground_x": x > 0.3, "foreground_y": y > 0.6} if form == "foreground" else {}
+    got = ssim_cross(x, y, form=form, **masks)
+    for i in range(3):
+        rows = np.repeat(x[i : i + 1], 4, 0)
+        same = {"foreground_x": np.repeat(x[i : i + 1] > 0.3, 4, 0), "foreground_y": y > 0.6} if masks else {}
+        np.testing.assert_array_equal(got[i], ssim_pairs(rows, y, form=form, **same))
+    assert ssim_cross(x[:0], y).shape == (0, 4)
+    with pytest.raises(ValueError, match="images of one shape"):
+        ssim_cross(x, y[:, 1:])
