@@ -19,14 +19,14 @@ from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
-from .losses import PairwiseSSIMLoss
+from .losses import PairwiseSSIMLoss, TwoViewContrastiveLoss
 from .metrics import MemorizationMetric
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM
 from .report import Report
 from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, PlanarSliced, SkullStripd, foreground
 from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
-from .training import AutocastInferer, LevelSampler, SliceGroups
+from .training import AutocastInferer, LevelSampler, SliceGroups, Views
 from .verification import Verifier
 
 __all__ = [
@@ -52,7 +52,9 @@ __all__ = [
     "SSIMForm",
     "SkullStripd",
     "SliceGroups",
+    "TwoViewContrastiveLoss",
     "Verifier",
+    "Views",
     "benjamini_hochberg",
     "bundle_file",
     "check_arguments",

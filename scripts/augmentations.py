@@ -78,6 +78,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
 
     Args:
         keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform.
+        prob: chance that anything happens at all; the chances below are those within it.
         flip_prob: chance of a flip along each axis.
         affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale.
         gamma_prob, gamma: chance and range of the exponent, drawn log-uniformly.
@@ -102,9 +103,10 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         blur: float = 1.2,
         noise_prob: float = 0.3,
         noise: float = 0.06,
+        prob: float = 1.0,
     ) -> None:
         MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, 1.0)
+        RandomizableTransform.__init__(self, prob)
         self.flip_prob = flip_prob
         self.affine_prob, self.rotation, self.shift, self.zoom = affine_prob, rotation, shift, zoom
         self.gamma_prob, self.gamma = gamma_prob, gamma
@@ -113,6 +115,8 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         self.noise_prob, self.noise = noise_prob, noise
 
     def randomize(self, shape: tuple[int, ...]) -> None:
+        if self.prob < 1:  # no draw otherwise, so that seeds keep their meaning
+            super().randomize(None)
         r = self.R
         self.matrix = np.eye(2, 3)
         if r.rand() < self.affine_prob:
@@ -132,6 +136,8 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         self.randomize(tuple(result[self.keys[0]].shape))
+        if not self._do_transform:
+            return result
         for key in self.key_iterator(result):
             image = warp(result[key], self.matrix).clamp(0, 1) ** self.exponent
             if self.field is not None:

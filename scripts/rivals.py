@@ -186,7 +186,7 @@ class Embedding(_Vectors):
         self.known: dict[str, NDArray[np.float32]] = {}  # every condition asks for the same training images
 
     def vectors(self, images):
-        key = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        key = hashlib.sha256(images.tobytes()).hexdigest()
         if key not in self.known:
             self.known[key] = self._forward(images)
         return self.known[key]

@@ -24,7 +24,7 @@ from monai.transforms import Randomizable
 from monai.utils import CommonKeys
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["AutocastInferer", "LevelSampler", "SliceGroups"]
+__all__ = ["AutocastInferer", "LevelSampler", "SliceGroups", "Views"]
 
 
 class AutocastInferer(SimpleInferer):
@@ -57,6 +57,9 @@ class SliceGroups(Randomizable, Dataset):
             `level`; a CacheDataset serves.
         copy: random dictionary transform that degrades `image`.
         misalign: random dictionary transform that moves `image`; applied to each image alone.
+        vary: random dictionary transform of `image` that makes another anatomy of a group's slices, alike for all
+            of them, before anything else; None takes the slices as they are. SSIM is defined for any images, so a few
+            scans can teach it for many.
         copies: near-duplicates in a group.
         neighbour_mm: largest distance in level of a neighbouring slice.
         mixture: largest share of the other image in a mixture.
@@ -72,13 +75,12 @@ class SliceGroups(Randomizable, Dataset):
         neighbour_mm: float = 6.0,
         mixture: float = 0.5,
         seed: int | None = None,
+        vary: Any = None,
     ) -> None:
         self.data = data
-        self.copy, self.misalign = copy, misalign
+        self.copy, self.misalign, self.vary = copy, misalign, vary
         self.copies, self.neighbour_mm, self.mixture, self.seed = copies, neighbour_mm, mixture, seed
-        self.items: list[Mapping[str, Any]] = []
-        for entry in data:
-            self.items.extend(entry if isinstance(entry, list) else [entry])
+        self.items = _flat(data)
         self.series = [str(item.get("series", item["subject_id"])) for item in self.items]
         self.members: dict[str, list[int]] = defaultdict(list)
         for index, series in enumerate(self.series):
@@ -89,7 +91,7 @@ class SliceGroups(Randomizable, Dataset):
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
         super().set_random_state(seed, state)
-        for transform in (self.copy, self.misalign):
+        for transform in filter(None, (self.copy, self.misalign, self.vary)):
             transform.set_random_state(state=self.R)
         return self
 
@@ -108,14 +110,46 @@ class SliceGroups(Randomizable, Dataset):
     def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
         if self.seed is not None:
             self.set_random_state(self.seed + index)
-        anchor = self._image(index)
-        images = [anchor, self._image(self._neighbour(index))]
+        slices = torch.cat([self._image(index), self._image(self._neighbour(index))])  # (2, H, W): moved alike
+        if self.vary is not None:
+            slices = self.vary({CommonKeys.IMAGE: slices})[CommonKeys.IMAGE]
+        anchor = slices[:1]
+        images = [anchor, slices[1:]]
         images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
         share = self.R.uniform(0, self.mixture)
         images.append((1 - share) * anchor + share * self._image(self.R.randint(len(self.items))))
         return [
             {CommonKeys.IMAGE: self.misalign({CommonKeys.IMAGE: image})[CommonKeys.IMAGE], CommonKeys.LABEL: image}
             for image in images
+        ]
+
+
+class Views(Randomizable, Dataset):
+    """Each image on its own, misaligned `count` times: the data of the published recipe (1) and of SimCLR (2).
+
+    Args:
+        data: as :class:`SliceGroups` takes it.
+        misalign: random dictionary transform that moves `image`.
+        count: views of an image.
+    """
+
+    def __init__(self, data: Sequence[Any], misalign: Any, count: int = 1) -> None:
+        self.items = _flat(data)
+        self.misalign, self.count = misalign, count
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+        super().set_random_state(seed, state)
+        self.misalign.set_random_state(state=self.R)
+        return self
+
+    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+        image = torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
+        return [
+            {CommonKeys.IMAGE: self.misalign({CommonKeys.IMAGE: image})[CommonKeys.IMAGE], CommonKeys.LABEL: image}
+            for _ in range(self.count)
         ]
 
 
@@ -152,3 +186,8 @@ class LevelSampler(Sampler[int]):
                 count = int(self.share * self.batch_size)
                 indices[:count] = rng.choice(alike, count)
             yield from indices.tolist()
+
+
+def _flat(data: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Items and lists of items (one a volume) as one list."""
+    return [item for entry in data for item in (entry if isinstance(entry, list) else [entry])]

@@ -116,6 +116,21 @@ def test_gamma_is_a_power_and_bias_and_noise_are_bounded(image):
     assert 0.05 < max(residual) < 0.062 and min(residual) < 0.01
 
 
+def test_a_chance_that_nothing_happens_at_all(image):
+    misalign = RandMisalignd("image", prob=0.3)
+    misalign.set_random_state(0)
+    moved = [not torch.equal(misalign({"image": image})["image"], image) for _ in range(400)]
+    assert 0.22 < np.mean(moved) < 0.38
+    # with certainty, nothing is drawn for it: seeds keep their meaning
+    certain = RandMisalignd("image", affine_prob=1.0)
+    certain.set_random_state(5)
+    certain.randomize((1, 8, 8))
+    rng = np.random.RandomState(5)
+    assert rng.rand() < 1  # the chance of an affine map comes first
+    angle = np.deg2rad(rng.uniform(-15, 15))
+    assert abs(certain.matrix[0, 0] / certain.matrix[0, 1]) == pytest.approx(abs(1 / np.tan(angle)))
+
+
 def test_all_keys_are_misaligned_alike_and_copied_each_alone(image):
     data = {"a": image, "b": image, "id": 7}
     both = RandMisalignd(["a", "b"], noise_prob=1.0).set_random_state(0)(data)

@@ -234,6 +234,16 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert resumed["trainer"]["iteration"] == 4
 
 
+@pytest.mark.parametrize("name", ["contrastive", "pairwise_v1", "pairwise_v2"])
+def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
+    overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/rivals/{name}.yaml']"
+    small = ["--epochs", "1", "--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1"]
+    result = run_config(overlay, tmp_path, *small, "--output_dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)["trainer"]["iteration"] == 2
+    assert (tmp_path / "model.pt").exists()
+
+
 def test_one_person_under_two_ids_is_merged(tmp_path):
     """A second scan of a copied subject under another id must not hide the copy: d1 and d2 would be alike."""
     shutil.copytree(ROOT / "demo" / "train", tmp_path / "train")

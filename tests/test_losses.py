@@ -17,7 +17,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from scripts.losses import PairwiseSSIMLoss
+from scripts.losses import PairwiseSSIMLoss, TwoViewContrastiveLoss
 from scripts.slices import foreground
 
 
@@ -137,3 +137,26 @@ def test_a_batch_of_less_than_two_or_of_two_sizes_is_an_error(embeddings, images
 def test_an_unknown_form_is_an_error():
     with pytest.raises(ValueError, match="'colour' is not a valid SSIMForm"):
         PairwiseSSIMLoss(form="colour")
+
+
+def test_disjoint_pairs_are_those_published(embeddings, images):
+    """Two by two, SSIM of the first one's range, every pair alike; a last image without partner is left out."""
+    got = PairwiseSSIMLoss("published", bins=1, disjoint=True, data_range=None)(embeddings, images)
+    expected = []
+    for i in range(0, 6, 2):
+        x, y = images[i, 0].double().numpy(), images[i + 1, 0].double().numpy()
+        ssim = structural_similarity(x, y, data_range=np.ptp(x), full=True)[1][3:-3, 3:-3].mean()
+        expected.append((float(embeddings[i] @ embeddings[i + 1]) - ssim) ** 2)
+    assert float(got) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_contrastive_loss_is_nt_xent_of_neighbours(embeddings):
+    views = embeddings[:6]
+    total = 0.0
+    for i in range(6):
+        partner = i + 1 if i % 2 == 0 else i - 1
+        weights = [np.exp(float(views[i] @ views[j]) / 0.2) for j in range(6) if j != i]
+        total -= np.log(np.exp(float(views[i] @ views[partner]) / 0.2) / sum(weights))
+    assert float(TwoViewContrastiveLoss(0.2)(views)) == pytest.approx(total / 6, abs=1e-4)
+    with pytest.raises(ValueError, match="two views of each image, got 7"):
+        TwoViewContrastiveLoss()(embeddings)

@@ -19,7 +19,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from scripts.augmentations import RandCopyd, RandMisalignd
 from scripts.networks import DeepSSIM
-from scripts.training import AutocastInferer, LevelSampler, SliceGroups
+from scripts.training import AutocastInferer, LevelSampler, SliceGroups, Views
 
 # (series, level) of every slice; the grey value of slice n is n / 16, so that an image tells which one it is
 SLICES = [("a", 0.0), ("a", 4.0), ("a", 9.0), ("a", 30.0), ("b", 0.0), ("b", 6.0), ("b", 6.5), ("c", 4.0), (None, None)]
@@ -78,6 +78,26 @@ def test_neighbours_are_near_and_of_the_same_series():
             seen[index].add(round(16 * value(data[index][1]["label"])))
     assert seen == near
     assert {round(16 * value(groups(neighbour_mm=100, seed=s)[3][1]["label"])) for s in range(30)} == {0, 1, 2}
+
+
+def test_another_anatomy_is_made_of_anchor_and_neighbour_alike():
+    """A copy and the label follow it; the other image of the mixture is left as it is."""
+
+    class Vary(Add):
+        def __call__(self, data):
+            assert data["image"].shape == (2, 8, 8)
+            return {**data, "image": data["image"] + self.value + self.R.rand()}
+
+    plain, varied = groups(copy=Add(100)), groups(copy=Add(100), vary=Vary(10))
+    assert [value(e["label"]) for e in plain[0]] == [value(e["label"]) for e in plain[0]]
+    changes = []
+    for _ in range(3):
+        anchor, neighbour, copy, _ = (value(entry["label"]) for entry in varied[0])
+        assert copy == pytest.approx(anchor + 100) and 10 <= anchor < 11
+        assert neighbour - anchor == pytest.approx(1 / 16, abs=1e-5)  # slices 0 and 1: one draw for both
+        varied.seed += 1
+        changes.append(anchor)
+    assert len(set(changes)) == 3
 
 
 def test_a_mixture_holds_no_more_of_the_other_image_than_told():
@@ -176,3 +196,18 @@ def test_autocast_reaches_the_layers_in_the_given_type():
     types = [AutocastInferer(**more)(x, network).dtype for more in ({}, {"dtype": torch.float16}, {"enabled": False})]
     assert types == [torch.bfloat16, torch.float16, torch.float32]
     torch.testing.assert_close(AutocastInferer(enabled=False)(x, torch.add, x, alpha=2), 3 * x)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_views_are_the_image_misaligned_anew_each_time(count):
+    class Move(Add):
+        def __call__(self, data):
+            return {**data, "image": data["image"] + 1 + self.R.rand()}
+
+    data = Views([items()[:3], items()[3]], Move(0), count)
+    data.set_random_state(0)
+    assert len(data) == 4
+    seen = [entry for index in range(4) for entry in data[index]]
+    assert len(seen) == 4 * count
+    assert [value(entry["label"]) for entry in seen] == [n / 16 for n in range(4) for _ in range(count)]
+    assert len({value(entry["image"]) - value(entry["label"]) for entry in seen}) == 4 * count
