@@ -47,6 +47,16 @@ def seconds(function: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median(times)
 
 
+def convnext_tiny() -> torch.nn.Module | None:
+    """Return the network of DeepSSIM's second version, with random weights; None without transformers."""
+    try:
+        from transformers import ConvNextConfig, ConvNextModel  # not among the requirements: only for this row
+    except ImportError:
+        return None
+    # the defaults are ConvNeXt-Tiny
+    return ConvNextModel(ConvNextConfig()).eval().to(memory_format=torch.channels_last)
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.random((128, *SHAPE), np.float32)
@@ -65,9 +75,19 @@ def main() -> None:
 
     network = component(ROOT / "configs" / "inference.yaml", "network_def").eval().to(memory_format=torch.channels_last)
     batch = torch.from_numpy(images[:64, None])
+    rates = {}
     with torch.no_grad():
         for name, inferer in (("bfloat16", AutocastInferer()), ("float32", AutocastInferer(enabled=False))):
-            print(f"embedder, {name}: {64 / seconds(lambda: inferer(batch, network)):.0f} images a second")  # noqa: B023
+            rates[name] = 64 / seconds(lambda: inferer(batch, network))  # noqa: B023
+            print(f"embedder, {name}: {rates[name]:.0f} images a second")
+        published = convnext_tiny()
+        if published is None:
+            print("ConvNeXt-Tiny, the published embedder: pip install transformers -c constraints.txt to compare")
+        else:
+            colour = batch.repeat(1, 3, 1, 1)
+            for name, inferer in (("bfloat16", AutocastInferer()), ("float32", AutocastInferer(enabled=False))):
+                rate = 64 / seconds(lambda: inferer(colour, published), 3)  # noqa: B023
+                print(f"ConvNeXt-Tiny, {name}: {rate:.0f} images a second; ratio {rates[name] / rate:.1f}")
 
     verifier = Verifier()
     print(f"alignment, ms a pair: {seconds(lambda: verifier.align(images[:64], images[64:]), 3) / 64 * 1e3:.1f}")

@@ -19,14 +19,22 @@ from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
-from .losses import PairwiseSSIMLoss, TwoViewContrastiveLoss
+from .losses import PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .metrics import MemorizationMetric
 from .neighbors import nearest_subjects
-from .networks import DeepSSIM
+from .networks import DeepSSIM, Posed
 from .report import Report
-from .slices import AxialSlicesd, GreyImageReader, PerDimensionalityd, PlanarSliced, SkullStripd, foreground
+from .slices import (
+    AxialSlicesd,
+    GreyImageReader,
+    PerDimensionalityd,
+    PlanarSliced,
+    ShrinkToFitd,
+    SkullStripd,
+    foreground,
+)
 from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
-from .training import AutocastInferer, LevelSampler, SliceGroups, Views
+from .training import AutocastInferer, LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection, held_out_summary
 from .verification import Verifier
 
 __all__ = [
@@ -46,10 +54,15 @@ __all__ = [
     "PairwiseSSIMLoss",
     "PerDimensionalityd",
     "PlanarSliced",
+    "PoseLoss",
+    "Posed",
+    "PosedLoss",
+    "PrepareMoved",
     "RandCopyd",
     "RandMisalignd",
     "Report",
     "SSIMForm",
+    "ShrinkToFitd",
     "SkullStripd",
     "SliceGroups",
     "TwoViewContrastiveLoss",
@@ -62,7 +75,9 @@ __all__ = [
     "detect",
     "find_images",
     "fingerprint",
+    "fit_projection",
     "foreground",
+    "held_out_summary",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

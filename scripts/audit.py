@@ -253,12 +253,9 @@ class Audit(Randomizable):
                         rows if len(rows) <= self.null_slices else self.R.choice(rows, self.null_slices, replace=False)
                     ] = True
             keep &= needed
-        rows = np.flatnonzero(keep)
-        units = _units(source, subjects, volumes, rows)
-        if degradation.nothing:
-            return units
-        images = degradation(units.images, self.R)
-        return Units(self.embedder.embed_images(images), images, units.unit, units.level, units.subject)
+        units = _units(source, subjects, volumes, np.flatnonzero(keep))
+        images = units.images if degradation.nothing else degradation(units.images, self.R)
+        return replace(units, vectors=self.embedder.embed_images(images), images=images)
 
     def _positive_control(
         self, search, train, number, volumes, degradation, null_units, null_found, p, correction

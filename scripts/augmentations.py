@@ -26,29 +26,9 @@ import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
-__all__ = ["RandCopyd", "RandMisalignd", "blur", "warp"]
+from .networks import warp
 
-
-def warp(image: torch.Tensor, matrix: np.ndarray, displacement: torch.Tensor | None = None) -> torch.Tensor:
-    """Return image(matrix @ x + displacement), shape (C, H, W); zero outside the field.
-
-    Args:
-        image: (C, H, W).
-        matrix: (2, 3) map of output to input positions, in pixels from the image centre, (row, column) order.
-        displacement: (2, H, W) in pixels, added after the matrix.
-    """
-    _, height, width = image.shape
-    rows = torch.arange(height, dtype=torch.float32) - (height - 1) / 2
-    columns = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    m = torch.as_tensor(matrix, dtype=torch.float32)
-    source_y = m[0, 0] * y + m[0, 1] * x + m[0, 2]
-    source_x = m[1, 0] * y + m[1, 1] * x + m[1, 2]
-    if displacement is not None:
-        source_y, source_x = source_y + displacement[0], source_x + displacement[1]
-    # grid_sample wants (x, y) in [-1, 1] between the centres of the outer pixels
-    grid = torch.stack([source_x * 2 / (width - 1), source_y * 2 / (height - 1)], -1)
-    return F.grid_sample(image[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+__all__ = ["RandCopyd", "RandMisalignd", "blur"]
 
 
 def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -77,7 +57,8 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     bias=0, blur=0, noise=0`` (published code, `misaligned`).
 
     Args:
-        keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform.
+        keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform. The map of positions, (2, 3) as
+            :func:`~scripts.networks.warp` takes it, is added as KEY_matrix.
         prob: chance that anything happens at all; the chances below are those within it.
         flip_prob: chance of a flip along each axis.
         affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale.
@@ -136,10 +117,12 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         self.randomize(tuple(result[self.keys[0]].shape))
-        if not self._do_transform:
-            return result
+        matrix = torch.as_tensor(self.matrix if self._do_transform else np.eye(2, 3), dtype=torch.float32)
         for key in self.key_iterator(result):
-            image = warp(result[key], self.matrix).clamp(0, 1) ** self.exponent
+            result[f"{key}_matrix"] = matrix
+            if not self._do_transform:
+                continue
+            image = warp(result[key][None], matrix[None])[0].clamp(0, 1) ** self.exponent
             if self.field is not None:
                 image = image * torch.exp(self.field)
             image = blur(image, self.sigma)
@@ -182,6 +165,6 @@ class RandCopyd(RandomizableTransform, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             self.randomize(tuple(result[key].shape))
-            image = blur(warp(result[key], np.eye(2, 3), self.displacement), self.sigma)
+            image = blur(warp(result[key][None], torch.eye(2, 3)[None], self.displacement[None])[0], self.sigma)
             result[key] = (image + self.pattern).clamp(0, 1)
         return result

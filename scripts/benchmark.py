@@ -9,229 +9,61 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
-"""The benchmark: every metric on the same pairs and searches of subjects that nothing was fitted on."""
+"""The benchmark: every metric on the same pairs, searches and audits of subjects that nothing was fitted on."""
 
 from __future__ import annotations
 
+import copy as copying
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
 
+from .audit import Audit
+from .embeddings import EmbeddingSet
+from .pairs import DUPLICATE, Slices, draw_copies, draw_pairs, duplicate_cap
 from .rivals import Method
-from .slices import foreground
-from .ssim import ssim_pairs
+from .scores import (
+    best_of_subjects,
+    classify,
+    duplicate_auc,
+    fit_thresholds,
+    macro_f1,
+    pair_weights,
+    rate_at_false_alarms,
+    ssim_errors,
+)
 from .verification import Verifier
 
-__all__ = ["Benchmark", "Pairs", "Slices", "draw_pairs", "fit_thresholds", "macro_f1", "pair_weights", "run_benchmark"]
+__all__ = ["Benchmark", "plot_scores", "run_benchmark", "tables"]
 
 logger = logging.getLogger(__name__)
 
-DIFFERENT, SIMILAR, DUPLICATE = range(3)
-
-
-@dataclass(frozen=True)
-class Slices:
-    """The slices of some subjects: `images` (N, H, W) in [0, 1], `subject` (N,) numbers, `level` (N,) in mm."""
-
-    images: NDArray[np.float32]
-    subject: NDArray[np.int64]
-    level: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, items: Sequence[dict[str, Any]], preprocessing: Callable) -> Slices:
-        """Load the slices of all items; the subjects are numbered in the order of their names."""
-        names = sorted({item["subject_id"] for item in items})
-        rows = []
-        for item in items:
-            found = preprocessing(dict(item))
-            rows += [(names.index(item["subject_id"]), s) for s in (found if isinstance(found, list) else [found])]
-        return cls(
-            np.stack([np.asarray(s["image"], np.float32)[0] for _, s in rows]),
-            np.array([number for number, _ in rows]),
-            np.array([s["level"] for _, s in rows], float),
-        )
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Labelled pairs: a training image (`first`) and a generated one before it is moved (`second`), each (P, H, W).
-
-    `label` (P,) is DIFFERENT, SIMILAR or DUPLICATE; `subject` (P, 2) the subjects on both sides.
-    """
-
-    first: NDArray[np.float32]
-    second: NDArray[np.float32]
-    label: NDArray[np.int64]
-    subject: NDArray[np.int64]
-
-
-def _partners(slices: Slices, row: int, label: int, near_mm: tuple[float, float], level_mm: float) -> NDArray[np.int64]:
-    """Rows that make a pair of this label with `row`."""
-    same = slices.subject == slices.subject[row]
-    distance = np.abs(slices.level - slices.level[row])
-    if label == SIMILAR:
-        # without levels (planar images), another image of the same subject
-        near = (distance >= near_mm[0]) & (distance <= near_mm[1]) if np.isfinite(slices.level[row]) else True
-        return np.flatnonzero(same & near & (np.arange(len(same)) != row))
-    return np.flatnonzero(~same & ((distance <= level_mm) | ~np.isfinite(distance)))
-
-
-def duplicate_cap(slices: Slices, verifier: Verifier, count: int, rng: np.random.RandomState, level_mm: float) -> float:
-    """Return the 99th percentile of aligned foreground SSIM between different subjects at one level.
-
-    A degraded image that is no nearer to its source than this is no duplicate by any objective rule.
-    """
-    first, second = [], []
-    for row in rng.choice(len(slices.subject), count):
-        others = _partners(slices, row, DIFFERENT, (0, 0), level_mm)
-        if len(others):
-            first.append(row)
-            second.append(rng.choice(others))
-    return float(np.percentile(verifier.align(slices.images[first], slices.images[second]).aligned_ssim, 99))
-
-
-def draw_pairs(
-    slices: Slices,
-    count: int,
-    copy: Any,
-    cap: float,
-    verifier: Verifier,
-    rng: np.random.RandomState,
-    near_mm: tuple[float, float] = (2.0, 4.0),
-    level_mm: float = 2.0,
-) -> Pairs:
-    """Return `count` pairs of each label, classes 1:1:1.
-
-    A duplicate is a copy by the random transform `copy`, drawn anew while its aligned foreground SSIM to the source is
-    at most `cap`; similar is another slice of the subject `near_mm` away, different another subject at the level.
-
-    Raises:
-        ValueError: if no image has a partner, or `copy` never stays above the cap.
-    """
-    rows, other, labels = [], [], []
-    for label in (SIMILAR, DIFFERENT):
-        order = rng.permutation(len(slices.subject))
-        chosen = [(row, p) for row in order if len(p := _partners(slices, row, label, near_mm, level_mm))]
-        if not chosen:
-            raise ValueError(f"expected images with a partner for label {label}, found none among {len(order)}")
-        for number in range(count):
-            row, partners = chosen[number % len(chosen)]
-            rows.append(row)
-            other.append(rng.choice(partners))
-            labels.append(label)
-    first, second = slices.images[rows], slices.images[other]
-    sources = rng.choice(len(slices.subject), count)
-    copies = np.zeros((count, *slices.images.shape[1:]), np.float32)
-    left = np.arange(count)
-    for _ in range(50):
-        for n in left:
-            copies[n] = copy({"image": torch.from_numpy(slices.images[sources[n]])[None]})["image"][0].numpy()
-        left = left[verifier.align(copies[left], slices.images[sources[left]]).aligned_ssim <= cap]
-        if not len(left):
-            break
-    else:
-        raise ValueError(f"expected copies with an aligned SSIM above {cap:.3f}, found none of {len(left)} in 50 draws")
-    return Pairs(
-        np.concatenate([first, slices.images[sources]]),
-        np.concatenate([second, copies]),
-        np.array(labels + [DUPLICATE] * count),
-        np.stack(
-            [
-                np.r_[slices.subject[rows], slices.subject[sources]],
-                np.r_[slices.subject[other], slices.subject[sources]],
-            ],
-            axis=1,
-        ),
-    )
-
-
-def macro_f1(label: NDArray, predicted: NDArray, weight: NDArray | None = None) -> NDArray[np.float64]:
-    """Return the mean F1 of the three classes; `weight` (..., P) gives one value for each leading index."""
-    weight = np.ones(len(label)) if weight is None else weight
-    scores = []
-    for c in range(3):
-        hit = (weight * ((label == c) & (predicted == c))).sum(-1)
-        scores.append(
-            2 * hit / np.maximum((weight * (label == c)).sum(-1) + (weight * (predicted == c)).sum(-1), 1e-12)
-        )
-    return np.mean(scores, axis=0)
-
-
-def fit_thresholds(score: NDArray, label: NDArray, steps: int = 200) -> tuple[float, float]:
-    """Return the two cuts on the score, different <= a < similar <= b < duplicate, of the highest macro-F1.
-
-    Searched over `steps` quantiles of the scores, the same way for every method.
-    """
-    cuts = np.unique(np.quantile(score, np.linspace(0, 1, steps + 1)[1:-1]))
-    # counts of each class above each cut give every confusion matrix
-    above = np.stack([(score[None, label == c] > cuts[:, None]).sum(1) for c in range(3)])  # (3, C)
-    total = np.bincount(label, minlength=3)
-    a, b = np.triu_indices(len(cuts))
-    f_different = 2 * (total[0] - above[0, a]) / (total[0] + (total[:, None] - above[:, a]).sum(0))
-    f_similar = 2 * (above[1, a] - above[1, b]) / (total[1] + (above[:, a] - above[:, b]).sum(0))
-    f_duplicate = 2 * above[2, b] / np.maximum(total[2] + above[:, b].sum(0), 1)
-    best = int(np.argmax(f_different + f_similar + f_duplicate))
-    return float(cuts[a[best]]), float(cuts[b[best]])
-
-
-def classify(score: NDArray, thresholds: tuple[float, float]) -> NDArray[np.int64]:
-    """Return DIFFERENT, SIMILAR or DUPLICATE for each score."""
-    return (score > thresholds[0]).astype(int) + (score > thresholds[1])
-
-
-def duplicate_auc(score: NDArray, label: NDArray, weight: NDArray) -> NDArray[np.float64]:
-    """Return P(score of a duplicate > score of another pair), ties half, for weights (..., P)."""
-    values, inverse = np.unique(score, return_inverse=True)
-    shape = (*weight.shape[:-1], len(values))
-    positive, negative = np.zeros(shape), np.zeros(shape)
-    flat_p, flat_n, flat_w = (
-        positive.reshape(-1, len(values)),
-        negative.reshape(-1, len(values)),
-        weight.reshape(-1, len(score)),
-    )
-    for target, source, wanted in ((flat_p, flat_w, True), (flat_n, flat_w, False)):
-        for row in range(len(target)):
-            target[row] = np.bincount(inverse, source[row] * ((label == DUPLICATE) == wanted), len(values))
-    below = np.cumsum(negative, -1) - negative / 2
-    return (positive * below).sum(-1) / np.maximum(positive.sum(-1) * negative.sum(-1), 1e-12)
-
-
-def rate_at_false_alarms(score: NDArray, positive: NDArray, share: float) -> float:
-    """Return the share of positives above the cut that `share` of the others pass."""
-    cut = np.quantile(score[~positive], 1 - share, method="higher")
-    return float((score[positive] > cut).mean())
-
-
-def pair_weights(subject: NDArray, draws: int, rng: np.random.RandomState) -> NDArray[np.float64]:
-    """Return bootstrap weights (draws, P): subjects are resampled, on both sides of a pair.
-
-    A pair of subjects a and b counts n_a n_b times, one within a subject n_a times, n being multinomial counts.
-    """
-    number = int(subject.max()) + 1
-    counts = rng.multinomial(number, np.full(number, 1 / number), draws).astype(float)
-    first, second = counts[:, subject[:, 0]], counts[:, subject[:, 1]]
-    return np.where(subject[:, 0] == subject[:, 1], first, first * second)
+COLOURS = ("#4477aa", "#ccaa33", "#cc3311")  # readable with colour blindness (Tol's bright scheme)
 
 
 class Benchmark(Randomizable):
-    """Scores methods on pairs and searches, and writes one JSON.
+    """Scores methods on pairs, searches and whole audits, and writes one JSON.
 
     Args:
         methods: name to :class:`~scripts.rivals.Method`, None where its weights are not given.
         conditions: name to random dictionary transform that moves the generated image, None for none.
         copy: random dictionary transform that makes a duplicate.
         verifier: aligns; gives the cap of the copies.
+        audit: the audit that each searching method retrieves for; None leaves the audits out.
+        audited: the conditions in which whole audits run.
+        reference: the method that the others' differences are taken from.
         pairs: pairs of each label; queries: images of each kind in the search.
+        audits: audits of each method; copies: copies, and as many new images, in an audit; train_share: share of the
+            test subjects that an audit takes as training subjects.
         draws: bootstrap draws.
         shown: subjects within which the source is looked for.
         false_alarms: share of searches without a copy that may pass.
@@ -244,21 +76,28 @@ class Benchmark(Randomizable):
         conditions: Mapping[str, Any],
         copy: Any,
         verifier: Verifier,
+        audit: Audit | None = None,
+        audited: Sequence[str] = (),
+        reference: str = "ours",
         pairs: int = 500,
         queries: int = 500,
+        audits: int = 3,
+        copies: int = 60,
+        train_share: float = 0.7,
         draws: int = 1000,
         shown: Sequence[int] = (1, 6, 20),
         false_alarms: float = 0.01,
         seed: int = 0,
     ) -> None:
         self.methods, self.conditions, self.copy, self.verifier = methods, conditions, copy, verifier
+        self.audit, self.audited, self.reference = audit, audited, reference
         self.pairs, self.queries, self.draws, self.shown, self.false_alarms = pairs, queries, draws, shown, false_alarms
-        self.seed = seed
+        self.audits, self.copies, self.train_share, self.seed = audits, copies, train_share, seed
 
     def __call__(self, validation: Slices, test: Slices, output: str | Path) -> dict[str, Any]:
-        """Return and write ``{conditions: {name: {pairs: {method: ...}, search: {method: ...}}}, cap, ...}``.
+        """Return and write ``{conditions: {name: {pairs: {method: ...}, search: ..., audit: ...}}, cap, ...}``.
 
-        Thresholds are fitted on pairs of `validation`; `test` is only scored.
+        Thresholds are fitted on pairs of `validation`; `test` is only scored. Conditions that the file has are kept.
         """
         self.set_random_state(self.seed)
         self.copy.set_random_state(state=self.R)
@@ -267,19 +106,23 @@ class Benchmark(Randomizable):
             name: draw_pairs(part, self.pairs, self.copy, cap, self.verifier, self.R)
             for name, part in (("validation", validation), ("test", test))
         }
-        queries = self._queries(test, cap)
+        sources = self.R.choice(len(test.subject), self.queries)
+        copies = draw_copies(test.images[sources], self.copy, cap, self.verifier)
         weights = pair_weights(drawn["test"].subject, self.draws, self.R)
         path = Path(output)
         result = json.loads(path.read_text()) if path.is_file() else {"conditions": {}}
         result |= {"cap": cap, "pairs": self.pairs, "queries": self.queries, "seed": self.seed}
+        result |= {"subjects": {"validation": validation.subjects, "test": test.subjects}}
         for name, transform in self.conditions.items():
             if name in result["conditions"]:
                 continue
             moved = {part: self._move(pairs.second, transform) for part, pairs in drawn.items()}
             result["conditions"][name] = {
                 "pairs": self._pair_table(drawn, moved, validation, test, weights),
-                "search": self._search_table(test, queries[0], self._move(queries[1], transform)),
+                "search": self._search_table(test, sources, self._move(copies, transform)),
             }
+            if self.audit is not None and name in self.audited:
+                result["conditions"][name]["audit"] = self._audit_table(test, transform, cap)
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(result, indent=1))
@@ -292,16 +135,13 @@ class Benchmark(Randomizable):
         transform.set_random_state(self.seed)  # the same moves for every method and table
         return np.stack([transform({"image": torch.from_numpy(i)[None]})["image"][0].numpy() for i in images])
 
-    def _queries(self, test: Slices, cap: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The subjects that are copied, and the copies."""
-        found = draw_pairs(test, self.queries, self.copy, cap, self.verifier, self.R)
-        copies = found.label == DUPLICATE
-        return found.subject[copies, 0], found.second[copies]
+    def _searching(self) -> Iterator[tuple[str, Method]]:
+        return ((name, method) for name, method in self.methods.items() if method is not None and method.searches)
 
     def _pair_table(self, drawn, moved, validation: Slices, test: Slices, weights) -> dict[str, Any]:
-        pairs = drawn["test"]
-        truth = foreground_ssim(pairs.first, pairs.second)
+        pairs, label = drawn["test"], drawn["test"].label
         table: dict[str, Any] = {}
+        draws: dict[str, dict[str, NDArray]] = {}
         for name, method in self.methods.items():
             if method is None:
                 table[name] = {"missing": "weights not given"}
@@ -312,75 +152,124 @@ class Benchmark(Randomizable):
             )
             fitted = method.fit(test.images)
             score = fitted.pairs(pairs.first, moved["test"])
-            predicted = classify(score, thresholds)
-            draws = macro_f1(pairs.label, predicted, weights)
-            areas = duplicate_auc(score, pairs.label, weights)
+            predicted, duplicate, one = classify(score, thresholds), label == DUPLICATE, np.ones(len(score))
+            draws[name] = {
+                "macro_f1": macro_f1(label, predicted, weights),
+                "duplicate_auc": duplicate_auc(score, label, weights),
+                "tpr": rate_at_false_alarms(score, duplicate, self.false_alarms, weights),
+            }
+            truth = method.truth(pairs.first, pairs.second)
             table[name] = {
                 "thresholds": thresholds,
-                "macro_f1": float(macro_f1(pairs.label, predicted)),
-                "macro_f1_ci95": np.percentile(draws, [2.5, 97.5]).tolist(),
-                "macro_f1_draws": draws.round(4).tolist(),
-                "duplicate_auc": float(duplicate_auc(score, pairs.label, np.ones(len(score)))),
-                "duplicate_auc_ci95": np.percentile(areas, [2.5, 97.5]).tolist(),
-                "tpr": rate_at_false_alarms(score, pairs.label == DUPLICATE, self.false_alarms),
-                "ssim_error": _errors(score, truth) if method.estimates_ssim else None,
-                "scores": {
-                    label: np.quantile(score[pairs.label == label], np.linspace(0, 1, 41)).tolist()
-                    for label in range(3)
-                },
+                "macro_f1": float(macro_f1(label, predicted)),
+                "duplicate_auc": float(duplicate_auc(score, label, one)),
+                "tpr": float(rate_at_false_alarms(score, duplicate, self.false_alarms)),
+                "ci95": {key: _interval(values) for key, values in draws[name].items()},
+                "draws": {key: values.round(4).tolist() for key, values in draws[name].items()},
+                "ssim_error": None if truth is None else ssim_errors(score, truth),
+                "scores": [np.quantile(score[label == c], np.linspace(0, 1, 101)).round(5).tolist() for c in range(3)],
             }
             logger.info("%s: macro-F1 %.3f", name, table[name]["macro_f1"])
+        for name in draws if self.reference in draws else ():
+            table[name]["reference_minus"] = {
+                key: _interval(draws[self.reference][key] - values) for key, values in draws[name].items()
+            }
         return table
 
-    def _search_table(self, test: Slices, source: NDArray, moved: NDArray) -> dict[str, Any]:
+    def _search_table(self, test: Slices, sources: NDArray, moved: NDArray) -> dict[str, Any]:
         """Recall of the source subject, and of copies at a share of false alarms among searches without a source."""
         table: dict[str, Any] = {}
-        for name, method in self.methods.items():
-            if method is None or not method.searches:
-                continue
+        source = test.subject[sources]
+        # a search is of its source's subject: those are resampled
+        weights = pair_weights(np.stack([source, source], 1), self.draws, np.random.RandomState(self.seed))
+        for name, method in self._searching():
+            fitted = method.fit(test.images)
+            fitted.matrix(moved[:8], test.images)  # the references are embedded once for all searches
             start = time.perf_counter()
-            score = best_of_subjects(method.fit(test.images).matrix(moved, test.images), test.subject)  # (Q, S)
+            score = best_of_subjects(fitted.matrix(moved, test.images), test.subject)  # (Q, S)
             seconds = time.perf_counter() - start
             rows = np.arange(len(score))
             own = score[rows, source]
             rank = (score > own[:, None]).sum(1)  # subjects that come before the source
+            best = np.where(rank == 0, own, -np.inf)  # a wrong subject is no detection
             # the same images without their subject: searches that have nothing to find
             score[rows, source] = -np.inf
-            cut = np.quantile(score.max(1), 1 - self.false_alarms, method="higher")
+            pooled, copy = np.r_[best, score.max(1)], np.arange(2 * len(score)) < len(score)
+            tpr = rate_at_false_alarms(pooled, copy, self.false_alarms, np.tile(weights, 2))
             table[name] = {
                 "recall": {str(k): float((rank < k).mean()) for k in self.shown},
-                "tpr": float(((rank == 0) & (own > cut)).mean()),
+                "tpr": float(rate_at_false_alarms(pooled, copy, self.false_alarms)),
+                "ci95": {
+                    "recall": {
+                        str(k): _interval((weights * (rank < k)).sum(1) / weights.sum(1).clip(1)) for k in self.shown
+                    },
+                    "tpr": _interval(tpr),
+                },
                 "searches_per_second": len(score) / seconds,
             }
         return table
 
+    def _audit_table(self, test: Slices, transform: Any, cap: float) -> dict[str, Any]:
+        """Recall and false-discovery share of whole audits, the method retrieving."""
+        table: dict[str, Any] = {name: {"recall": [], "false_share": []} for name, _ in self._searching()}
+        for draw in range(self.audits):
+            rng = np.random.RandomState(self.seed + draw)
+            self.copy.set_random_state(state=rng)
+            subjects = rng.permutation(test.subjects)
+            known = np.isin(test.subject, subjects[: round(self.train_share * test.subjects)])
+            train = np.flatnonzero(known)
+            copied = rng.choice(train, self.copies)
+            new = rng.choice(np.flatnonzero(~known), self.copies)
+            # new images are degraded alike
+            images = draw_copies(test.images[np.r_[copied, new]], self.copy, cap, self.verifier)
+            images = self._move(images, transform)
+            for name, method in self._searching():
+                found = self._audit(method.fit(test.images[train]), test, train, images)
+                called, right = found
+                truth = np.r_[test.subject[copied], np.full(len(new), -1)]
+                true = called & (right == truth)
+                table[name]["recall"].append(float(true.sum() / self.copies))
+                table[name]["false_share"].append(float((called & (truth < 0)).sum() / max(1, called.sum())))
+                logger.info("%s: recall %.3f", name, table[name]["recall"][-1])
+        return table
 
-def best_of_subjects(score: NDArray, subject: NDArray) -> NDArray:
-    """Return the best score (Q, S) of each subject's references, from (Q, R)."""
-    order = np.argsort(subject, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(subject[order]) > 0])
-    return np.maximum.reduceat(score[:, order], starts, axis=1)
+    def _audit(
+        self, method: Method, test: Slices, train: NDArray, images: NDArray
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which images are called, and the subject that each is said to copy."""
+        assert self.audit is not None
+        references = test.images[train]
+        audit = copying.copy(self.audit)
+        audit.embedder = _Scores(method, references)  # type: ignore[assignment]
+        # a query's vector is its row of scores, a reference's a unit vector: their inner product is the score
+        known = _embedding_set(references, test.subject[train], test.level[train], np.eye(len(train), dtype=np.float32))
+        scores = method.matrix(images, references)
+        query = _embedding_set(images, np.arange(len(images)), np.full(len(images), np.nan), scores)
+        result = audit(known, query)
+        return result.memorized, np.array([int(name) for name in result.subject_names])[
+            result.found.at_best(result.found.subject)
+        ]
 
 
-def foreground_ssim(first: NDArray, second: NDArray) -> NDArray[np.float32]:
-    """Return the foreground SSIM of pairs of images (P, H, W) in [0, 1]."""
-    masks = [np.asarray(foreground(torch.from_numpy(images))) for images in (first, second)]
-    return np.asarray(
-        ssim_pairs(first, second, form="foreground", data_range=1.0, foreground_x=masks[0], foreground_y=masks[1])
-    )
+class _Scores:
+    """Stands in for an audit's embedder: an image's vector is its row of scores with the references."""
+
+    def __init__(self, method: Method, references: NDArray) -> None:
+        self.method, self.references = method, references
+
+    def embed_images(self, images: NDArray) -> NDArray[np.float32]:
+        """Return the scores (N, R) of images (N, H, W)."""
+        return self.method.matrix(np.asarray(images, np.float32), self.references)
 
 
-def _errors(score: NDArray, truth: NDArray, bins: int = 10) -> dict[str, Any]:
-    """Mean absolute error of the score in bins of SSIM, a constant's, and the spread of SSIM itself."""
-    index = np.minimum((truth.clip(0) * bins).astype(int), bins - 1)
-    occupied = [b for b in range(bins) if (index == b).sum() >= 10]
-    error = np.abs(score - truth)
-    return {
-        "bins": {f"{b / bins:.1f}": float(error[index == b].mean()) for b in occupied},
-        "mean_of_bins": float(np.mean([error[index == b].mean() for b in occupied])),
-        "constant": float(np.abs(truth - np.median(truth)).mean()),
-        "spread": float(truth.std()),
-    }
+def _embedding_set(images: NDArray, subject: NDArray, level: NDArray, vectors: NDArray) -> EmbeddingSet:
+    items = [{"id": str(row), "image": "", "subject_id": str(number)} for row, number in enumerate(subject)]
+    rows = np.arange(len(items))
+    return EmbeddingSet(items, rows, np.full(len(rows), -1), level, vectors, images.astype(np.float16), [])
+
+
+def _interval(values: NDArray) -> list[float]:
+    return np.percentile(values, [2.5, 97.5]).round(4).tolist()
 
 
 def run_benchmark(
@@ -388,47 +277,109 @@ def run_benchmark(
 ) -> None:
     """Run the benchmark on whole-head and, where there are masks, on skull-stripped images; write its tables.
 
-    `split` has the parts `validation` and `test`. Writes VARIANT.json, and all tables to benchmark.md, in `output_dir`.
+    `split` has the parts `validation` and `test`. Writes, in `output_dir`, VARIANT.json with the bootstrap's draws,
+    VARIANT.png with the scores' distributions, and of all variants benchmark.json, without draws, and benchmark.md.
     """
-    folder, text = Path(output_dir), []
+    folder, text, merged = Path(output_dir), [], {}
     for variant in sorted({item["variant"] for item in split["test"]}, reverse=True):
         parts = [
             Slices.of([item for item in split[part] if item["variant"] == variant], preprocessing)
             for part in ("validation", "test")
         ]
         result = benchmark(parts[0], parts[1], folder / f"{variant}.json")
+        plot_scores(result, folder / f"{variant}.png")
         text.append(f"## {variant}\n\n{tables(result)}")
-    (folder / "benchmark.md").write_text("\n\n".join(text) + "\n")
+        for table in result["conditions"].values():
+            for row in table["pairs"].values():
+                row.pop("draws", None)
+        merged[variant] = result
+    (folder / "benchmark.json").write_text(json.dumps(merged, separators=(",", ":")))
+    (folder / "benchmark.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     print("\n\n".join(text))
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """Return the pair and search tables of a result as Markdown, a row a method."""
+    """Return the pair, search and audit tables of a result as Markdown, a row a method."""
     lines = []
     for condition, table in result["conditions"].items():
         lines += [
-            f"### {condition}",
+            f"### {condition}: pairs",
             "",
-            "| method | macro-F1 (95 % interval) | duplicate AUC | TPR at 1 % FPR | error to SSIM "
-            "| source within 1 / 6 / 20 | TPR at 1 % false searches | searches a second |",
-            "|---|---|---|---|---|---|---|---|",
+            "| method | macro-F1 | ours minus it | duplicate AUC | TPR at 1 % FPR | error to SSIM |",
+            "|---|---|---|---|---|---|",
         ]
         for name, row in table["pairs"].items():
             if "missing" in row:
-                lines.append(f"| {name} | {row['missing']} | | | | | | |")
+                lines.append(f"| {name} | {row['missing']} | | | | |")
                 continue
-            low, high = row["macro_f1_ci95"]
-            error, search = row["ssim_error"], table["search"].get(name)
+            error, minus, ci95 = row["ssim_error"], row.get("reference_minus"), row["ci95"]
             cells = [
                 name,
-                f"{row['macro_f1']:.3f} ({low:.3f}–{high:.3f})",
-                f"{row['duplicate_auc']:.3f}",
-                f"{row['tpr']:.2f}",
+                f"{row['macro_f1']:.3f} {_range(ci95['macro_f1'])}",
+                _range(minus["macro_f1"]) if minus and any(minus["macro_f1"]) else "",
+                f"{row['duplicate_auc']:.3f} {_range(ci95['duplicate_auc'])}",
+                f"{row['tpr']:.2f} {_range(ci95['tpr'], 2)}",
                 f"{error['mean_of_bins']:.3f}" if error else "",
-                " / ".join(f"{value:.3f}" for value in search["recall"].values()) if search else "",
-                f"{search['tpr']:.2f}" if search else "",
-                f"{search['searches_per_second']:.0f}" if search else "",
             ]
+            lines.append(f"| {' | '.join(cells)} |")
+        audits = table.get("audit", {})
+        shown = list(next(iter(table["search"].values()))["recall"])
+        lines += [
+            "",
+            f"### {condition}: searches" + (" and audits" if audits else ""),
+            "",
+            f"| method | source within {' / '.join(shown)} subjects | TPR at 1 % false searches | searches a second "
+            + ("| audit: recall | audit: false share |" if audits else "|"),
+            "|---|---|---|---|" + ("---|---|" if audits else ""),
+        ]
+        for name, row in table["search"].items():
+            cells = [
+                name,
+                " / ".join(f"{value:.3f}" for value in row["recall"].values()),
+                f"{row['tpr']:.2f} {_range(row['ci95']['tpr'], 2)}",
+                f"{row['searches_per_second']:.0f}",
+            ]
+            if audits:
+                cells += [_mean_and_range(audits[name][key]) for key in ("recall", "false_share")]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def _range(interval: Sequence[float], digits: int = 3) -> str:
+    return f"({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def plot_scores(result: Mapping[str, Any], path: str | Path) -> None:
+    """Draw each method's distribution of scores by label, a row a method and a column a condition, with its cuts."""
+    conditions = result["conditions"]
+    names = [name for name, row in next(iter(conditions.values()))["pairs"].items() if "missing" not in row]
+    figure = Figure(figsize=(3.4 * len(conditions), 0.95 * len(names) + 0.9), layout="constrained")
+    axes = figure.subplots(len(names), len(conditions), squeeze=False)
+    for column, (condition, table) in enumerate(conditions.items()):
+        for row, name in enumerate(names):
+            axis, entry = axes[row, column], table["pairs"][name]
+            low = min(scores[1] for scores in entry["scores"])
+            high = max(scores[-2] for scores in entry["scores"])
+            edges = np.linspace(low, high + 1e-9, 33)
+            for scores, label, colour in zip(entry["scores"], ("different", "similar", "duplicate"), COLOURS):
+                # 101 quantiles stand for the scores: their distribution function, differenced
+                density = np.diff(np.interp(edges, scores, np.linspace(0, 1, len(scores))))
+                axis.stairs(density, edges, fill=True, alpha=0.45, color=colour, label=label)
+            for cut in entry["thresholds"]:
+                axis.axvline(cut, color="0.2", linewidth=0.8, linestyle=":")
+            axis.set_yticks([])
+            axis.tick_params(labelsize=7)
+            axis.spines[["top", "right", "left"]].set_visible(False)
+            axis.text(0.01, 0.95, f"F1 {entry['macro_f1']:.2f}", transform=axis.transAxes, fontsize=7, va="top")
+            if column == 0:
+                axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+            if row == 0:
+                axis.set_title(condition, fontsize=10)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

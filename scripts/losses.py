@@ -9,18 +9,22 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""DeepSSIM's training objective over all pairs of a batch."""
+"""DeepSSIM's training objective: the SSIM of all pairs of a batch, and how each image was moved."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from monai.losses import ContrastiveLoss
 
+from .networks import Estimate
 from .slices import foreground
 from .ssim import SSIMForm, ssim_matrix, ssim_pairs
 
-__all__ = ["PairwiseSSIMLoss", "TwoViewContrastiveLoss"]
+__all__ = ["PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
 
 
 class PairwiseSSIMLoss(nn.Module):
@@ -96,3 +100,85 @@ class TwoViewContrastiveLoss(nn.Module):
         if len(embeddings) % 2:
             raise ValueError(f"expected two views of each image, got {len(embeddings)} embeddings")
         return self.loss(embeddings[0::2], embeddings[1::2])
+
+
+class PoseLoss(nn.Module):
+    """Return how far an :class:`~scripts.networks.Estimate` is from the misalignment that was applied.
+
+    The cross entropy of the orientation, plus distances of nine points of the image in units of 3 pixels: of the
+    coarse transform of the right orientation to the inverse of the applied one, and of the refined transform, where it
+    follows the right orientation, to the same (`1 - agreement`) and to the mean of its group (`agreement`). Images
+    of a group lie alike before they are moved, so their estimates have to agree; the pose that a head had in its
+    scanner cannot be known from a moved image, and asking for it would teach the training subjects by heart.
+
+    Args:
+        spatial_size: rows and columns of the images.
+        group: images in a row that lie alike before they are moved.
+        agreement: weight of the agreement within a group, in [0, 1]; of no effect for groups of one.
+
+    `forward` takes an estimate of N images and the matrices (N, 2, 3) that moved them, as
+    :class:`~scripts.augmentations.RandMisalignd` reports them: of less than a quarter turn, after flips.
+    """
+
+    points: torch.Tensor
+
+    def __init__(self, spatial_size: Sequence[int] = (96, 112), group: int = 1, agreement: float = 0.8) -> None:
+        super().__init__()
+        self.group, self.agreement = group, agreement if group > 1 else 0.0
+        rows, columns = (torch.tensor([-0.4, 0.0, 0.4]) * n for n in spatial_size)
+        points = torch.cartesian_prod(rows, columns).T  # (2, 9)
+        self.register_buffer("points", torch.cat([points, torch.ones(1, points.shape[1])]), persistent=False)
+
+    def forward(self, estimate: Estimate, matrix: torch.Tensor) -> torch.Tensor:
+        if len(matrix) != len(estimate.scores) or len(matrix) % self.group:
+            raise ValueError(
+                f"matrix: expected one for each of {len(estimate.scores)} images in groups of {self.group}, found "
+                f"{len(matrix)}; change group or the batch size"
+            )
+        flips = torch.where(torch.diagonal(matrix[:, :, :2], dim1=1, dim2=2) < 0, -1.0, 1.0)  # (N, 2)
+        orientation = (flips[:, 0] < 0).long() + 2 * (flips[:, 1] < 0).long()
+        row = torch.arange(len(matrix), device=matrix.device)
+        mirror = torch.diag_embed(flips)
+        # mirrored back, the image shows x at matrix @ mirror @ x: what is left to undo
+        inverse = torch.linalg.inv(matrix[:, :, :2] @ mirror)
+        wanted = torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2) @ self.points  # (N, 2, 9)
+        coarse = _distance(estimate.coarse[row, orientation] @ self.points, wanted).mean()
+        followed = (estimate.chosen == orientation[:, None]).float()  # (N, K)
+        weight = followed.sum(1)
+        points = (estimate.refined * followed[:, :, None, None]).sum(1) @ self.points
+        refined = (_distance(points, wanted) * weight).sum() / weight.sum().clamp(min=1)
+        # where the points of the upright image lay before anything was moved
+        before = matrix[:, :, :2] @ (mirror @ points) + matrix[:, :, 2:]
+        groups, weights = before.unflatten(0, (-1, self.group)), weight.view(-1, self.group)
+        mean = (groups * weights[:, :, None, None]).sum(1) / weights.sum(1).clamp(min=1)[:, None, None]
+        apart = _distance(groups.flatten(0, 1), mean.repeat_interleave(self.group, 0))
+        agreement = (apart * weight).sum() / weight.sum().clamp(min=1)
+        refined = self.agreement * agreement + (1 - self.agreement) * refined
+        return F.cross_entropy(estimate.scores, orientation) + (coarse + refined) / 3
+
+
+class PosedLoss(nn.Module):
+    """Return `embedding_loss` + `weight` times `pose_loss`.
+
+    Args:
+        embedding_loss: of embeddings (N, D) and un-augmented images (N, 1, H, W).
+        pose_loss: of an :class:`~scripts.networks.Estimate` and matrices (N, 2, 3).
+        weight: of the pose loss.
+
+    `forward` takes what :class:`~scripts.networks.Posed` returns and what :class:`~scripts.training.PrepareMoved` does
+    as label.
+    """
+
+    def __init__(self, embedding_loss: nn.Module, pose_loss: nn.Module, weight: float = 0.003) -> None:
+        super().__init__()
+        self.embedding_loss, self.pose_loss, self.weight = embedding_loss, pose_loss, weight
+
+    def forward(self, found: tuple[torch.Tensor, Estimate], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        embeddings, estimate = found
+        embedding_loss = self.embedding_loss(embeddings, label["image"])
+        return embedding_loss + self.weight * self.pose_loss(estimate, label["matrix"])
+
+
+def _distance(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Return the mean distance (N,) of points (N, 2, P), smooth at 0."""
+    return ((points - others).pow(2).sum(1) + 0.01).sqrt().mean(1)

@@ -50,10 +50,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Method:
     """A similarity of images (N, H, W) in [0, 1]; higher is more alike.
 
-    `estimates_ssim` says that a score is meant to equal SSIM, `searches` that a whole set can be searched in time.
+    `searches` says that a whole set can be searched in time.
     """
 
-    estimates_ssim = False
     searches = True
 
     def fit(self, references: NDArray) -> Method:
@@ -64,32 +63,39 @@ class Method:
         """Return the scores (P,) of training images `first` with generated images `second`."""
         raise NotImplementedError
 
+    def truth(self, first: NDArray, second: NDArray) -> NDArray[np.float32] | None:
+        """Return the SSIM (P,) that the score is meant to equal, from images before they are moved; None for none."""
+        return None
+
     def matrix(self, queries: NDArray, references: NDArray) -> NDArray[np.float32]:
         """Return the scores (Q, R) of generated images `queries` with training images `references`."""
         raise NotImplementedError
 
 
+def _ssim(function: Callable, first: NDArray, second: NDArray, form: SSIMForm) -> NDArray[np.float32]:
+    """`ssim_pairs` or `ssim_cross` of images in [0, 1]; the published form takes its range from the first image."""
+    images = [np.ascontiguousarray(i, np.float32) for i in (first, second)]
+    masks = {}
+    if form is SSIMForm.FOREGROUND:
+        keys = ("foreground_x", "foreground_y")
+        masks = {key: np.asarray(foreground(torch.from_numpy(i))) for key, i in zip(keys, images)}
+    return np.asarray(function(*images, form=form, data_range=None if form is SSIMForm.PUBLISHED else 1.0, **masks))
+
+
 class SSIM(Method):
     """Structural similarity itself, whole image or foreground, R = 1."""
-
-    estimates_ssim = True
 
     def __init__(self, form: str = "symmetric") -> None:
         self.form = SSIMForm(form)
 
-    def _compare(self, function: Callable, first: NDArray, second: NDArray) -> NDArray[np.float32]:
-        images = [np.ascontiguousarray(i, np.float32) for i in (first, second)]
-        masks = (
-            [np.asarray(foreground(torch.from_numpy(i))) for i in images] if self.form is SSIMForm.FOREGROUND else []
-        )
-        keys = ("foreground_x", "foreground_y")
-        return np.asarray(function(*images, form=self.form, data_range=1.0, **dict(zip(keys, masks))))
-
     def pairs(self, first, second):
-        return self._compare(ssim_pairs, first, second).astype(float)
+        return _ssim(ssim_pairs, first, second, self.form).astype(float)
+
+    def truth(self, first, second):
+        return _ssim(ssim_pairs, first, second, self.form)
 
     def matrix(self, queries, references):
-        return self._compare(ssim_cross, queries, references)
+        return _ssim(ssim_cross, queries, references, self.form)
 
 
 class AlignedSSIM(Method):
@@ -102,6 +108,9 @@ class AlignedSSIM(Method):
 
     def pairs(self, first, second):
         return self.verifier.align(second, first).aligned_ssim.astype(float)
+
+    def truth(self, first, second):
+        return _ssim(ssim_pairs, first, second, SSIMForm.FOREGROUND)
 
 
 class _Vectors(Method):
@@ -168,7 +177,7 @@ class Embedding(_Vectors):
     Args:
         network: in evaluation mode.
         inferer: called as ``inferer(images, network)``.
-        estimates_ssim: whether the cosine was trained to be SSIM.
+        form: the :class:`~scripts.ssim.SSIMForm` that the cosine was trained to be, None for none.
         batch_size: images in a forward pass.
         device: where the network is.
     """
@@ -177,11 +186,12 @@ class Embedding(_Vectors):
         self,
         network: nn.Module,
         inferer: Callable,
-        estimates_ssim: bool = False,
+        form: str | None = None,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.network, self.inferer, self.estimates_ssim = network.eval(), inferer, estimates_ssim
+        self.network, self.inferer = network.eval(), inferer
+        self.form = None if form is None else SSIMForm(form)
         self.batch_size, self.device = batch_size, device
         self.known: dict[str, NDArray[np.float32]] = {}  # every condition asks for the same training images
 
@@ -190,6 +200,9 @@ class Embedding(_Vectors):
         if key not in self.known:
             self.known[key] = self._forward(images)
         return self.known[key]
+
+    def truth(self, first, second):
+        return None if self.form is None else _ssim(ssim_pairs, first, second, self.form)
 
     def _forward(self, images: NDArray) -> NDArray[np.float32]:
         parts = []
@@ -231,14 +244,14 @@ def embedding(
     checkpoint: str | Path | None,
     inferer: Callable,
     device: torch.device | str = "cpu",
-    estimates_ssim: bool = False,
+    form: str | None = None,
 ) -> Embedding | None:
     """Return the method of the bundle's network with the weights of `checkpoint`; None where none is given."""
     if checkpoint is None:
         return None
     network = load_weights(component(config_file, "network_def"), checkpoint)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Embedding(network, inferer, estimates_ssim, device=device)
+    return Embedding(network, inferer, form, device=device)
 
 
 def imagenet(path: str | Path | None, device: torch.device | str = "cpu") -> Embedding | None:

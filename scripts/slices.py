@@ -28,7 +28,15 @@ from monai.transforms import Compose, MapTransform, Resize, Transform
 from PIL import Image
 from scipy import ndimage
 
-__all__ = ["AxialSlicesd", "GreyImageReader", "PerDimensionalityd", "PlanarSliced", "SkullStripd", "foreground"]
+__all__ = [
+    "AxialSlicesd",
+    "GreyImageReader",
+    "PerDimensionalityd",
+    "PlanarSliced",
+    "ShrinkToFitd",
+    "SkullStripd",
+    "foreground",
+]
 
 
 def foreground(image: torch.Tensor, threshold: float = 0.1) -> torch.Tensor:
@@ -205,4 +213,26 @@ class PlanarSliced(MapTransform):
                 result[key] = self.resize(result[key])
         result["slice"] = -1
         result["level"] = float(result.get("level", "nan"))
+        return result
+
+
+class ShrinkToFitd(MapTransform):
+    """Scale a planar image (1, H, W) down, aspect kept, where it does not fit into `spatial_size`.
+
+    A chest X-ray fills its frame: cropping it to the network's field would cut the sides off. Slices of volumes
+    (`slice` 0 or more) stay as they are, since a pixel of theirs has a size in mm.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
+        super().__init__(keys)
+        self.spatial_size = spatial_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result) if result.get("slice", -1) < 0 else ():
+            shape = result[key].shape[1:]
+            factor = min(field / max(size, 1) for field, size in zip(self.spatial_size, shape))  # nothing stays so
+            if factor < 1:
+                size = [max(1, min(n, round(m * factor))) for n, m in zip(self.spatial_size, shape)]
+                result[key] = Resize(size, mode="area")(result[key])
         return result

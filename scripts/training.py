@@ -13,18 +13,36 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.engines import PrepareBatch
 from monai.inferers import SimpleInferer
 from monai.transforms import Randomizable
 from monai.utils import CommonKeys
 from torch.utils.data import Dataset, Sampler
 
-__all__ = ["AutocastInferer", "LevelSampler", "SliceGroups", "Views"]
+from .networks import DeepSSIM
+from .scores import ssim_errors
+from .slices import foreground
+from .ssim import ssim_matrix
+
+__all__ = [
+    "AutocastInferer",
+    "LevelSampler",
+    "PrepareMoved",
+    "SliceGroups",
+    "Views",
+    "fit_projection",
+    "held_out_summary",
+]
+
+COPY = 2  # a group's first near-duplicate: after the anchor and its neighbour
 
 
 class AutocastInferer(SimpleInferer):
@@ -43,6 +61,15 @@ class AutocastInferer(SimpleInferer):
         with torch.autocast(inputs.device.type, self.dtype, self.enabled):
             layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
             return super().__call__(inputs.contiguous(memory_format=layout), network, *args, **kwargs)
+
+
+class PrepareMoved(PrepareBatch):
+    """Give the trainer a batch's images, and as label a dict of `image`, before it was moved, and `matrix`, how."""
+
+    def __call__(self, batchdata: Mapping[str, Any], device=None, non_blocking: bool = False, **kwargs: Any):
+        move = {"device": device, "non_blocking": non_blocking}
+        label = {"image": CommonKeys.LABEL, "matrix": f"{CommonKeys.IMAGE}_matrix"}
+        return batchdata[CommonKeys.IMAGE].to(**move), {name: batchdata[key].to(**move) for name, key in label.items()}
 
 
 class SliceGroups(Randomizable, Dataset):
@@ -80,6 +107,7 @@ class SliceGroups(Randomizable, Dataset):
         self.data = data
         self.copy, self.misalign, self.vary = copy, misalign, vary
         self.copies, self.neighbour_mm, self.mixture, self.seed = copies, neighbour_mm, mixture, seed
+        self.group = copies + 3  # images of an index
         self.items = _flat(data)
         self.series = [str(item.get("series", item["subject_id"])) for item in self.items]
         self.members: dict[str, list[int]] = defaultdict(list)
@@ -118,10 +146,7 @@ class SliceGroups(Randomizable, Dataset):
         images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
         share = self.R.uniform(0, self.mixture)
         images.append((1 - share) * anchor + share * self._image(self.R.randint(len(self.items))))
-        return [
-            {CommonKeys.IMAGE: self.misalign({CommonKeys.IMAGE: image})[CommonKeys.IMAGE], CommonKeys.LABEL: image}
-            for image in images
-        ]
+        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for image in images]
 
 
 class Views(Randomizable, Dataset):
@@ -135,7 +160,7 @@ class Views(Randomizable, Dataset):
 
     def __init__(self, data: Sequence[Any], misalign: Any, count: int = 1) -> None:
         self.items = _flat(data)
-        self.misalign, self.count = misalign, count
+        self.misalign, self.group = misalign, count
 
     def __len__(self) -> int:
         return len(self.items)
@@ -147,10 +172,7 @@ class Views(Randomizable, Dataset):
 
     def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
         image = torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
-        return [
-            {CommonKeys.IMAGE: self.misalign({CommonKeys.IMAGE: image})[CommonKeys.IMAGE], CommonKeys.LABEL: image}
-            for _ in range(self.count)
-        ]
+        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for _ in range(self.group)]
 
 
 class LevelSampler(Sampler[int]):
@@ -186,6 +208,81 @@ class LevelSampler(Sampler[int]):
                 count = int(self.share * self.batch_size)
                 indices[:count] = rng.choice(alike, count)
             yield from indices.tolist()
+
+
+def fit_projection(network: DeepSSIM, groups: SliceGroups | Views, count: int, seed: int) -> None:
+    """Set the network's projection to the principal components of at most `count` training images, before training."""
+    chosen = np.random.RandomState(seed).permutation(len(groups))[:count]
+    network.fit_projection(torch.stack([torch.as_tensor(groups.items[index]["image"]) for index in chosen]))
+
+
+def held_out_summary(
+    network: torch.nn.Module,
+    groups: SliceGroups,
+    inferer: Callable[..., torch.Tensor],
+    output: str | Path,
+    device: torch.device | str = "cpu",
+    shown: Sequence[int] = (1, 6),
+    batch_size: int = 64,
+) -> dict[str, Any]:
+    """Say how well an embedder does on subjects that it was not trained on; return it and write it to `output` (JSON).
+
+    Each image's near-duplicate, moved, is searched among all images: is its subject the nearest, or within the first
+    `shown` ones? `ssim_error` is the mean absolute error of the cosine to foreground SSIM over all pairs of at most 100
+    groups, all bins of SSIM alike, and `constant` what their median in place of the cosine would have.
+
+    Args:
+        network: in evaluation mode, on `device`.
+        groups: of held-out subjects, seeded.
+        inferer: called as ``inferer(images, network)``.
+        output: file to write.
+        device: where the network is.
+        shown: numbers of subjects.
+        batch_size: images in a forward pass.
+    """
+
+    def embed(images: Sequence[torch.Tensor]) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([inferer(block.to(device), network).float().cpu() for block in _stack(images, batch_size)])
+
+    names = sorted({str(item["subject_id"]) for item in groups.items})
+    subject = torch.tensor([names.index(str(item["subject_id"])) for item in groups.items])
+    drawn = [groups[index] for index in range(len(groups))]
+    reference = embed([torch.as_tensor(item["image"]) for item in groups.items])
+    similarity = embed([group[COPY][CommonKeys.IMAGE] for group in drawn]) @ reference.T  # (N, N)
+    best = torch.stack([similarity[:, subject == s].amax(1) for s in range(len(names))], 1)  # (N, S)
+    rank = (best > best.gather(1, subject[:, None])).sum(1)
+    some = [entry for group in drawn[:: -(-len(drawn) // 100)] for entry in group]  # all pairs in one matrix
+    label = torch.stack([entry[CommonKeys.LABEL] for entry in some])
+    vectors = embed([entry[CommonKeys.IMAGE] for entry in some])
+    upper = np.triu_indices(len(some), 1)
+    truth = ssim_matrix(label, form="foreground", data_range=1.0, foreground=foreground(label))
+    errors = ssim_errors((vectors @ vectors.T).numpy()[upper], np.asarray(truth)[upper])
+    shares = {k: float((rank < k).float().mean()) for k in shown if k < len(names)}
+    result = {
+        "subjects": len(names),
+        "images": len(groups),
+        "ssim_error": errors["mean_of_bins"],
+        "constant": errors["constant"],
+        "recall": {str(k): share for k, share in shares.items()},
+    }
+    Path(output).write_text(json.dumps(result, indent=1))
+    recall = ", ".join(
+        f"{share:.1%} within {k} of {len(names)} (chance {k / len(names):.0%})" for k, share in shares.items()
+    )
+    print(
+        f"Held-out subjects: {len(names)}, {len(groups)} images.\n"
+        f"Mean absolute error of the cosine to SSIM on moved images: {errors['mean_of_bins']:.3f}, a constant's "
+        f"{errors['constant']:.3f}, all bins of SSIM alike.\n"
+        f"Moved copies whose own subject is found: {recall or 'one subject alone tells nothing'}."
+    )
+    return result
+
+
+def _stack(images: Sequence[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
+    """Yield batches (B, 1, H, W) of at most `size` images."""
+    for start in range(0, len(images), size):
+        yield torch.stack(list(images[start : start + size])).float()
 
 
 def _flat(data: Sequence[Any]) -> list[Mapping[str, Any]]:

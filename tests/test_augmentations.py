@@ -13,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
 
-from scripts.augmentations import RandCopyd, RandMisalignd, blur, warp
+from scripts.augmentations import RandCopyd, RandMisalignd, blur
+from scripts.networks import warp
 
 NOTHING = {name: 0.0 for name in ("flip_prob", "affine_prob", "gamma_prob", "bias_prob", "blur_prob", "noise_prob")}
 
@@ -29,22 +30,16 @@ def image() -> torch.Tensor:
     return torch.from_numpy(texture.astype(np.float32))
 
 
-def test_warp_equals_scipy(image):
-    linear, shift, centre = np.array([[0.9, -0.3], [0.2, -1.1]]), np.array([2.5, -1.25]), np.array([19.5, 16.0])
-    positions = np.stack(np.mgrid[:40, :33]) - centre[:, None, None]
-    positions = np.einsum("ij,jyx->iyx", linear, positions) + (centre + shift)[:, None, None]
-    displacement = 2 * np.random.default_rng(1).normal(size=(2, 40, 33))
-    for given, added in ((None, 0), (torch.from_numpy(displacement.astype(np.float32)), displacement)):
-        got = warp(image, np.column_stack([linear, shift]), given)
-        expected = [map_coordinates(c, positions + added, order=1, mode="grid-constant") for c in image.numpy()]
-        np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-def test_warp_by_whole_pixels_and_flips_is_exact(image):
-    ones = torch.tensor([3.0, -2.0])[:, None, None].expand(2, 40, 33)
-    torch.testing.assert_close(warp(image, np.eye(2, 3), ones)[:, :37, 2:], image[:, 3:, :-2], atol=1e-5, rtol=0)
-    torch.testing.assert_close(warp(image, np.diag([-1, 1, 0])[:2]), image.flip(1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(warp(image, np.diag([1, -1, 0])[:2]), image.flip(2), atol=1e-5, rtol=0)
+def test_the_map_of_a_misalignment_travels_with_the_image(image):
+    transform = RandMisalignd("image", **{**NOTHING, "flip_prob": 0.5, "affine_prob": 0.9})
+    transform.set_random_state(0)
+    for _ in range(5):
+        got = transform({"image": image})
+        torch.testing.assert_close(got["image"], warp(image[None], got["image_matrix"][None])[0].clamp(0, 1))
+        assert (got["image_matrix"] != torch.eye(2, 3)).any()
+    never = RandMisalignd("image", prob=0.0)({"image": image})
+    assert never["image"] is image
+    torch.testing.assert_close(never["image_matrix"], torch.eye(2, 3))
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.7, 1.5])

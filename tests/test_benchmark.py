@@ -9,187 +9,97 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-
 from __future__ import annotations
 
-import hashlib
 import json
 
 import numpy as np
-import pytest
-import torch
 from conftest import ROOT
-from scipy import stats
 from test_configs import run_config
+from test_pairs import slices
 
-from scripts.augmentations import RandCopyd
-from scripts.benchmark import (
-    DIFFERENT,
-    DUPLICATE,
-    SIMILAR,
-    Slices,
-    best_of_subjects,
-    classify,
-    draw_pairs,
-    duplicate_auc,
-    fit_thresholds,
-    macro_f1,
-    pair_weights,
-    rate_at_false_alarms,
-)
-from scripts.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, imagenet, scripted
+from scripts.audit import Audit
+from scripts.augmentations import RandCopyd, RandMisalignd
+from scripts.benchmark import Benchmark, plot_scores, tables
+from scripts.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Method
 from scripts.verification import Verifier
 
-RNG = np.random.default_rng(5)
-LABEL = RNG.integers(0, 3, 60)
-SCORE = np.round(LABEL + RNG.normal(size=60), 1)  # with ties
+
+class Oracle(Method):
+    """Knows the images: an image is like itself and its copies, by the verifier's own alignment."""
+
+    def pairs(self, first, second):
+        return Verifier().align(second, first).aligned_ssim.astype(float)
+
+    def matrix(self, queries, references):
+        rows = [Verifier().align(np.repeat(q[None], len(references), 0), references).aligned_ssim for q in queries]
+        return np.stack(rows)
 
 
-def f1(label, predicted, c) -> float:
-    hit = sum(a == b == c for a, b in zip(label, predicted))
-    return 2 * hit / (sum(label == c) + sum(predicted == c))
+class Noise(Method):
+    """Knows nothing."""
+
+    def pairs(self, first, second):
+        return np.random.default_rng(0).random(len(first))
+
+    def matrix(self, queries, references):
+        return np.random.default_rng(0).random((len(queries), len(references)), np.float32)
 
 
-def test_macro_f1_is_the_mean_over_classes_and_weights_are_repetitions():
-    predicted = classify(SCORE, (0.5, 1.5))
-    assert macro_f1(LABEL, predicted) == pytest.approx(np.mean([f1(LABEL, predicted, c) for c in range(3)]))
-    times = RNG.integers(0, 4, (2, 60))
-    got = macro_f1(LABEL, predicted, times)
-    for weight, value in zip(times, got):
-        assert value == pytest.approx(macro_f1(LABEL.repeat(weight), predicted.repeat(weight)))
-    assert macro_f1(LABEL, LABEL) == 1
+def bench(methods, **more) -> Benchmark:
+    copy = RandCopyd("image", elastic=(0.1, 0.3), blur=(0.0, 0.2), noise=(0.0, 0.0))
+    move = RandMisalignd("image", flip_prob=1.0, affine_prob=1.0, blur_prob=0.0, noise_prob=0.0, bias_prob=0.0)
+    verifier = Verifier()
+    audit = Audit(None, verifier, copy, control_images=4)
+    options = {"audit": audit, "audited": ["moved"], "pairs": 15, "queries": 12, "audits": 1, "copies": 5, "draws": 50}
+    return Benchmark(methods, {"still": None, "moved": move}, copy, verifier, **{**options, **more})
 
 
-def test_thresholds_are_the_best_of_all():
-    cuts = fit_thresholds(SCORE, LABEL, steps=1000)
-    got = macro_f1(LABEL, classify(SCORE, cuts))
-    values = np.unique(SCORE)
-    assert got == pytest.approx(max(macro_f1(LABEL, classify(SCORE, (a, b))) for a in values for b in values if a <= b))
+def test_an_oracle_and_noise_get_what_they_deserve(tmp_path):
+    methods = {"ours": Oracle(), "noise": Noise(), "SSIM": SSIM(), "absent": None}
+    found = bench(methods)(slices(6, 3), slices(14, 3), tmp_path / "a.json")
+    moved = found["conditions"]["moved"]
+    assert moved["pairs"]["ours"]["duplicate_auc"] > 0.95 > 0.75 > moved["pairs"]["noise"]["duplicate_auc"]
+    assert moved["pairs"]["ours"]["reference_minus"]["macro_f1"] == [0, 0]
+    assert moved["pairs"]["noise"]["reference_minus"]["macro_f1"][0] > 0
+    # copies are hardly bent, so that SSIM of images at rest is exact; of moved ones it is not
+    errors = [c["pairs"]["SSIM"]["ssim_error"]["mean_of_bins"] for c in found["conditions"].values()]
+    assert errors[0] < 1e-5 < 0.1 < errors[1]
+    assert moved["search"]["ours"]["recall"]["1"] > 0.9 > moved["search"]["noise"]["recall"]["1"]
+    assert moved["search"]["noise"]["recall"]["20"] == 1  # there are only 14 subjects
+    assert "audit" not in found["conditions"]["still"]
+    assert set(moved["audit"]) == {"ours", "noise", "SSIM"}
+    assert moved["audit"]["ours"]["recall"][0] >= moved["audit"]["noise"]["recall"][0]
+    text = tables(found)
+    assert "| absent | weights not given | | | | |" in text and "audit: recall" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.count("|") in (7, 5, 7) for line in rows)
+    plot_scores(found, tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_auc_is_mann_whitneys():
-    expected = stats.mannwhitneyu(SCORE[LABEL == DUPLICATE], SCORE[LABEL != DUPLICATE]).statistic
-    expected /= (LABEL == DUPLICATE).sum() * (LABEL != DUPLICATE).sum()
-    assert duplicate_auc(SCORE, LABEL, np.ones(60)) == pytest.approx(expected)
-    times = RNG.integers(0, 3, (2, 60)).astype(float)
-    for weight, value in zip(times, duplicate_auc(SCORE, LABEL, times)):
-        n = weight.astype(int)
-        assert value == pytest.approx(duplicate_auc(SCORE.repeat(n), LABEL.repeat(n), np.ones(n.sum())))
-
-
-def test_rate_at_false_alarms():
-    score, positive = np.r_[np.arange(100.0), 98.5, 99.5, 50], np.r_[np.zeros(100, bool), [True] * 3]
-    assert rate_at_false_alarms(score, positive, 0.01) == pytest.approx(1 / 3)  # only 99.5 is above the 99th of 100
-    assert rate_at_false_alarms(score, positive, 0.05) == pytest.approx(2 / 3)
-
-
-def test_bootstrap_resamples_subjects_on_both_sides():
-    subject = np.array([[0, 0], [0, 1], [1, 2], [2, 2]])
-    weight = pair_weights(subject, 4000, np.random.RandomState(0))
-    own, other = weight[:, [0, 3]], weight[:, [1, 2]]
-    assert set(np.unique(own)) <= {0, 1, 2, 3}
-    np.testing.assert_allclose(own.mean(0), 1, atol=0.05)
-    np.testing.assert_allclose(other.mean(0), 1 - 1 / 3, atol=0.05)  # E[n_a n_b] = 1 - 1/S of a multinomial
-    assert (weight[weight[:, 0] == 0][:, 1] == 0).all()  # a subject that is not drawn takes all its pairs along
-
-
-def test_best_of_subjects_is_the_maximum_of_each():
-    score, subject = RNG.random((4, 9)), np.array([2, 0, 1, 1, 2, 0, 0, 2, 1])
-    expected = np.stack([score[:, subject == s].max(1) for s in range(3)], axis=1)
-    np.testing.assert_array_equal(best_of_subjects(score, subject), expected)
-
-
-def slices(subjects: int = 4, levels: int = 5) -> Slices:
-    """Smooth random discs, a subject's slices alike."""
-    y, x = np.mgrid[-1:1:48j, -1:1:56j]
-    images, rng = [], np.random.default_rng(0)
-    for _ in range(subjects):
-        a, b = rng.normal(size=(2, 6))
-        for level in range(levels):
-            waves = sum(
-                a[k] * np.sin((k + 1) * (3 * x + b[k]) + 0.3 * level) * np.cos((6 - k) * y + b[k]) for k in range(6)
-            )
-            images.append(np.where(x**2 + y**2 < 0.8, 0.5 + 0.4 * np.tanh(waves), 0))
-    number = np.arange(subjects).repeat(levels)
-    return Slices(np.array(images, np.float32), number, np.tile(np.arange(levels) * 2.0, subjects))
-
-
-def test_pairs_are_what_their_labels_say():
-    data, verifier = slices(), Verifier()
-    copy = RandCopyd("image", elastic=(0.2, 0.5), blur=(0.0, 0.2), noise=(0.0, 0.0))
-    copy.set_random_state(0)
-    pairs = draw_pairs(data, 20, copy, 0.6, verifier, np.random.RandomState(0))
-    assert np.bincount(pairs.label).tolist() == [20, 20, 20]
-
-    def find(image) -> int:
-        return int(np.flatnonzero((data.images == image).all((1, 2)))[0])
-
-    for first, second, label, (a, b) in zip(pairs.first, pairs.second, pairs.label, pairs.subject):
-        row = find(first)
-        assert data.subject[row] == a
-        if label == DUPLICATE:
-            assert a == b and not (data.images == second).all((1, 2)).any()
-            assert verifier.align(second[None], first[None]).aligned_ssim[0] > 0.6
-        else:
-            other = find(second)
-            assert data.subject[other] == b
-            distance = abs(data.level[row] - data.level[other])
-            assert (a == b and 2 <= distance <= 4) if label == SIMILAR else (a != b and distance <= 2)
-    assert DIFFERENT == 0
-    with pytest.raises(ValueError, match="expected copies with an aligned SSIM above 1.000"):
-        draw_pairs(data, 2, copy, 1.0, verifier, np.random.RandomState(0))
-    with pytest.raises(ValueError, match="expected images with a partner for label 1"):
-        draw_pairs(slices(2, 1), 2, copy, 0.5, verifier, np.random.RandomState(0))
-
-
-@pytest.mark.parametrize("method", [SSIM(), SSIM("foreground"), Correlation(), CalibratedL2(nearest=3)], ids=str)
-def test_pairs_and_matrix_agree(method):
-    images = slices().images
-    method.fit(images)
-    matrix = method.matrix(images[:4], images[5:10])
-    for i in range(4):
-        np.testing.assert_allclose(method.pairs(images[5:10], images[[i] * 5]), matrix[i], rtol=1e-4, atol=1e-5)
-
-
-def test_correlation_is_pearsons():
-    a, b = RNG.random((2, 3, 8, 9)).astype(np.float32)
-    expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b)]
-    np.testing.assert_allclose(Correlation().pairs(a, b), expected, atol=1e-6)
-
-
-def test_l2_is_calibrated_on_the_nearest_references():
-    references, query = RNG.random((6, 4, 4)).astype(np.float32), RNG.random((1, 4, 4)).astype(np.float32)
-    distance = np.sort([np.linalg.norm(query[0] - r) for r in references])
-    got = CalibratedL2(nearest=2, alpha=0.5).fit(references).matrix(query, references)
-    assert got.max() == pytest.approx(-distance[0] / (0.5 * distance[:2].mean()), rel=1e-4)
-    with pytest.raises(ValueError, match="expected fit"):
-        CalibratedL2().pairs(query, query)
-
-
-def test_alignment_sees_through_a_flip():
-    image = slices().images[:1]
-    assert (
-        AlignedSSIM(Verifier()).pairs(image, image[:, ::-1].copy())[0] > 0.95 > SSIM().pairs(image, image[:, ::-1])[0]
-    )
-
-
-def test_torchscript_needs_its_hash(tmp_path):
-    path = tmp_path / "features.pt"
-    torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 4), torch.nn.ReLU())).save(str(path))
-    with pytest.raises(ValueError, match="features.pt: expected the SHA-256 None, found"):
-        scripted(path, None, 32)
-    method = scripted(path, hashlib.sha256(path.read_bytes()).hexdigest(), 32)
-    vectors = method.vectors(slices().images[:3])
-    assert vectors.shape == (3, 5)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert scripted(None, None, 32) is None and imagenet(None) is None
+def test_a_benchmark_goes_on_where_it_stopped_and_repeats_itself(tmp_path):
+    methods = {"ours": Correlation(), "L2": CalibratedL2(nearest=3), "aligned": AlignedSSIM(Verifier())}
+    data = slices(6, 3), slices(8, 3)
+    whole = bench(methods, audit=None)(*data, tmp_path / "whole.json")
+    stopped = bench(methods, audit=None)
+    stopped.conditions.pop("moved")
+    stopped(*data, tmp_path / "part.json")
+    resumed = bench(methods, audit=None)(*data, tmp_path / "part.json")
+    assert "aligned" not in resumed["conditions"]["moved"]["search"]  # far too slow to search with
+    for result in (whole, resumed):
+        for table in result["conditions"].values():
+            for row in table["search"].values():
+                row.pop("searches_per_second")
+    assert json.loads(json.dumps(whole)) == json.loads(json.dumps(resumed))
 
 
 def test_the_config_runs_and_resumes(tmp_path):
     names = [f"sub-{n:02d}" for n in range(1, 49)]
-    (tmp_path / "split.json").write_text(json.dumps({"validation": names[:12], "test": names[12:30]}))
+    (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:18]}))
     arguments = ["--dataset_dir", str(ROOT / "demo" / "train"), "--split_file", str(tmp_path / "split.json")]
     arguments += ["--output_dir", str(tmp_path / "out"), "--pairs", "20", "--queries", "10", "--draws", "20"]
+    arguments += ["--audits", "1"]
     result = run_config("benchmark.yaml", tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "whole.json").read_text())

@@ -211,7 +211,7 @@ def test_inference_writes_a_vector_an_image(tmp_path):
     rows = [line.split(",") for line in (tmp_path / "embeddings.csv").read_text().splitlines()]
     assert len(rows) == 40
     vectors = np.array([row[1:] for row in rows], float)
-    assert vectors.shape == (40, 256)
+    assert vectors.shape == (40, 384)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
 
 
@@ -222,6 +222,9 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "model.pt").exists()
     assert any(tmp_path.glob("events.out.tfevents*"))
+    summary = json.loads((tmp_path / "held_out.json").read_text())
+    assert summary["subjects"] == 5 and set(summary["recall"]) == {"1"}  # a tenth of 48
+    assert f"Moved copies whose own subject is found: {summary['recall']['1']:.1%} within 1 of 5" in result.stdout
     overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/evaluate.yaml']"
     result = run_config(overlay, tmp_path, "--checkpoint", str(tmp_path / "model.pt"), "--num_workers", "0")
     assert result.returncode == 0, result.stderr
@@ -242,6 +245,15 @@ def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
     assert result.returncode == 0, result.stderr
     assert torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)["trainer"]["iteration"] == 2
     assert (tmp_path / "model.pt").exists()
+
+
+def test_the_gpu_overlay_trains_on_images_of_the_published_size(tmp_path):
+    overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/train_gpu.yaml']"
+    small = ["--epochs", "1", "--iterations", "1", "--groups", "2", "--num_workers", "0", "--val_interval", "1"]
+    result = run_config(overlay, tmp_path, *small, "--output_dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    weights = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert weights["projection.weight"].shape == (511, 112 * 136)
 
 
 def test_one_person_under_two_ids_is_merged(tmp_path):

@@ -29,6 +29,7 @@ RUN_BY = {
     "detect.yaml": "test_configs.py",
     "inference.yaml": "test_configs.py",
     "train.yaml": "test_configs.py",
+    "train_gpu.yaml": "test_configs.py",
     "evaluate.yaml": "test_configs.py",
     "benchmark.yaml": "test_benchmark.py",
     "planted_copies.yaml": "test_planted.py",

@@ -44,7 +44,7 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def network() -> DeepSSIM:
     torch.manual_seed(0)
-    return DeepSSIM(embedding_dim=6, channels=(4, 4, 6, 6), hidden=8).eval()
+    return DeepSSIM(spatial_size=(20, 16), embedding_dim=6, channels=(4, 4, 6), hidden=8).eval()
 
 
 @pytest.fixture

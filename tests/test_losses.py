@@ -17,7 +17,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from scripts.losses import PairwiseSSIMLoss, TwoViewContrastiveLoss
+from scripts.augmentations import RandMisalignd
+from scripts.losses import PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from scripts.networks import Estimate, warp
 from scripts.slices import foreground
 
 
@@ -160,3 +162,77 @@ def test_contrastive_loss_is_nt_xent_of_neighbours(embeddings):
     assert float(TwoViewContrastiveLoss(0.2)(views)) == pytest.approx(total / 6, abs=1e-4)
     with pytest.raises(ValueError, match="two views of each image, got 7"):
         TwoViewContrastiveLoss()(embeddings)
+
+
+@pytest.fixture
+def moved() -> torch.Tensor:
+    """Matrices (24, 2, 3) of misaligned images."""
+    transform = RandMisalignd("image", affine_prob=0.9)
+    transform.set_random_state(0)
+    return torch.stack([transform({"image": torch.zeros(1, 32, 40)})["image_matrix"] for _ in range(24)])
+
+
+def perfect(matrix: torch.Tensor, frame: torch.Tensor | None = None) -> Estimate:
+    """The estimate that undoes the matrices, up to one `frame` (3, 3) for all images; worked out one by one."""
+    orientation, undone = [], []
+    for m in np.concatenate([matrix.double(), np.tile([[[0.0, 0, 1]]], (len(matrix), 1, 1))], 1):
+        flips = np.diag([*np.sign(np.diag(m[:2, :2])), 1])
+        orientation.append((flips[0, 0] < 0) + 2 * (flips[1, 1] < 0))
+        undone.append((np.linalg.inv(m @ flips) @ (np.eye(3) if frame is None else frame))[:2])
+    chosen, each = torch.tensor(orientation), torch.from_numpy(np.array(undone)).float()[:, None]
+    scores = 40 * torch.nn.functional.one_hot(chosen, 4).float()
+    return Estimate(scores, each.expand(-1, 4, -1, -1), chosen[:, None], each)
+
+
+def test_a_perfect_estimate_shows_the_image_upright_and_has_the_least_pose_loss(moved):
+    image = torch.rand((1, 1, 5, 7), generator=torch.Generator().manual_seed(0))
+    image = torch.nn.functional.pad(torch.nn.functional.interpolate(image, (12, 16), mode="bicubic"), (12, 12, 10, 10))
+    seen, estimate = warp(image.expand(24, -1, -1, -1), moved), perfect(moved)
+    views = torch.stack([seen, seen.flip(2), seen.flip(3), seen.flip(2, 3)], 1)[torch.arange(24), estimate.chosen[:, 0]]
+    upright = warp(views, estimate.refined[:, 0])
+    assert (upright - image).abs().mean() < 0.2 * (seen - image).abs().mean()
+    for group in (1, 4):
+        least = float(PoseLoss((32, 40), group)(estimate, moved))
+        assert least == pytest.approx(2 * 0.1 / 3, abs=1e-4)  # the square root is smoothed by 0.1 pixels
+        torch.manual_seed(0)
+        worse = estimate._replace(refined=estimate.refined + 0.05 * torch.randn_like(estimate.refined))
+        assert float(PoseLoss((32, 40), group)(worse, moved)) > least + 0.05
+
+
+def test_pose_loss_is_the_distance_of_points_in_units_of_three_pixels(moved):
+    right = perfect(moved)
+    shift = torch.tensor([[0.0, 0, 3], [0, 0, 4]])  # 5 pixels
+    away = right._replace(coarse=right.coarse + shift, refined=right.refined + shift)
+    assert float(PoseLoss((32, 40), 1)(away, moved)) == pytest.approx(10 / 3, abs=0.01)
+    # where the right orientation is not followed, nothing is asked of the refinement
+    other = away._replace(coarse=right.coarse, chosen=(right.chosen + 1) % 4)
+    assert float(PoseLoss((32, 40), 1)(other, moved)) == pytest.approx(0.1 / 3, abs=1e-3)
+    wrong = right._replace(scores=torch.zeros(24, 4))
+    assert float(PoseLoss((32, 40), 1)(wrong, moved)) == pytest.approx(np.log(4) + 0.2 / 3, abs=1e-3)
+
+
+def test_a_group_may_choose_its_frame_but_has_to_agree_on_it(moved):
+    frame = np.array([[1, -0.1, 2], [0.1, 1, -3], [0, 0, 1]])
+    estimate = perfect(moved, frame)
+    agreed, alone = PoseLoss((32, 40), 4, 1.0), PoseLoss((32, 40), 4, 0.0)
+    estimate = estimate._replace(coarse=perfect(moved).coarse)
+    assert float(agreed(estimate, moved)) == pytest.approx(0.2 / 3, abs=1e-3)
+    assert float(alone(estimate, moved)) > 1
+    half = (torch.arange(24) % 2 == 0)[:, None, None, None]
+    mixed = estimate._replace(refined=torch.where(half, estimate.refined, perfect(moved).refined))
+    assert float(agreed(mixed, moved)) > 0.5
+
+
+def test_pose_loss_of_another_number_of_images_is_an_error(moved):
+    with pytest.raises(ValueError, match="matrix: expected one for each of 24 images in groups of 5, found 24"):
+        PoseLoss((32, 40), 5)(perfect(moved), moved)
+    with pytest.raises(ValueError, match="each of 24 images in groups of 1, found 4"):
+        PoseLoss((32, 40))(perfect(moved), moved[:4])
+
+
+def test_the_training_loss_adds_both(moved, embeddings, images):
+    estimate, label = perfect(moved[:7]), {"image": images, "matrix": moved[:7]}
+    parts = PairwiseSSIMLoss(), PoseLoss((32, 40))
+    both = float(PosedLoss(*parts, weight=0.5)((embeddings, estimate), label))
+    expected = float(parts[0](embeddings, images)) + 0.5 * float(parts[1](estimate, moved[:7]))
+    assert both == pytest.approx(expected)

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from scripts.components import component
-from scripts.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, foreground
+from scripts.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, foreground
 
 FIELD = (96, 112)
 
@@ -235,3 +235,15 @@ def test_volumes_and_planes_take_their_own_path_and_nothing_else_passes():
     for shape in ((1, 4), (1, 4, 5, 6, 7)):
         with pytest.raises(ValueError, match="expected a 2-D image or a 3-D volume, found shape"):
             path({"image": torch.zeros(shape)})
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((128, 128), (96, 96)), ((60, 200), (34, 112)), ((96, 112), (96, 112)), ((300, 1), (96, 1))]
+)
+def test_only_what_does_not_fit_is_scaled(shape, expected):
+    y = torch.linspace(0, 1, shape[0])[None, :, None].expand(1, *shape)
+    got = ShrinkToFitd("image", (96, 112))({"image": y, "id": "a"})
+    assert got["image"].shape == (1, *expected) and got["id"] == "a"
+    assert ShrinkToFitd("image", (96, 112))({"image": y, "slice": 3})["image"].shape == y.shape  # of a volume
+    rows = torch.as_tensor(got["image"])[0].mean(1)
+    assert (rows.diff() > 0).all() and rows.mean() == pytest.approx(0.5, abs=1e-4)  # a ramp stays one

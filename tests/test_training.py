@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,15 @@ from monai.transforms import MapTransform, Randomizable
 
 from scripts.augmentations import RandCopyd, RandMisalignd
 from scripts.networks import DeepSSIM
-from scripts.training import AutocastInferer, LevelSampler, SliceGroups, Views
+from scripts.training import (
+    AutocastInferer,
+    LevelSampler,
+    PrepareMoved,
+    SliceGroups,
+    Views,
+    fit_projection,
+    held_out_summary,
+)
 
 # (series, level) of every slice; the grey value of slice n is n / 16, so that an image tells which one it is
 SLICES = [("a", 0.0), ("a", 4.0), ("a", 9.0), ("a", 30.0), ("b", 0.0), ("b", 6.0), ("b", 6.5), ("c", 4.0), (None, None)]
@@ -180,11 +190,10 @@ def test_items_without_a_level_are_drawn_uniformly():
     assert counts.sum() == 1200 and (np.abs(counts - 200) < 5 * np.sqrt(200 * 5 / 6)).all()  # five deviations
 
 
-@pytest.mark.parametrize(("dims", "shape"), [(2, (2, 1, 32, 28)), (3, (1, 1, 16, 18, 20))])
-def test_autocast_computes_in_bfloat16_and_stays_close(dims, shape):
+def test_autocast_computes_in_bfloat16_and_stays_close():
     torch.manual_seed(0)
-    network = DeepSSIM(dims, 8, channels=(4, 4, 4, 4), hidden=8).eval()
-    x = torch.rand(shape)
+    network = DeepSSIM((32, 28), 8, channels=(4, 4, 4), hidden=8, orientations=4).eval()
+    x = torch.rand(2, 1, 32, 28)
     with torch.no_grad():
         exact = network(x)
         torch.testing.assert_close(AutocastInferer(enabled=False)(x, network), exact, atol=1e-6, rtol=0)
@@ -211,3 +220,59 @@ def test_views_are_the_image_misaligned_anew_each_time(count):
     assert len(seen) == 4 * count
     assert [value(entry["label"]) for entry in seen] == [n / 16 for n in range(4) for _ in range(count)]
     assert len({value(entry["image"]) - value(entry["label"]) for entry in seen}) == 4 * count
+
+
+def test_a_batch_becomes_images_and_what_was_done_to_them():
+    data = SliceGroups(items(), RandCopyd("image"), RandMisalignd("image"), copies=2, seed=1)
+    assert data.group == 5
+    batch = next(iter(DataLoader(data, batch_size=2, num_workers=0)))
+    images, label = PrepareMoved()(batch, "cpu", False)
+    assert set(label) == {"image", "matrix"} and len(images) == 10
+    torch.testing.assert_close(images, batch["image"])
+    torch.testing.assert_close(label["image"], batch["label"])
+    torch.testing.assert_close(label["matrix"], batch["image_matrix"])
+    assert label["matrix"].shape == (10, 2, 3)
+
+
+def test_the_projection_is_fitted_to_some_training_images():
+    class Network:
+        def fit_projection(self, images):
+            self.images = images
+
+    data, network = groups(), Network()
+    fit_projection(network, data, 4, seed=0)
+    chosen = [value(image) for image in network.images]
+    assert len(set(chosen)) == 4 and set(chosen) <= {n / 16 for n in range(9)}
+    fit_projection(network, data, 100, seed=0)
+    assert sorted(value(image) for image in network.images) == [n / 16 for n in range(9)]
+
+
+class Pixels(torch.nn.Module):
+    """Embeds an image as its pixels."""
+
+    def forward(self, x):
+        return torch.nn.functional.normalize(x.flatten(1) - 0.5)
+
+
+def test_the_summary_tells_a_good_embedder_from_a_blind_one(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    pictures = [np.kron(rng.random((6, 7)), np.ones((4, 4)))[None] for _ in range(8)]
+    data = [
+        {"image": torch.from_numpy(p + 0.01 * level).float().clamp(0, 1), "subject_id": f"s{n}", "level": 4.0 * level}
+        for n, p in enumerate(pictures)
+        for level in range(2)
+    ]
+    still = SliceGroups(data, RandCopyd("image", elastic=(0.0, 0.0)), RandMisalignd("image", prob=0.0), seed=3)
+    good = held_out_summary(Pixels(), still, AutocastInferer(enabled=False), tmp_path / "a.json")
+    assert good["recall"] == {"1": 1.0, "6": 1.0} and (good["subjects"], good["images"]) == (8, 16)
+    assert json.loads((tmp_path / "a.json").read_text()) == good
+    assert "100.0% within 1 of 8 (chance 12%), 100.0% within 6 of 8 (chance 75%)" in capsys.readouterr().out
+
+    generator = torch.Generator().manual_seed(1)
+
+    def blind(images, network):
+        return torch.nn.functional.normalize(torch.randn(len(images), 8, generator=generator))
+
+    bad = held_out_summary(Pixels(), still, blind, tmp_path / "b.json", batch_size=5)
+    assert bad["recall"]["1"] < 0.6 and bad["ssim_error"] > good["ssim_error"]
+    assert bad["constant"] == pytest.approx(good["constant"])

@@ -1,0 +1,79 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from test_pairs import slices
+
+from scripts.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Embedding, imagenet, scripted
+from scripts.verification import Verifier
+
+RNG = np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("method", [SSIM(), SSIM("foreground"), Correlation(), CalibratedL2(nearest=3)], ids=str)
+def test_pairs_and_matrix_agree(method):
+    images = slices().images
+    method.fit(images)
+    matrix = method.matrix(images[:4], images[5:10])
+    for i in range(4):
+        np.testing.assert_allclose(method.pairs(images[5:10], images[[i] * 5]), matrix[i], rtol=1e-4, atol=1e-5)
+
+
+def test_correlation_is_pearsons():
+    a, b = RNG.random((2, 3, 8, 9)).astype(np.float32)
+    expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b)]
+    np.testing.assert_allclose(Correlation().pairs(a, b), expected, atol=1e-6)
+
+
+def test_l2_is_calibrated_on_the_nearest_references():
+    references, query = RNG.random((6, 4, 4)).astype(np.float32), RNG.random((1, 4, 4)).astype(np.float32)
+    distance = np.sort([np.linalg.norm(query[0] - r) for r in references])
+    got = CalibratedL2(nearest=2, alpha=0.5).fit(references).matrix(query, references)
+    assert got.max() == pytest.approx(-distance[0] / (0.5 * distance[:2].mean()), rel=1e-4)
+    with pytest.raises(ValueError, match="expected fit"):
+        CalibratedL2().pairs(query, query)
+
+
+def test_alignment_sees_through_a_flip():
+    image = slices().images[:1]
+    assert (
+        AlignedSSIM(Verifier()).pairs(image, image[:, ::-1].copy())[0] > 0.95 > SSIM().pairs(image, image[:, ::-1])[0]
+    )
+
+
+def test_torchscript_needs_its_hash(tmp_path):
+    path = tmp_path / "features.pt"
+    torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 4), torch.nn.ReLU())).save(str(path))
+    with pytest.raises(ValueError, match="features.pt: expected the SHA-256 None, found"):
+        scripted(path, None, 32)
+    method = scripted(path, hashlib.sha256(path.read_bytes()).hexdigest(), 32)
+    vectors = method.vectors(slices().images[:3])
+    assert vectors.shape == (3, 5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert scripted(None, None, 32) is None and imagenet(None) is None
+
+
+def test_what_an_embedding_is_meant_to_equal():
+    images = slices().images[:6]
+    network = torch.nn.Flatten()
+    first, second = images[:3], images[3:]
+    assert Embedding(network, lambda x, n: n(x)).truth(first, second) is None
+    published = Embedding(network, lambda x, n: n(x), form="published").truth(first, second)
+    for a, b, value in zip(first, second, published):
+        assert value == pytest.approx(structural_similarity(a, b, data_range=float(np.ptp(a))), abs=1e-5)
+    np.testing.assert_allclose(SSIM().truth(first, second), SSIM().pairs(first, second), atol=1e-6)
