@@ -180,7 +180,8 @@ class Audit(Randomizable):
         nulls = [_null_sample(null_units, null_found.statistic, level) for level in units.level]
 
         statistic = found.statistic
-        p = self._p_values(statistic, nulls, correction)
+        by_method = {method: self._p_values(statistic, nulls, correction, method) for method in ("tail", "rank")}
+        p = by_method[self.p_value]
         q = calibration.benjamini_hochberg(p)
         control = self._positive_control(
             search, train, number, volumes, degradation, null_units, null_found, p, correction
@@ -213,6 +214,10 @@ class Audit(Randomizable):
                 "n": n,
                 "p_floor": correction / (n + 1),
                 "correction": correction,
+                "calls": {
+                    method: int((calibration.benjamini_hochberg(values) <= self.fdr).sum())
+                    for method, values in by_method.items()
+                },
                 "rank_calls_needed": calibration.rank_calls_needed(len(units), n, correction, self.fdr),
                 "null_blur": degradation.blur,
                 "null_noise": degradation.noise,
@@ -225,8 +230,9 @@ class Audit(Randomizable):
             near_copies=_near_copies(null_units, null_found, thresholds) if holdout is None else [],
         )
 
-    def _p_values(self, statistic: NDArray, nulls: list[NullSample], correction: int) -> NDArray[np.float64]:
-        return np.array([calibration.p_values(t, null, correction, self.p_value) for t, null in zip(statistic, nulls)])
+    @staticmethod
+    def _p_values(statistic: NDArray, nulls: list[NullSample], correction: int, method: str) -> NDArray[np.float64]:
+        return np.array([calibration.p_values(t, null, correction, method) for t, null in zip(statistic, nulls)])
 
     def _null_units(
         self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation
@@ -279,7 +285,7 @@ class Audit(Randomizable):
         )
         found = search(copies, name="positive control")
         nulls = [_null_sample(null_units, null_found.statistic, level) for level in copies.level]
-        values = self._p_values(found.statistic, nulls, correction)
+        values = self._p_values(found.statistic, nulls, correction, self.p_value)
         # called if it alone were added to the generated images
         called = np.array([calibration.benjamini_hochberg(np.r_[p, value])[-1] <= self.fdr for value in values])
         right = found.at_best(found.subject) == copies.subject
@@ -287,7 +293,7 @@ class Audit(Randomizable):
         return {
             "images": len(chosen),
             "recall": count / len(chosen),
-            "ci95": calibration.wilson_interval(count, len(chosen)),
+            "ci95": calibration.exact_interval(count, len(chosen)),
             "source_found": float(right.mean()),
             "aligned_ssim": found.aligned_ssim.max(1),
         }

@@ -16,6 +16,7 @@ Pure functions of arrays. Derivations and assumptions stand in docs/method.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +26,14 @@ from scipy import stats
 __all__ = [
     "NullSample",
     "benjamini_hochberg",
+    "clustered_interval",
+    "exact_interval",
+    "group_p_values",
+    "leaked_at_sample_sizes",
     "leaked_subjects",
     "local_statistic",
     "p_values",
     "rank_calls_needed",
-    "wilson_interval",
 ]
 
 NEIGHBOURS = 5  # d1 is judged against the mean of d2 ... d5
@@ -140,9 +144,62 @@ def rank_calls_needed(images: int, subjects: int, correction: int, fdr: float) -
     return int(np.ceil(correction * images / (fdr * (subjects + 1)) - 1e-9))
 
 
-def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a share; (0, 1) when nothing was counted."""
+def group_p_values(p: NDArray, group: Sequence[str]) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the groups in order of their names, with p and q: is at least one image of the group a copy?
+
+    A group is all images of one prompt or record. Its p is min(1, n_g min p) over its n_g images (Bonferroni, as they
+    are not independent); q is Benjamini-Hochberg over groups.
+    """
+    p = np.asarray(p, float)
+    names, index = np.unique(np.asarray(group), return_inverse=True)
+    combined = np.array([min(1.0, (index == g).sum() * p[index == g].min()) for g in range(len(names))])
+    return [str(name) for name in names], combined, benjamini_hochberg(combined)
+
+
+def leaked_at_sample_sizes(copies: NDArray, total: int, sizes: NDArray) -> NDArray[np.float64]:
+    """Return how many subjects a sample of each size is expected to leak.
+
+    Of `total` generated images, `copies` (S,) are called copies of each subject. A random sample of m of them misses a
+    subject with c copies with probability C(total - c, m) / C(total, m) (rarefaction, Hurlbert 1971). Two models are
+    compared at one size, because leaked subjects grow with the number of samples whatever the model.
+
+    Raises:
+        ValueError: if the copies are more than `total` or a size is outside [0, total].
+    """
+    copies, sizes = np.asarray(copies, int), np.asarray(sizes, int)
+    if copies.sum() > total or (sizes < 0).any() or (sizes > total).any():
+        raise ValueError(f"copies and sizes must be within {total} images, got {copies.sum()} and {sizes.tolist()}")
+    missed = stats.hypergeom.pmf(0, total, copies[None, :], sizes[:, None])  # (sizes, S)
+    return (1 - missed).sum(1)
+
+
+def exact_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return Clopper and Pearson's (1934) interval of a share of independent units; (0, 1) when nothing was counted.
+
+    Its coverage is never below `level`. At zero its upper end is 1 - ((1 - level) / 2)^(1 / total), which the rule of
+    three, 3 / total, states one-sided.
+    """
     if total == 0:
         return 0.0, 1.0
-    interval = stats.binomtest(int(count), int(total)).proportion_ci(level, method="wilson")
+    interval = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def clustered_interval(
+    flag: NDArray, cluster: NDArray, rng: np.random.RandomState, draws: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the mean of `flag` (N,) whose units share a `cluster` (N,), by resampling clusters.
+
+    Copies of one subject stand and fall together, so images are not independent units. Where no cluster or every one
+    is flagged, resampling shows no spread: the exact interval over clusters is given instead.
+    """
+    flag = np.asarray(flag, float)
+    index = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    hits, sizes = np.bincount(index, flag), np.bincount(index)
+    clusters = len(sizes)
+    if not 0 < flag.sum() < len(flag):
+        return exact_interval(clusters if flag.sum() else 0, clusters, level)
+    times = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)
+    tail = 50 * (1 - level)
+    low, high = np.percentile(times @ hits / (times @ sizes), [tail, 100 - tail])
+    return float(low), float(high)

@@ -71,6 +71,18 @@ class EmbeddingSet:
         """(N,) each row's subject."""
         return np.array([item["subject_id"] for item in self.items])[self.file]
 
+    def repeated(self) -> list[list[str]]:
+        """Return the ids of files that show the same image, a list for each such image.
+
+        Pixels are compared after preprocessing, so that a copy in another format or with other headers is seen too.
+        """
+        starts = np.flatnonzero(np.r_[True, np.diff(self.file) > 0])
+        same: dict[bytes, list[str]] = {}
+        for item, pixels in zip(self.items, np.split(self.images, starts[1:])):
+            key = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()
+            same.setdefault(key, []).append(item["id"])
+        return [ids for ids in same.values() if len(ids) > 1]
+
     def row_id(self, row: int) -> str:
         """Return the file's id, with the slice's index where it is one of a volume."""
         name = self.items[self.file[row]]["id"]

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .audit import AuditResult, Label
-from .calibration import wilson_interval
+from .calibration import clustered_interval, exact_interval, group_p_values, leaked_at_sample_sizes
 from .components import bundle_file
 from .embeddings import EmbeddingSet, sha256_of_file
 from .verification import render
@@ -172,6 +172,7 @@ class Report:
         leaked = [self._subject(result, names[name]) for name in result.leaked["ids"]]
         # images beyond those that p <= fdr holds for when nothing is copied
         excess = (float((result.p_value <= result.fdr).mean()) - result.fdr) / (1 - result.fdr)
+        nearest = result.found.at_best(result.found.subject)
         summary = {
             "schema_version": SCHEMA_VERSION,
             "bundle": json.loads(bundle_file("configs/metadata.json").read_text())["version"],
@@ -192,14 +193,16 @@ class Report:
             "memorized": {
                 "count": count,
                 "rate": count / total,
-                "ci95": wilson_interval(count, total),
+                # copies of one subject stand and fall together
+                "ci95": clustered_interval(result.memorized, nearest, np.random.RandomState(0)),
                 "excess_rate": max(0.0, excess),
             },
             "leaked_subjects": {
                 "count": len(leaked),
                 "rate": len(leaked) / subjects,
-                "ci95": wilson_interval(len(leaked), subjects),
+                "ci95": exact_interval(len(leaked), subjects),
                 "ids": leaked,
+                "curve": _leak_curve(result, nearest),
             },
             "merged_subjects": {"groups": self._merged(result), "memorized_before": result.unmerged_count},
             "set_level": result.set_level,
@@ -212,11 +215,12 @@ class Report:
     def _inputs(self, data: EmbeddingSet | None, part: str) -> dict[str, Any]:
         hidden = self.pseudonymize and part != "generated"  # names of real files, and reasons may quote them
         if data is None:
-            return {"images": 0, "slices": 0, "subjects": 0, "skipped": []}
+            return {"images": 0, "slices": 0, "subjects": 0, "repeated": [], "skipped": []}
         return {
             "images": len(data.items),
             "slices": len(data),
             "subjects": len(set(data.subject_ids)),
+            "repeated": [] if hidden else data.repeated(),
             "skipped": [
                 {"id": f"{part}-{number:04d}", "reason": "unreadable"} if hidden else {"id": name, "reason": reason}
                 for number, (name, reason) in enumerate(data.skipped)
@@ -229,18 +233,28 @@ class Report:
             return [[self._subject(result, names["+".join(group)])] for group in result.merged]
         return result.merged
 
-    def _groups(self, result: AuditResult) -> dict[str, dict[str, int]]:
-        groups: dict[str, dict[str, int]] = {}
+    def _groups(self, result: AuditResult) -> dict[str, dict[str, Any]]:
+        names = []
         for unit in range(len(result.units)):
             item = result.generated.items[result.generated.file[result.units.rows(unit)[0]]]
             if self.group_column not in item:
                 raise ValueError(
                     f"{item['id']}: expected a datalist column {self.group_column!r}, found none; check group_column"
                 )
-            entry = groups.setdefault(str(item[self.group_column]), {"images": 0, "memorized": 0})
-            entry["images"] += 1
-            entry["memorized"] += int(result.memorized[unit])
-        return groups
+            names.append(str(item[self.group_column]))
+        groups, p, q = group_p_values(result.p_value, names)
+        called = Counter(name for name, memorized in zip(names, result.memorized) if memorized)
+        images = Counter(names)
+        return {
+            name: {
+                "images": images[name],
+                "memorized": called[name],
+                "p_value": float(p[g]),
+                "q_value": float(q[g]),
+                "leaks": bool(q[g] <= result.fdr),
+            }
+            for g, name in enumerate(groups)
+        }
 
     # --- report.html
 
@@ -312,6 +326,14 @@ class Report:
         finally:
             for path in temporary.values():
                 path.unlink(missing_ok=True)
+
+
+def _leak_curve(result: AuditResult, nearest: NDArray) -> dict[str, list]:
+    """Subjects with a called image that smaller samples of the generated images would have leaked, on average."""
+    total = len(result.units)
+    copies = np.bincount(nearest[result.memorized & (nearest >= 0)], minlength=len(result.subject_names))
+    sizes = np.unique(np.linspace(0, total, 21).round().astype(int))
+    return {"samples": sizes.tolist(), "subjects": leaked_at_sample_sizes(copies, total, sizes).round(3).tolist()}
 
 
 def _csv(columns: Sequence[str], table: Sequence[Mapping]) -> str:

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import cdist
 
 from scripts.calibration import (
     NullSample,
     benjamini_hochberg,
+    clustered_interval,
+    exact_interval,
+    group_p_values,
+    leaked_at_sample_sizes,
     leaked_subjects,
     local_statistic,
     p_values,
     rank_calls_needed,
-    wilson_interval,
 )
 
 
@@ -147,11 +151,50 @@ def test_rank_calls_needed_is_where_the_first_call_appears(images, subjects, cor
         assert (benjamini_hochberg(floor).min() <= 0.05 + 1e-12) == (called and copies <= images)
 
 
-def test_wilson_interval_equals_its_formula():
-    z, share, n = 1.959963984540054, 0.3, 40
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    assert wilson_interval(12, 40) == pytest.approx((centre - half, centre + half))
-    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(0, 0) == (0, 1)
+def test_exact_interval_inverts_two_binomial_tests():
+    low, high = exact_interval(12, 40)
+    assert stats.binom.sf(11, 40, low) == pytest.approx(0.025) and stats.binom.cdf(12, 40, high) == pytest.approx(0.025)
+    assert exact_interval(0, 100) == pytest.approx((0, 1 - 0.025**0.01)) and exact_interval(0, 0) == (0, 1)
+    assert exact_interval(0, 100, 0.9)[1] == pytest.approx(3 / 100, rel=0.02)  # one-sided 95 %: the rule of three
     with pytest.raises(ValueError):
-        wilson_interval(11, 10)
+        exact_interval(11, 10)
+
+
+def test_clustered_interval_covers_where_the_exact_one_does_not():
+    rng, exact, clustered, sizes = np.random.RandomState(0), [], [], 8
+    for _ in range(150):
+        shares = rng.beta(0.4, 1.6, 60)  # whole clusters are flagged, or hardly any of them: mean 0.2
+        flag = (rng.rand(60, sizes) < shares[:, None]).ravel()
+        for found, (low, high) in (
+            (exact, exact_interval(flag.sum(), len(flag))),
+            (clustered, clustered_interval(flag, np.repeat(np.arange(60), sizes), rng, 400)),
+        ):
+            found.append(low <= 0.2 <= high)
+    assert np.mean(exact) < 0.8 < 0.88 < np.mean(clustered)
+
+
+def test_clustered_interval_without_spread_is_the_exact_one_over_clusters():
+    cluster = np.array([3, 3, 3, 5, 8])
+    assert clustered_interval(np.zeros(5), cluster, np.random.RandomState(0)) == exact_interval(0, 3)
+    assert clustered_interval(np.ones(5), cluster, np.random.RandomState(0)) == exact_interval(3, 3)
+
+
+def test_groups_by_hand():
+    names, p, q = group_p_values(np.array([0.01, 0.3, 0.04, 0.5, 0.9]), ["b", "b", "a", "b", "c"])
+    assert names == ["a", "b", "c"]
+    np.testing.assert_allclose(p, [0.04, 0.03, 0.9])
+    np.testing.assert_allclose(q, [0.06, 0.06, 0.9])
+    assert group_p_values(np.zeros(0), [])[0] == []
+
+
+def test_leaked_at_sample_sizes_equals_drawing_samples():
+    copies, total = np.array([0, 1, 3, 10]), 40
+    expected = leaked_at_sample_sizes(copies, total, np.array([0, 1, 15, 40]))
+    assert expected[[0, 3]].tolist() == [0, 3]  # nothing, and all that have a copy
+    assert expected[1] == pytest.approx(14 / 40)  # one image leaks one subject if it is a copy
+    owner = np.r_[np.repeat(np.arange(4), copies), np.full(26, -1)]
+    rng = np.random.default_rng(0)
+    drawn = [len(set(rng.choice(owner, 15, replace=False)) - {-1}) for _ in range(4000)]
+    assert expected[2] == pytest.approx(np.mean(drawn), abs=0.05)
+    with pytest.raises(ValueError, match="within 13 images, got 14"):
+        leaked_at_sample_sizes(copies, 13, np.array([1]))

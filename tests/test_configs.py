@@ -247,6 +247,38 @@ def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
     assert (tmp_path / "model.pt").exists()
 
 
+def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
+    names = sorted(path.name for path in Path(DEMO["generated_dir"]).glob("*.png"))
+    twice = tmp_path / "again.bmp"  # another format of the same pixels
+    Image.open(Path(DEMO["generated_dir"]) / names[0]).save(twice)
+    rows = [f"{DEMO['generated_dir']}/{name},<b>{number % 4}</b>" for number, name in enumerate(names)]
+    (tmp_path / "generated.csv").write_text("\n".join(["image,prompt", *rows, f"{twice},other"]))
+    result = run_config(
+        "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated.csv", "--output_dir",
+        "out", "--group_column", "prompt", "--thumbnails", "False",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    truth = {row["generated_id"]: row["train_id"] for row in read(ROOT / "demo" / "truth.csv")}
+    groups = report["groups"]
+    assert sum(group["images"] for group in groups.values()) == 41
+    for number in range(4):
+        group = groups[f"<b>{number}</b>"]
+        assert group["memorized"] == sum(bool(truth[name]) for name in names[number::4])
+        assert group["leaks"] == (group["q_value"] <= 0.05) == (group["memorized"] > 0)
+    assert [sorted(Path(name).name for name in ids) for ids in report["inputs"]["generated"]["repeated"]] == [
+        ["again.bmp", names[0]]
+    ]
+    assert report["calibration"]["calls"]["tail"] == report["memorized"]["count"]
+    assert report["calibration"]["calls"]["rank"] <= report["calibration"]["calls"]["tail"]
+    curve = report["leaked_subjects"]["curve"]
+    assert curve["samples"][0] == 0 and curve["samples"][-1] == 41 and curve["subjects"][-1] == 16
+    assert (np.diff(curve["subjects"]) > 0).all()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&lt;b&gt;3&lt;/b&gt;" in page and "<b>3</b>" not in page
+    assert "The same image under several names: generated" in page
+
+
 def test_the_gpu_overlay_trains_on_images_of_the_published_size(tmp_path):
     overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/train_gpu.yaml']"
     small = ["--epochs", "1", "--iterations", "1", "--groups", "2", "--num_workers", "0", "--val_interval", "1"]
