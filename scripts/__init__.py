@@ -15,6 +15,7 @@ from .arguments import check_arguments, run_or_exit
 from .audit import Audit, AuditResult, Label
 from .augmentations import RandCopyd, RandMisalignd
 from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
+from .compare import compare_reports
 from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
@@ -70,6 +71,7 @@ __all__ = [
     "Views",
     "benjamini_hochberg",
     "bundle_file",
+    "compare_reports",
     "check_arguments",
     "component",
     "detect",

@@ -81,6 +81,13 @@ class AuditResult:
         """(U,) exactly q_value <= fdr."""
         return self.q_value <= self.fdr
 
+    @property
+    def candidate(self) -> NDArray[np.bool_]:
+        """(U,) not called, yet as alike as the positive control's copies and more than the null: no error rate."""
+        best = self.found.aligned_ssim.max(1)
+        above_null = best >= self.thresholds["similar"] if np.isfinite(self.thresholds["similar"]) else True
+        return ~self.memorized & (best >= self.thresholds["duplicate"]) & above_null
+
 
 class Audit(Randomizable):
     """Decides which generated images are copies of which training subjects.

@@ -89,6 +89,8 @@ class Report:
         summary = self._summary(result, matches, timing)
         texts = {  # the page comes last: where it is, all is
             "matches.csv": _csv(MATCH_COLUMNS, matches),
+            # apart from the calls: no error rate covers them
+            "candidates.csv": _csv(MATCH_COLUMNS, [matches[int(unit)] for unit in np.flatnonzero(result.candidate)]),
             "slices.csv": _csv(SLICE_COLUMNS, self._slices(result)),
             "report.json": json.dumps(summary, indent=2, allow_nan=False),
             "report.html": self._page(result, matches, summary),
@@ -196,6 +198,10 @@ class Report:
                 # copies of one subject stand and fall together
                 "ci95": clustered_interval(result.memorized, nearest, np.random.RandomState(0)),
                 "excess_rate": max(0.0, excess),
+            },
+            "candidates": {
+                "count": int(result.candidate.sum()),
+                "ids": [matches[int(unit)]["generated_id"] for unit in np.flatnonzero(result.candidate)],
             },
             "leaked_subjects": {
                 "count": len(leaked),

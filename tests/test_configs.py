@@ -21,6 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -77,15 +78,27 @@ def test_demo_writes_the_contract(demo):
         "p_value,q_value,label,memorized"
     )
     report = json.loads((demo[0] / "report.json").read_text())
-    assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "skipped": []}
+    assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "repeated": [], "skipped": []}
     assert report["calibration"]["null"] == "leave-one-subject-out"
     assert report["calibration"]["n"] == 48
     assert report["memorized"]["count"] == 16
     assert report["leaked_subjects"]["count"] == 16
+    assert report["candidates"] == {"count": 0, "ids": []}  # what is called is no candidate
+    assert read(demo[0] / "candidates.csv") == []
     assert report["positive_control"]["recall"] >= 0.9
     assert sum(report["labels"].values()) == 40
     assert {"schema_version", "bundle", "checkpoint", "fdr", "set_level", "timing"} <= report.keys()
     assert len(report["checkpoint"]["sha256"]) == 64
+
+
+def test_reports_fit_their_schema(demo):
+    schema = json.loads((ROOT / "configs" / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    report = json.loads((demo[0] / "report.json").read_text())
+    jsonschema.validate(report, schema)
+    for wrong in ({"fdr": 5}, {"verdict": "private"}, {"checkpoint": {"path": "a", "sha256": "b"}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(report | wrong, schema)
 
 
 def test_summary_says_what_was_found_and_where_it_lies(demo):
@@ -202,7 +215,9 @@ def test_too_few_subjects_call_nothing(tmp_path):
     assert result.returncode == 0, result.stderr
     matches = read(tmp_path / "out" / "matches.csv")
     assert {row["p_value"] for row in matches} == {"1.0"}
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]["null"] == "none"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["calibration"]["null"] == "none"
+    jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
 
 
 def test_inference_writes_a_vector_an_image(tmp_path):
@@ -260,6 +275,7 @@ def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     truth = {row["generated_id"]: row["train_id"] for row in read(ROOT / "demo" / "truth.csv")}
+    jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
     groups = report["groups"]
     assert sum(group["images"] for group in groups.values()) == 41
     for number in range(4):

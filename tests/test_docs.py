@@ -32,6 +32,7 @@ RUN_BY = {
     "train_gpu.yaml": "test_configs.py",
     "evaluate.yaml": "test_configs.py",
     "benchmark.yaml": "test_benchmark.py",
+    "compare.yaml": "test_compare.py",
     "planted_copies.yaml": "test_planted.py",
     "planted_volumes.yaml": "test_planted.py",
 }
