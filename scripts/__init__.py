@@ -20,7 +20,7 @@ from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
-from .losses import PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from .losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .metrics import MemorizationMetric
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM, Posed
@@ -44,6 +44,7 @@ __all__ = [
     "AuditResult",
     "AutocastInferer",
     "AxialSlicesd",
+    "CopyLoss",
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",

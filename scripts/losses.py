@@ -24,7 +24,7 @@ from .networks import Estimate
 from .slices import foreground
 from .ssim import SSIMForm, ssim_matrix, ssim_pairs
 
-__all__ = ["PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
+__all__ = ["CopyLoss", "PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
 
 
 class PairwiseSSIMLoss(nn.Module):
@@ -102,6 +102,37 @@ class TwoViewContrastiveLoss(nn.Module):
         return self.loss(embeddings[0::2], embeddings[1::2])
 
 
+class CopyLoss(nn.Module):
+    """Return NT-Xent of each group's anchor and its near-duplicate, against all else in the batch.
+
+    A bent copy and the neighbouring slice of an image can have one SSIM, yet only one of them is a copy; this
+    tells them apart. Negatives are the images of other groups and the group's own neighbouring slice; its mixture,
+    which may be nearly the anchor, is left out.
+
+    Args:
+        group: images of a :class:`~scripts.training.SliceGroups` index: anchor, neighbour, near-duplicates, mixture.
+        temperature: of the softmax.
+
+    `forward` takes embeddings (N, D), L2-normalised, N a multiple of `group`.
+    """
+
+    def __init__(self, group: int = 4, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.group, self.temperature = group, temperature
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        number = torch.arange(len(embeddings), device=embeddings.device)
+        place, owner = number % self.group, number // self.group
+        pair = (place == 0) | (place == 2)
+        queries = number[pair]
+        logits = embeddings[queries] @ embeddings.T / self.temperature
+        own = owner[queries][:, None] == owner[None]
+        positive = queries + torch.where(place[queries] == 0, 2, -2)
+        # of its own group only the partner and the neighbouring slice are compared
+        left_out = own & (place[None] != 1) & (number[None] != positive[:, None])
+        return F.cross_entropy(logits.masked_fill(left_out, -torch.inf), positive)
+
+
 class PoseLoss(nn.Module):
     """Return how far an :class:`~scripts.networks.Estimate` is from the misalignment that was applied.
 
@@ -164,18 +195,29 @@ class PosedLoss(nn.Module):
         embedding_loss: of embeddings (N, D) and un-augmented images (N, 1, H, W).
         pose_loss: of an :class:`~scripts.networks.Estimate` and matrices (N, 2, 3).
         weight: of the pose loss.
+        copy_loss, copy_weight: of embeddings alone, and its weight; None for none.
 
     `forward` takes what :class:`~scripts.networks.Posed` returns and what :class:`~scripts.training.PrepareMoved` does
     as label.
     """
 
-    def __init__(self, embedding_loss: nn.Module, pose_loss: nn.Module, weight: float = 0.003) -> None:
+    def __init__(
+        self,
+        embedding_loss: nn.Module,
+        pose_loss: nn.Module,
+        weight: float = 0.003,
+        copy_loss: nn.Module | None = None,
+        copy_weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.embedding_loss, self.pose_loss, self.weight = embedding_loss, pose_loss, weight
+        self.copy_loss, self.copy_weight = copy_loss, copy_weight
 
     def forward(self, found: tuple[torch.Tensor, Estimate], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
         embeddings, estimate = found
         embedding_loss = self.embedding_loss(embeddings, label["image"])
+        if self.copy_loss is not None:
+            embedding_loss = embedding_loss + self.copy_weight * self.copy_loss(embeddings)
         return embedding_loss + self.weight * self.pose_loss(estimate, label["matrix"])
 
 

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from scripts.augmentations import RandMisalignd
-from scripts.losses import PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from scripts.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from scripts.networks import Estimate, warp
 from scripts.slices import foreground
 
@@ -236,3 +236,23 @@ def test_the_training_loss_adds_both(moved, embeddings, images):
     both = float(PosedLoss(*parts, weight=0.5)((embeddings, estimate), label))
     expected = float(parts[0](embeddings, images)) + 0.5 * float(parts[1](estimate, moved[:7]))
     assert both == pytest.approx(expected)
+
+
+def test_copy_loss_equals_a_loop():
+    embeddings = torch.nn.functional.normalize(torch.randn(12, 5, generator=torch.Generator().manual_seed(0)))
+    losses = []
+    for group in range(3):
+        for own, partner in ((0, 2), (2, 0)):
+            q, p = 4 * group + own, 4 * group + partner
+            others = [n for n in range(12) if n // 4 != group] + [4 * group + 1]  # its neighbour, not its mixture
+            logits = [float(embeddings[q] @ embeddings[n]) / 0.2 for n in [p, *others]]
+            losses.append(np.log(np.exp(logits).sum()) - logits[0])
+    assert float(CopyLoss(4, 0.2)(embeddings)) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_copy_loss_is_low_where_copies_alone_are_alike():
+    anchors = torch.eye(8)[:3]
+    neighbours, mixtures = torch.eye(8)[3:6], anchors
+    groups = torch.stack([anchors, neighbours, anchors, mixtures], 1).flatten(0, 1)
+    swapped = torch.stack([anchors, anchors, neighbours, mixtures], 1).flatten(0, 1)
+    assert CopyLoss(4)(groups) < 0.001 < 5 < CopyLoss(4)(swapped)
