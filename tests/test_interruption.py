@@ -33,7 +33,7 @@ from scripts.embeddings import Embedder, EmbeddingSet
 from scripts.networks import DeepSSIM
 from scripts.training import AutocastInferer
 
-FILES = ("matches.csv", "slices.csv", "report.json", "report.html")
+FILES = ("candidates.csv", "matches.csv", "slices.csv", "report.json", "report.html")
 BATCH = 4
 
 
