@@ -195,7 +195,7 @@ class PosedLoss(nn.Module):
         embedding_loss: of embeddings (N, D) and un-augmented images (N, 1, H, W).
         pose_loss: of an :class:`~scripts.networks.Estimate` and matrices (N, 2, 3).
         weight: of the pose loss.
-        copy_loss, copy_weight: of embeddings alone, and its weight; None for none.
+        copy_loss, copy_weight: of embeddings alone, and its weight; not computed where that is 0.
 
     `forward` takes what :class:`~scripts.networks.Posed` returns and what :class:`~scripts.training.PrepareMoved` does
     as label.
@@ -216,7 +216,7 @@ class PosedLoss(nn.Module):
     def forward(self, found: tuple[torch.Tensor, Estimate], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
         embeddings, estimate = found
         embedding_loss = self.embedding_loss(embeddings, label["image"])
-        if self.copy_loss is not None:
+        if self.copy_loss is not None and self.copy_weight:
             embedding_loss = embedding_loss + self.copy_weight * self.copy_loss(embeddings)
         return embedding_loss + self.weight * self.pose_loss(estimate, label["matrix"])
 

@@ -266,6 +266,7 @@ def held_out_summary(
         "constant": errors["constant"],
         "recall": {str(k): share for k, share in shares.items()},
     }
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     Path(output).write_text(json.dumps(result, indent=1))
     recall = ", ".join(
         f"{share:.1%} within {k} of {len(names)} (chance {k / len(names):.0%})" for k, share in shares.items()

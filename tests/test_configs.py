@@ -244,6 +244,7 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     result = run_config(overlay, tmp_path, "--checkpoint", str(tmp_path / "model.pt"), "--num_workers", "0")
     assert result.returncode == 0, result.stderr
     assert "val_ssim_error" in result.stdout + result.stderr
+    assert "Held-out subjects: 5" in result.stdout
     # as if it had been stopped after the first epoch
     (tmp_path / "checkpoint_epoch=2.pt").unlink()
     result = run_config("train.yaml", tmp_path, *small, "--resume", str(tmp_path / "checkpoint_epoch=1.pt"))
