@@ -20,8 +20,9 @@ from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
+from .handlers import MemorizationHandler
 from .losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
-from .metrics import MemorizationMetric
+from .metrics import MemorizationMetric, MemorizationSummary
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM, Posed
 from .report import Report
@@ -52,7 +53,9 @@ __all__ = [
     "ImageError",
     "Label",
     "LevelSampler",
+    "MemorizationHandler",
     "MemorizationMetric",
+    "MemorizationSummary",
     "PairwiseSSIMLoss",
     "PerDimensionalityd",
     "PlanarSliced",

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -231,7 +230,7 @@ class Audit(Randomizable):
                 **_match(units, null_units, search, holdout is None),
             },
             control=control,
-            set_level=_set_level(statistic, null_units, null_found.statistic, self.R),
+            set_level=calibration.set_level(statistic, null_found.statistic, null_units.subject, self.R),
             thresholds=thresholds,
             leaked=_leaked(p, best, names, self.fdr),
             near_copies=_near_copies(null_units, null_found, thresholds) if holdout is None else [],
@@ -383,25 +382,5 @@ def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> 
         means.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
     if not all(map(len, means)):
         return {"matched": False, "match_auc": None}
-    auc = _auc(*means)
+    auc = calibration.auc(*means)
     return {"matched": bool(0.4 <= auc <= 0.6), "match_auc": auc}
-
-
-def _set_level(statistic: NDArray, null_units: Units, null: NDArray, rng: np.random.RandomState) -> dict[str, Any]:
-    """AUC of generated against null statistics: is the set as a whole nearer to train than real images are?"""
-    finite = np.isfinite(null)
-    if not np.isfinite(statistic).any() or not finite.any():
-        return {"auc": None, "ci95": None, "p_value": None}
-    subjects = null_units.subject[finite]
-    names = np.unique(subjects)
-    rows = {s: np.flatnonzero(subjects == s) for s in names}
-    draws = []
-    for _ in range(500):  # the slices of a subject are not independent: resample subjects
-        sample = np.concatenate([rows[s] for s in rng.choice(names, len(names))])
-        draws.append(_auc(rng.choice(statistic, len(statistic)), null[finite][sample]))
-    p = (1 + np.count_nonzero(np.array(draws) <= 0.5)) / (len(draws) + 1)
-    return {"auc": _auc(statistic, null[finite]), "ci95": np.percentile(draws, [2.5, 97.5]).tolist(), "p_value": p}
-
-
-def _auc(positive: NDArray, negative: NDArray) -> float:
-    return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))

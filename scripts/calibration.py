@@ -17,7 +17,7 @@ Pure functions of arrays. Derivations and assumptions stand in docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from scipy import stats
 
 __all__ = [
     "NullSample",
+    "auc",
     "benjamini_hochberg",
     "clustered_interval",
     "exact_interval",
@@ -34,6 +35,7 @@ __all__ = [
     "local_statistic",
     "p_values",
     "rank_calls_needed",
+    "set_level",
 ]
 
 NEIGHBOURS = 5  # d1 is judged against the mean of d2 ... d5
@@ -203,3 +205,31 @@ def clustered_interval(
     tail = 50 * (1 - level)
     low, high = np.percentile(times @ hits / (times @ sizes), [tail, 100 - tail])
     return float(low), float(high)
+
+
+def auc(positive: NDArray, negative: NDArray) -> float:
+    """Return the share of pairs in which the positive value is the higher, ties counting half; 0.5 is chance."""
+    return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
+
+
+def set_level(
+    statistic: NDArray, null: NDArray, null_subjects: NDArray, rng: np.random.RandomState, draws: int = 500
+) -> dict[str, Any]:
+    """Return whether the set as a whole is nearer to train than real images are, none of which need be a copy.
+
+    The AUC of the statistics (Q,) of generated images against those of the null (V,), its 95 % interval by resampling
+    images and the null's subjects (slices of one are not independent), and the one-sided p-value of an AUC above 0.5.
+    All None where either has no finite statistic.
+    """
+    finite = np.isfinite(null)
+    if not np.isfinite(statistic).any() or not finite.any():
+        return {"auc": None, "ci95": None, "p_value": None}
+    null, null_subjects = null[finite], null_subjects[finite]
+    names = np.unique(null_subjects)
+    rows = {s: np.flatnonzero(null_subjects == s) for s in names}
+    values = []
+    for _ in range(draws):
+        sample = np.concatenate([rows[s] for s in rng.choice(names, len(names))])
+        values.append(auc(rng.choice(statistic, len(statistic)), null[sample]))
+    p = (1 + np.count_nonzero(np.array(values) <= 0.5)) / (draws + 1)
+    return {"auc": auc(statistic, null), "ci95": np.percentile(values, [2.5, 97.5]).tolist(), "p_value": p}

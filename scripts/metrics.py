@@ -13,68 +13,182 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
-from monai.metrics.utils import do_metric_reduction
 from monai.networks.utils import eval_mode
-from monai.utils import MetricReduction
+from numpy.typing import NDArray
 
-__all__ = ["MemorizationMetric", "similarity_to_nearest"]
+from . import calibration
+from .calibration import NullSample
+from .neighbors import nearest_subjects
+from .search import Search, Units
+from .verification import Verifier
+
+__all__ = ["MemorizationMetric", "MemorizationSummary"]
 
 
-def similarity_to_nearest(query: torch.Tensor, reference: torch.Tensor, block: int = 65536) -> torch.Tensor:
-    """Return the cosine of each query embedding with its nearest reference, shape (Q, 1), in [-1, 1].
+@dataclass(frozen=True)
+class MemorizationSummary:
+    """What a set of N generated images has copied; arrays are (N,), in the order in which the images came.
 
-    Args:
-        query, reference: (Q, D) and (R, D), L2-normalised.
-        block: references compared at a time, so that memory grows with Q x block, not with Q x R.
+    `rate` is the share of images called at the metric's `fdr`, `ci95` its interval by resampling training subjects;
+    `leaked` names the subjects that leaked by their own test. `auc` and its interval say whether the set as a whole is
+    nearer to train than real images are (0.5: it is not). `subject` and `reference` are the best training subject's id
+    and its image's row, `score` the aligned SSIM (or cosine) with it; `memorized` is exactly q_value <= fdr.
     """
-    if query.ndim != 2 or reference.ndim != 2 or query.shape[1] != reference.shape[1] or len(reference) == 0:
-        raise ValueError(
-            f"query and reference must be (Q, D) and (R, D), R > 0, got {tuple(query.shape)} and "
-            f"{tuple(reference.shape)}"
-        )
-    best = torch.full((len(query),), -torch.inf, device=query.device)
-    for part in reference.split(block):
-        best = torch.maximum(best, (query @ part.to(query).T).amax(1))  # (Q, D) x (D, b) -> (Q,)
-    return best[:, None]
+
+    rate: float
+    ci95: tuple[float, float]
+    leaked: list[str]
+    auc: float | None
+    auc_ci95: list[float] | None
+    subject: NDArray[np.str_]
+    reference: NDArray[np.int64]
+    score: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    q_value: NDArray[np.float64]
+    memorized: NDArray[np.bool_]
 
 
 class MemorizationMetric(CumulativeIterationMetric):
-    """DeepSSIM similarity of generated images to the nearest training image, averaged over the images given so far.
+    """Share of the generated images that are copies of training images, at a false-discovery rate.
 
-    It watches a training loop; which images are copies is what ``configs/detect.yaml`` decides, with an error rate.
+    The audit of `configs/detect.yaml` in a training loop: each image is compared with its `k` nearest training
+    subjects, and judged by how much nearer the best is than the next, against real images for which nothing was copied.
+    Three things are left to the audit: matching the null's blur and noise to the generated images', slice levels, and
+    the positive control.
+
+    With images, candidates are aligned and scored by SSIM; with embeddings alone (`embedder=None`), by their cosine,
+    which finds far fewer copies.
 
     Args:
-        reference: training images (R, 1, H, W) where an embedder is given, else embeddings (R, D), L2-normalised.
-        embedder: images in, unit vectors out; None: all inputs are embeddings.
-        reduction: MONAI's reduction over the images.
+        reference: training images (R, 1, H, W) in [0, 1] where an embedder is given, else embeddings (R, D),
+            L2-normalised. In a distributed run all processes need the same.
+        embedder: images in, unit vectors out.
+        subject_ids: (R,) whose image each is; None: every image is a subject. Fewer than 6 subjects leave no null,
+            and nothing is called.
+        holdout: real images (or embeddings) that the generator never saw, for the null; None: training subjects are
+            left out in turn.
+        holdout_ids: whose image each of the holdout is; None: every image is a subject.
+        verifier: aligns images; None with an embedder: ``Verifier()``.
+        k: candidate subjects, at least 5.
+        fdr: level of the false-discovery rate.
+        p_value: `tail` or `rank`.
+
+    Raises:
+        ValueError: where shapes or ids disagree, or an argument is out of range.
     """
 
     def __init__(
         self,
         reference: torch.Tensor,
         embedder: torch.nn.Module | None = None,
-        reduction: MetricReduction | str = MetricReduction.MEAN,
+        subject_ids: Sequence[str] | None = None,
+        holdout: torch.Tensor | None = None,
+        holdout_ids: Sequence[str] | None = None,
+        verifier: Verifier | None = None,
+        k: int = 6,
+        fdr: float = 0.05,
+        p_value: str = "tail",
     ) -> None:
         super().__init__()
-        self.embedder, self.reduction = embedder, reduction
-        self.reference = self._embed(reference)
+        if k < calibration.NEIGHBOURS or not 0 < fdr < 1 or p_value not in ("tail", "rank"):
+            raise ValueError(
+                f"k must be at least {calibration.NEIGHBOURS}, fdr in (0, 1), p_value tail or rank, got {k}, {fdr} and "
+                f"{p_value!r}"
+            )
+        if verifier is not None and embedder is None:
+            raise ValueError("verifier aligns images, so it needs an embedder; embeddings alone cannot be aligned")
+        self.embedder, self.k, self.fdr, self.p_value = embedder, k, fdr, p_value
+        self.verifier = Verifier() if verifier is None and embedder is not None else verifier
+        self.names, self.subjects = _numbered(subject_ids, reference, "reference")
+        self.images, self.vectors = self._embed(reference, "reference")
+        own = self.subjects if holdout is None else _numbered(holdout_ids, holdout, "holdout")[1]
+        images, vectors = (self.images, self.vectors) if holdout is None else self._embed(holdout, "holdout")
+        self.null_subjects = own
+        self.correction = 2 if holdout is None else 1  # see calibration.p_values
+        null = self._search(images, vectors, own if holdout is None else None)
+        self.null_statistic = calibration.local_statistic(null[..., 0])
 
-    def _embed(self, images: torch.Tensor) -> torch.Tensor:
+    def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
+        """Return the images (N, H, W), if these are images, and their vectors (N, D)."""
+        expected = 2 if self.embedder is None else 4
+        if data.ndim != expected or (expected == 4 and data.shape[1] != 1):
+            shape = "embeddings (N, D), as no embedder is given" if expected == 2 else "images (N, 1, H, W)"
+            raise ValueError(f"{name} must be {shape}, got {tuple(data.shape)}")
         if self.embedder is None:
-            return images
+            return None, data.detach().float().cpu().numpy()
         with eval_mode(self.embedder):  # no gradients; every submodule gets its own mode back
-            return self.embedder(images)
+            vectors = self.embedder(data).float().cpu().numpy()
+        return data[:, 0].detach().float().cpu().numpy().astype(np.float16), vectors
+
+    def _search(self, images: NDArray | None, vectors: NDArray, leave_out: NDArray | None) -> NDArray[np.float64]:
+        """Return score, subject number and reference row of the k candidates of each image, (N, k, 3)."""
+        count = len(vectors)
+        if self.verifier is None or images is None or self.images is None:
+            found = nearest_subjects(vectors, self.vectors, self.subjects, self.k, exclude=leave_out)
+            return np.stack([found.similarity, found.subject, found.image], axis=2).astype(float)
+        search = Search(self.vectors, self.images, self.subjects, self.verifier, self.k)
+        own = np.full(count, -1) if leave_out is None else leave_out
+        units = Units(vectors, images, np.arange(count), np.full(count, np.nan), own)
+        verified = search(units, leave_out=leave_out is not None)
+        return np.stack([verified.aligned_ssim, verified.subject, verified.image], axis=2).astype(float)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        return similarity_to_nearest(self._embed(y_pred), self.reference)
+        # float64 keeps row numbers exact; a tensor, so that MONAI gathers it from all processes
+        return torch.from_numpy(self._search(*self._embed(y_pred, "generated"), None))
 
-    def aggregate(self, reduction: MetricReduction | str | None = None) -> torch.Tensor:
-        """Return the reduced similarity of all images since the last reset."""
+    def aggregate(self) -> torch.Tensor:
+        """Return the rate of copies among all images since the last reset, a scalar in [0, 1]."""
+        return torch.tensor(self.summary().rate)
+
+    def summary(self) -> MemorizationSummary:
+        """Return what aggregate() counts, with its interval and the matches.
+
+        Raises:
+            ValueError: if no image came since the last reset.
+        """
         data = self.get_buffer()
         if not isinstance(data, torch.Tensor):
             raise ValueError("expected images before aggregate(), got none since the last reset")
-        return do_metric_reduction(data, reduction or self.reduction)[0]
+        found = data.cpu().numpy()  # (N, k, 3)
+        statistic = calibration.local_statistic(found[..., 0])
+        _, inverse, count = np.unique(self.null_subjects, return_inverse=True, return_counts=True)
+        null = NullSample(self.null_statistic, 1.0 / count[inverse])
+        p = np.array([calibration.p_values(t, null, self.correction, self.p_value) for t in statistic])
+        q = calibration.benjamini_hochberg(p)
+        memorized = q <= self.fdr
+        score, subject, reference = found[np.arange(len(found)), found[..., 0].argmax(1)].T
+        subject = subject.astype(int)
+        leaked, _, leaked_q = calibration.leaked_subjects(p, subject)
+        rng = np.random.RandomState(0)  # the same images give the same intervals in every process
+        whole = calibration.set_level(statistic, self.null_statistic, self.null_subjects, rng)
+        return MemorizationSummary(
+            rate=float(memorized.mean()),
+            ci95=calibration.clustered_interval(memorized, subject, rng),
+            leaked=self.names[leaked[leaked_q <= self.fdr]].tolist(),
+            auc=whole["auc"],
+            auc_ci95=whole["ci95"],
+            subject=self.names[subject],
+            reference=reference.astype(int),
+            score=score,
+            p_value=p,
+            q_value=q,
+            memorized=memorized,
+        )
+
+
+def _numbered(ids: Sequence[str] | None, data: torch.Tensor, name: str) -> tuple[NDArray, NDArray[np.int64]]:
+    """Return the distinct ids and each row's number among them."""
+    if len(data) == 0:
+        raise ValueError(f"{name} must hold at least one image, got none")
+    if ids is None:
+        return np.arange(len(data)).astype(str), np.arange(len(data))
+    if len(ids) != len(data):
+        raise ValueError(f"expected one subject id for each of the {len(data)} images of {name}, got {len(ids)}")
+    return np.unique(np.asarray(ids, str), return_inverse=True)

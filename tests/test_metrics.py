@@ -10,26 +10,41 @@
 # limitations under the License.
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.handlers import IgniteMetricHandler
 
-from scripts.metrics import MemorizationMetric, similarity_to_nearest
+from scripts.calibration import benjamini_hochberg
+from scripts.metrics import MemorizationMetric
+from scripts.verification import Verifier
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def unit_vectors(count: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 6, generator=generator))
+    return torch.nn.functional.normalize(torch.randn(count, 12, generator=generator))
 
 
-@pytest.fixture
-def query() -> torch.Tensor:
-    return unit_vectors(9, seed=0)
+def near(vectors: torch.Tensor, seed: int = 5, distance: float = 0.02) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(vectors + distance * torch.randn(vectors.shape, generator=generator))
 
 
 @pytest.fixture
 def reference() -> torch.Tensor:
-    return unit_vectors(31, seed=1)
+    return unit_vectors(60, seed=9)
+
+
+@pytest.fixture
+def new() -> torch.Tensor:
+    return unit_vectors(30, seed=4)
 
 
 class Embedder(torch.nn.Module):
@@ -37,89 +52,180 @@ class Embedder(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear = torch.nn.Linear(16, 6)
+        self.linear = torch.nn.Linear(32 * 40, 16)
         self.dropout = torch.nn.Dropout(0.5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(self.dropout(self.linear(images.flatten(1))))
+        return torch.nn.functional.normalize(self.dropout(self.linear(images.flatten(1) - 0.3)))
 
 
-def test_similarity_equals_a_loop(query, reference):
-    expected = [[max(float(np.dot(q, r)) for r in reference.numpy())] for q in query.numpy()]
-    np.testing.assert_allclose(similarity_to_nearest(query, reference), expected, atol=1e-6)
+def blobs(count: int, seed: int) -> torch.Tensor:
+    """Images (N, 1, 32, 40) of an ellipse with a texture of its own."""
+    rng = np.random.RandomState(seed)
+    y, x = np.mgrid[-1:1:32j, -1:1:40j]
+    coarse = torch.from_numpy(rng.rand(count, 1, 8, 10).astype(np.float32))
+    texture = torch.nn.functional.interpolate(coarse, (32, 40), mode="bicubic", align_corners=True)
+    return (0.3 + 0.6 * texture).clip(0, 1) * torch.from_numpy((y**2 + x**2 < 0.7).astype(np.float32))
 
 
-@pytest.mark.parametrize("block", [1, 4, 30, 31, 32])
-def test_similarity_does_not_depend_on_block(query, reference, block):
-    torch.testing.assert_close(similarity_to_nearest(query, reference, block), similarity_to_nearest(query, reference))
-
-
-def test_references_are_their_own_nearest_and_more_references_never_lower_it(query, reference):
-    torch.testing.assert_close(similarity_to_nearest(reference, reference), torch.ones(31, 1))
-    fewer = similarity_to_nearest(query, reference[:10])
-    assert (similarity_to_nearest(query, reference) >= fewer - 1e-6).all()
-    torch.testing.assert_close(
-        similarity_to_nearest(query, torch.cat([reference, -reference, query])), torch.ones(9, 1)
-    )
-
-
-def test_one_reference_and_no_query(query, reference):
-    torch.testing.assert_close(similarity_to_nearest(query[:1], -query[:1]), torch.full((1, 1), -1.0))
-    assert similarity_to_nearest(query[:0], reference).shape == (0, 1)
-
-
-@pytest.mark.parametrize("given", [(9, 5), (9, 6, 1), (6,)])
-def test_errors_name_the_shapes(reference, given):
-    with pytest.raises(ValueError, match=r"must be \(Q, D\) and \(R, D\).*" + str(given[-1])):
-        similarity_to_nearest(torch.zeros(given), reference)
-    with pytest.raises(ValueError, match=r"R > 0, got .* \(0, 6\)"):
-        similarity_to_nearest(torch.zeros(2, 6), reference[:0])
-
-
-def test_metric_over_batches_is_that_of_all_images_and_reset_forgets(query, reference):
-    expected = similarity_to_nearest(query, reference)
+def test_copies_are_counted_and_new_ones_are_not(reference, new):
     metric = MemorizationMetric(reference)
-    for part in query.split(4):
-        metric(part)
-    torch.testing.assert_close(metric.aggregate(), expected.mean(0))
-    torch.testing.assert_close(metric.aggregate("none"), expected)
-    torch.testing.assert_close(metric.aggregate("sum"), expected.sum())
+    copies = torch.tensor([3, 17, 40, 41])
+    metric(torch.cat([new, near(reference[copies])]))
+    found = metric.summary()
+    assert found.memorized.tolist() == [False] * 30 + [True] * 4
+    assert found.reference[30:].tolist() == copies.tolist() and found.subject[30:].tolist() == ["3", "17", "40", "41"]
+    assert metric.aggregate().item() == pytest.approx(4 / 34) and found.ci95[0] < 4 / 34 < found.ci95[1]
+    assert sorted(found.leaked) == ["17", "3", "40", "41"]
+    np.testing.assert_allclose(found.q_value, benjamini_hochberg(found.p_value))
+    assert (found.memorized == (found.q_value <= 0.05)).all()
+
+
+def test_score_is_that_of_a_loop(reference, new):
+    metric = MemorizationMetric(reference)
+    metric(new)
+    expected = [max(float(np.dot(q, r)) for r in reference.numpy()) for q in new.numpy()]
+    np.testing.assert_allclose(metric.summary().score, expected, atol=1e-6)
+
+
+def test_batches_make_no_difference_and_reset_forgets(reference, new):
+    data = torch.cat([new, near(reference[:5])])
+    metric = MemorizationMetric(reference)
+    metric(data)
+    whole = metric.summary()
     metric.reset()
-    metric(query[:1])
-    torch.testing.assert_close(metric.aggregate(), expected[0])
+    for part in data.split(4):
+        metric(part)
+    np.testing.assert_array_equal(metric.summary().p_value, whole.p_value)
+    metric.reset()
+    metric(new)
+    assert metric.aggregate() == 0
+    metric.reset()
+    with pytest.raises(ValueError, match="none since the last reset"):
+        metric.aggregate()
 
 
-def test_reduction_is_an_argument_and_one_batch_returns_each_image(query, reference):
-    metric = MemorizationMetric(reference, reduction="none")
-    torch.testing.assert_close(metric(query), similarity_to_nearest(query, reference))
-    assert metric.aggregate().shape == (9, 1)
+def test_images_of_one_subject_are_one_candidate(reference, new):
+    """Two scans of each person: a copy has two near images and yet one best subject, so it is still called."""
+    twice = torch.cat([reference, near(reference, seed=8, distance=0.01)])
+    ids = [f"s{i:02d}" for i in range(60)] * 2
+    copies = near(reference[:4])
+    metric = MemorizationMetric(twice, subject_ids=ids)
+    metric(torch.cat([new, copies]))
+    found = metric.summary()
+    assert found.memorized[30:].all() and found.leaked == ids[:4]
+    blind = MemorizationMetric(twice)
+    blind(torch.cat([new, copies]))
+    assert not blind.summary().memorized.any()
 
 
-def test_images_go_through_the_embedder_in_evaluation_mode_without_a_gradient():
+def test_a_holdout_is_the_null_where_it_is_given(reference, new):
+    metric = MemorizationMetric(reference, holdout=unit_vectors(40, seed=3))
+    assert metric.correction == 1 and len(metric.null_statistic) == 40
+    metric(torch.cat([new, near(reference[:2])]))
+    assert metric.summary().memorized.tolist() == [False] * 30 + [True] * 2
+
+
+def test_whole_set_that_is_nearer_has_a_higher_auc_without_a_single_copy(reference, new):
+    metric = MemorizationMetric(reference)
+    metric(new)
+    level = metric.summary().auc
+    metric.reset()
+    metric(near(reference[:30], distance=0.2))
+    nearer = metric.summary()
+    assert level is not None and nearer.auc is not None
+    assert 0.3 < level < 0.7 < nearer.auc and nearer.auc_ci95[0] > 0.5
+
+
+def test_too_few_subjects_leave_no_null(reference):
+    metric = MemorizationMetric(reference[:4])
+    metric(reference[:3])
+    found = metric.summary()
+    assert found.p_value.tolist() == [1, 1, 1] and found.rate == 0 and found.auc is None
+
+
+def test_moved_copies_are_aligned_where_there_are_images():
+    torch.manual_seed(0)
+    train, embedder = blobs(30, seed=0), Embedder().train()
+    metric = MemorizationMetric(train, embedder, verifier=Verifier())
+    copies = torch.flip(train[[4, 9]], dims=[3]).roll(1, 2)
+    metric(torch.cat([blobs(8, seed=1), train[[20]], copies]))
+    found = metric.summary()
+    assert embedder.training, "the embedder's mode is the caller's"
+    assert found.memorized[8] and found.subject[8] == "20" and not found.memorized[:8].any()
+    assert metric.images is not None and metric.images.shape == (30, 32, 40)
+
+
+def test_embedder_is_in_evaluation_mode_and_gives_no_gradient():
     torch.manual_seed(0)
     embedder = Embedder().train()
-    images = torch.rand(5, 1, 4, 4)
-    metric = MemorizationMetric(images, embedder)
-    assert embedder.training and not metric.reference.requires_grad
-    copies = metric(torch.cat([images[2:3], 1 - images[2:3]]))
-    assert embedder.training and not copies.requires_grad
-    assert copies[0].item() == pytest.approx(1, abs=1e-6) and copies[1].item() < 0.999
+    train = blobs(12, seed=0)
+    metric = MemorizationMetric(train, embedder)
     with torch.no_grad():
-        expected = similarity_to_nearest(embedder.eval()(1 - images[2:3]), embedder(images))
-    torch.testing.assert_close(copies[1:], expected)
+        np.testing.assert_allclose(metric.vectors, embedder.eval()(train), atol=1e-6)
 
 
-def test_embedder_in_evaluation_mode_stays_there():
-    embedder = Embedder().eval()
-    MemorizationMetric(torch.rand(3, 1, 4, 4), embedder)(torch.rand(2, 1, 4, 4))
-    assert not embedder.training
+def test_it_is_the_key_metric_of_an_evaluator(reference, new):
+    engine = Engine(lambda engine, batch: batch)
+    engine.state.metric_details = {}
+    handler = IgniteMetricHandler(MemorizationMetric(reference), output_transform=lambda batch: (batch, None))
+    handler.attach(engine, "memorized_rate")
+    engine.run([new, near(reference[:10])], max_epochs=2)
+    assert engine.state.metrics["memorized_rate"] == pytest.approx(0.25)
 
 
-def test_aggregate_without_images_is_an_error(query, reference):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 4}, "k must be at least 5.*got 4"),
+        ({"fdr": 1.0}, r"fdr in \(0, 1\).*1.0"),
+        ({"p_value": "exact"}, "tail or rank.*'exact'"),
+        ({"subject_ids": ["a"]}, "one subject id for each of the 60 images of reference, got 1"),
+        ({"holdout": torch.zeros(0, 12)}, "holdout must hold at least one image"),
+        ({"verifier": Verifier()}, "needs an embedder"),
+        ({"embedder": Embedder()}, r"images \(N, 1, H, W\), got \(60, 12\)"),
+    ],
+)
+def test_errors_say_what_was_expected(reference, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MemorizationMetric(reference, **arguments)
+
+
+def test_images_for_a_metric_of_embeddings_are_an_error(reference):
+    with pytest.raises(ValueError, match="no embedder is given, got"):
+        MemorizationMetric(reference)(torch.zeros(2, 1, 32, 40))
+
+
+TWO_PROCESSES = """
+import sys, torch, ignite.distributed as idist
+sys.path.insert(0, {tests!r}); sys.path.insert(0, {root!r})
+from test_metrics import near, unit_vectors
+from scripts.metrics import MemorizationMetric
+
+def job(local_rank):
+    rank = idist.get_rank()
+    reference = unit_vectors(60, seed=9)
+    data = torch.cat([unit_vectors(30, seed=4), near(reference[:7])])
+    alone = MemorizationMetric(reference)
     metric = MemorizationMetric(reference)
-    with pytest.raises(ValueError, match="none since the last reset"):
-        metric.aggregate()
-    metric(query)
-    metric.reset()
-    with pytest.raises(ValueError, match="none since the last reset"):
-        metric.aggregate()
+    metric(data[:20] if rank == 0 else data[20:])   # unequal shares
+    found = metric.summary()
+    alone.get_buffer = lambda: alone._compute_tensor(data)
+    expected = alone.summary()
+    assert (found.p_value == expected.p_value).all() and found.rate == expected.rate == 7 / 37, found
+    assert found.ci95 == expected.ci95 and found.leaked == expected.leaked
+    print("agrees", rank, flush=True)
+
+if __name__ == "__main__":
+    with idist.Parallel(backend="gloo", nproc_per_node=2) as parallel:
+        parallel.run(job)
+"""
+
+
+def test_two_processes_decide_as_one(tmp_path):
+    text = TWO_PROCESSES.format(tests=str(REPOSITORY / "tests"), root=str(REPOSITORY))
+    script = tmp_path / "two.py"
+    script.write_text(text)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("agrees") == 2

@@ -40,7 +40,7 @@ metric: {_target_: deepssim.MemorizationMetric, reference: '@images', embedder: 
 moved: "$torch.stack([@move({'image': image})['image'] for image in @images])"
 run:
   - $@metric(@images)
-  - "$print('own:', scripts.OWN, 'copies:', @metric.aggregate().item(), 'moved:', tuple(@moved.shape))"
+  - "$print('own:', scripts.OWN, 'score:', @metric.summary().score.min(), 'moved:', tuple(@moved.shape))"
 """
 
 
@@ -80,8 +80,8 @@ def test_another_bundle_uses_the_metric_and_the_transforms(other_bundle, install
     result = run(other_bundle, "configs/inference.yaml", installed, "--folder", "images")
     assert result.returncode == 0, result.stderr
     words = result.stdout.split()
-    assert "own: its own package copies:" in result.stdout and result.stdout.strip().endswith("moved: (3, 1, 96, 112)")
-    assert float(words[words.index("copies:") + 1]) == pytest.approx(1, abs=1e-3)
+    assert "own: its own package score:" in result.stdout and result.stdout.strip().endswith("moved: (3, 1, 96, 112)")
+    assert float(words[words.index("score:") + 1]) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_installed_code_is_that_of_the_bundle(installed):

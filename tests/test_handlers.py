@@ -1,0 +1,118 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardImageHandler, TensorBoardStatsHandler
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_metrics import Embedder, blobs, near, unit_vectors
+
+from scripts.handlers import MemorizationHandler
+from scripts.metrics import MemorizationMetric
+
+
+class Model:
+    """A generator that copies more of its training images with every epoch: batches of eight, `epoch` copies."""
+
+    def __init__(self, train: torch.Tensor, new: torch.Tensor) -> None:
+        self.train, self.new, self.epoch, self.calls = train, new, 0, 0
+
+    def learn(self, engine: Engine, batch: int) -> float:
+        self.epoch = engine.state.epoch
+        return 0.0
+
+    def sample(self) -> torch.Tensor:
+        self.calls += 1
+        start = 8 * ((self.calls - 1) % 2)
+        copies = self.train[start : start + min(8, self.epoch)]
+        return torch.cat([copies, self.new[start : start + 8 - len(copies)]])
+
+
+@pytest.fixture
+def images() -> Model:
+    return Model(blobs(30, seed=0), blobs(16, seed=1))
+
+
+@pytest.fixture
+def metric(images) -> MemorizationMetric:
+    torch.manual_seed(0)
+    return MemorizationMetric(images.train, Embedder())
+
+
+def test_rate_rises_with_the_copies_and_is_logged(images, metric, tmp_path):
+    tensorboard = [
+        TensorBoardStatsHandler(log_dir=str(tmp_path), iteration_log=False),
+        TensorBoardImageHandler(log_dir=str(tmp_path)),
+    ]
+    handler = MemorizationHandler(
+        metric, images.sample, batches=2, interval=2, handlers=tensorboard, output_dir=tmp_path / "pairs", pairs=3
+    )
+    trainer = Engine(images.learn)
+    handler.attach(trainer)
+    trainer.run([0], max_epochs=8)
+    assert images.calls == 8, "two batches at epochs 2, 4, 6, 8"
+    found = handler.summary
+    assert len(found.memorized) == 16 and found.memorized.all() and found.rate == 1
+    assert len(found.leaked) == 16 and found.auc > 0.9
+
+    log = EventAccumulator(str(tmp_path)).Reload()
+    rate = [(event.step, event.value) for event in log.Scalars("memorized_rate")]
+    assert [step for step, _ in rate] == [2, 4, 6, 8]
+    assert [value for _, value in rate] == pytest.approx([0.25, 0.5, 0.75, 1.0], abs=0.07)
+    for low, high, (_, value) in zip(log.Scalars("memorized_rate_low"), log.Scalars("memorized_rate_high"), rate):
+        assert low.value <= value <= high.value
+    assert {"memorization_auc", "leaked_subjects"} <= set(log.Tags()["scalars"]) and log.Tags()["images"]
+    # a row: generated, training image, difference; images are (x, y) and stand upright in a picture
+    picture = np.asarray(Image.open(tmp_path / "pairs" / "worst_pairs_epoch=8.png"))
+    assert picture.shape == (3 * 40, 3 * 32)
+    assert np.abs(picture[:, :32].astype(int) - picture[:, 32:64]).mean() < 3 and picture[:, 64:].mean() < 3
+
+
+def test_a_clean_model_trains_on_and_a_copying_one_is_stopped(images, metric, caplog):
+    ended = Engine(images.learn)
+    MemorizationHandler(metric, images.sample, batches=2, stop_above=0.2).attach(ended)
+    ended.run([0], max_epochs=12)
+    assert 3 <= ended.state.epoch <= 7 and "copies, more than 20.0%" in caplog.text
+    clean = Model(images.new, images.new)
+    trainer = Engine(clean.learn)
+    MemorizationHandler(metric, clean.sample, batches=2, stop_above=0.2).attach(trainer)
+    trainer.run([0], max_epochs=3)
+    assert trainer.state.epoch == 3
+
+
+def test_each_measurement_stands_for_itself(images, metric):
+    """The copies of an earlier epoch must not count again."""
+    handler = MemorizationHandler(metric, lambda: images.new[:8])
+    trainer = Engine(lambda engine, batch: None)
+    handler.attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: counts.append(len(handler.summary.score)))
+    counts: list[int] = []
+    trainer.run([0], max_epochs=3)
+    assert counts == [8, 8, 8]
+
+
+def test_embeddings_have_no_picture_and_a_rate(tmp_path):
+    reference = unit_vectors(60, seed=9)
+    handler = MemorizationHandler(MemorizationMetric(reference), lambda: near(reference[:10]), output_dir=tmp_path)
+    trainer = Engine(lambda engine, batch: None)
+    handler.attach(trainer)
+    trainer.run([0], max_epochs=1)
+    assert handler.validator.state.metrics["memorized_rate"] == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [{"batches": 0}, {"interval": 0}, {"pairs": 0}, {"stop_above": 1.0}])
+def test_errors_name_the_argument(metric, arguments):
+    with pytest.raises(ValueError, match=rf"{next(iter(arguments))}.*{next(iter(arguments.values()))}"):
+        MemorizationHandler(metric, lambda: torch.zeros(1), **arguments)
