@@ -30,7 +30,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from . import calibration
-from .calibration import NullSample
+from .calibration import Null
 from .degradation import Degradation, match_degradation
 from .embeddings import Embedder, EmbeddingSet
 from .neighbors import nearest_subjects
@@ -183,19 +183,16 @@ class Audit(Randomizable):
         null_units = self._null_units(source, subjects, units.level, volumes, degradation)
         null_found = search(null_units, leave_out=holdout is None, name="null images")
         correction = 2 if holdout is None else 1
-        nulls = [_null_sample(null_units, null_found.statistic, level) for level in units.level]
+        null = Null(null_found.statistic, null_units.subject, null_units.level, correction)
 
         statistic = found.statistic
-        by_method = {method: self._p_values(statistic, nulls, correction, method) for method in ("tail", "rank")}
+        by_method = {method: null.p_values(statistic, units.level, method) for method in ("tail", "rank")}
         p = by_method[self.p_value]
         q = calibration.benjamini_hochberg(p)
-        control = self._positive_control(
-            search, train, number, volumes, degradation, null_units, null_found, p, correction
-        )
+        control = self._positive_control(search, train, number, volumes, degradation, null, p)
         thresholds = _thresholds(null_found.aligned_ssim.max(1), control.pop("aligned_ssim"))
         best = found.at_best(found.subject)
-        samples = [null.subjects for null in nulls]
-        n = min(samples) if samples else 0
+        n = null.subjects(units.level)
         return AuditResult(
             train=train,
             generated=generated,
@@ -236,10 +233,6 @@ class Audit(Randomizable):
             near_copies=_near_copies(null_units, null_found, thresholds) if holdout is None else [],
         )
 
-    @staticmethod
-    def _p_values(statistic: NDArray, nulls: list[NullSample], correction: int, method: str) -> NDArray[np.float64]:
-        return np.array([calibration.p_values(t, null, correction, method) for t, null in zip(statistic, nulls)])
-
     def _null_units(
         self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation
     ) -> Units:
@@ -269,9 +262,7 @@ class Audit(Randomizable):
         images = units.images if degradation.nothing else degradation(units.images, self.R)
         return replace(units, vectors=self.embedder.embed_images(images), images=images)
 
-    def _positive_control(
-        self, search, train, number, volumes, degradation, null_units, null_found, p, correction
-    ) -> dict[str, Any]:
+    def _positive_control(self, search, train, number, volumes, degradation, null: Null, p: NDArray) -> dict[str, Any]:
         """Recall on degraded, moved copies of training images: would each have been called among the generated ones?"""
         everything = _units(train, number, volumes)
         chosen = np.sort(self.R.choice(len(everything), min(self.control_images, len(everything)), replace=False))
@@ -290,8 +281,7 @@ class Audit(Randomizable):
             everything.subject[chosen],
         )
         found = search(copies, name="positive control")
-        nulls = [_null_sample(null_units, null_found.statistic, level) for level in copies.level]
-        values = self._p_values(found.statistic, nulls, correction, self.p_value)
+        values = null.p_values(found.statistic, copies.level, self.p_value)
         # called if it alone were added to the generated images
         called = np.array([calibration.benjamini_hochberg(np.r_[p, value])[-1] <= self.fdr for value in values])
         right = found.at_best(found.subject) == copies.subject
@@ -312,18 +302,6 @@ def _units(data: EmbeddingSet, subjects: NDArray, volumes: bool, rows: NDArray |
     _, first, unit = np.unique(key, return_index=True, return_inverse=True)
     level = np.full(len(first), np.nan) if volumes else data.level[rows]
     return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
-
-
-def _null_sample(units: Units, statistic: NDArray, level: float) -> NullSample:
-    """Return one value a subject at the query's level, or where it is unknown all slices with shared weights."""
-    if not np.isfinite(level) or not np.isfinite(units.level).all():
-        _, inverse, count = np.unique(units.subject, return_inverse=True, return_counts=True)
-        return NullSample(statistic, 1.0 / count[inverse])
-    distance = np.abs(units.level - level)
-    order = np.lexsort((distance, units.subject))
-    _, first = np.unique(units.subject[order], return_index=True)
-    chosen = order[first]
-    return NullSample(statistic[chosen], np.ones(len(chosen)))
 
 
 def _near_copies(units: Units, found: Found, thresholds: dict[str, Any]) -> list[tuple[int, int]]:

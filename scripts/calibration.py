@@ -17,6 +17,7 @@ Pure functions of arrays. Derivations and assumptions stand in docs/method.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 __all__ = [
+    "Null",
     "NullSample",
     "auc",
     "benjamini_hochberg",
@@ -44,7 +46,7 @@ LEAST_P = float(np.finfo(float).tiny)  # a p-value is never 0
 
 
 class NullSample(NamedTuple):
-    """Null values of the statistic that one query is judged against, one subject having total weight 1.
+    """Null values of the statistic that a query is judged against, one subject having total weight 1.
 
     `values` and `weights` are (V,): one value a subject, weight 1, where the slice level is known; else all slices of
     a subject, sharing its weight.
@@ -56,6 +58,43 @@ class NullSample(NamedTuple):
     @property
     def subjects(self) -> int:
         return int(round(self.weights.sum()))
+
+
+@dataclass(frozen=True)
+class Null:
+    """The statistic of real images that nothing copied.
+
+    `statistic` (V,) of each image, `subject` (V,) whose it is, `level` (V,) its slice level or NaN. `correction` is 1
+    with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's neighbour and
+    P(p <= 1 / (n + 1)) would be 2 / (n + 1).
+    """
+
+    statistic: NDArray[np.float64]
+    subject: NDArray[np.int64]
+    level: NDArray[np.float64]
+    correction: int
+
+    def at(self, level: float) -> NullSample:
+        """Return each subject's value at the level nearest to the given one; where levels are unknown, all values."""
+        if not np.isfinite(level) or not np.isfinite(self.level).all():
+            _, inverse, count = np.unique(self.subject, return_inverse=True, return_counts=True)
+            return NullSample(self.statistic, 1.0 / count[inverse])
+        order = np.lexsort((np.abs(self.level - level), self.subject))
+        chosen = order[np.unique(self.subject[order], return_index=True)[1]]
+        return NullSample(self.statistic[chosen], np.ones(len(chosen)))
+
+    def p_values(self, statistic: NDArray, level: NDArray, method: str = "tail") -> NDArray[np.float64]:
+        """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown."""
+        p = np.ones(len(statistic))
+        levels, inverse = np.unique(level, return_inverse=True)  # all NaN are one
+        for number, value in enumerate(levels):
+            here = inverse == number
+            p[here] = p_values(statistic[here], self.at(value), self.correction, method)
+        return p
+
+    def subjects(self, level: NDArray) -> int:
+        """Return the least number of subjects that any of the levels (Q,) is judged against."""
+        return min((self.at(value).subjects for value in np.unique(level)), default=0)
 
 
 def local_statistic(aligned_ssim: NDArray) -> NDArray[np.float64]:
@@ -75,14 +114,13 @@ def local_statistic(aligned_ssim: NDArray) -> NDArray[np.float64]:
     return statistic
 
 
-def p_values(statistic: float, null: NullSample, correction: int, method: str = "tail") -> float:
-    """Return the p-value of one statistic under the null sample, in (0, 1].
+def p_values(statistic: NDArray, null: NullSample, correction: int, method: str = "tail") -> NDArray[np.float64]:
+    """Return the p-values of statistics under one null sample, in (0, 1], shape as given.
 
     Args:
-        statistic: T of the query; -inf and NaN give 1.
+        statistic: T of the queries, an array or a number; -inf and NaN give 1.
         null: what T is when nothing is copied.
-        correction: 1 with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's
-            neighbour and P(p <= 1 / (n + 1)) would be 2 / (n + 1).
+        correction: as in :class:`Null`.
         method: `rank`, exact under exchangeability with floor correction / (n + 1); or `tail`, which above the
             (K + 1)-th largest null value continues with an exponential tail (Hill 1975; Weissman 1978), as T is a
             difference of logarithms and distances have a power law near 0.
@@ -92,17 +130,21 @@ def p_values(statistic: float, null: NullSample, correction: int, method: str = 
     """
     if method not in ("rank", "tail") or correction < 1:
         raise ValueError(f"method must be rank or tail and correction at least 1, got {method!r} and {correction}")
+    statistic = np.asarray(statistic, float)
     n = null.subjects
-    if n < 1 or np.isneginf(statistic) or np.isnan(statistic):
-        return 1.0
-    rank = (correction + null.weights[null.values >= statistic].sum()) / (n + 1)
+    if n < 1:
+        return np.ones(statistic.shape)
+    order = np.argsort(null.values)
+    above = np.r_[np.cumsum(null.weights[order][::-1])[::-1], 0]  # weight of the null from each value upwards
+    p = (correction + above[np.searchsorted(null.values[order], statistic, side="left")]) / (n + 1)
     if method == "tail" and (tail := _tail(null, n)) is not None:
         k, threshold, excess = tail
-        if statistic > threshold:
-            base = (k + correction) / (n + 1)
-            # an exponential tail whose mean excess / k is itself estimated: its predictive is this Pareto form
-            return max(float(min(1.0, base) * (1 + (statistic - threshold) / excess) ** -k), LEAST_P)
-    return float(min(1.0, rank))
+        base = min(1.0, (k + correction) / (n + 1))
+        # an exponential tail whose mean excess / k is itself estimated: its predictive is this Pareto form
+        with np.errstate(invalid="ignore", divide="ignore"):
+            far = np.maximum(base * (1 + (statistic - threshold) / excess) ** -k, LEAST_P)
+        p = np.where(statistic > threshold, far, p)
+    return np.where(np.isneginf(statistic) | np.isnan(statistic), 1.0, np.minimum(1.0, p))
 
 
 def _tail(null: NullSample, n: int) -> tuple[float, float, float] | None:

@@ -24,7 +24,7 @@ from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 
 from . import calibration
-from .calibration import NullSample
+from .calibration import Null
 from .neighbors import nearest_subjects
 from .search import Search, Units
 from .verification import Verifier
@@ -110,10 +110,9 @@ class MemorizationMetric(CumulativeIterationMetric):
         self.images, self.vectors = self._embed(reference, "reference")
         own = self.subjects if holdout is None else _numbered(holdout_ids, holdout, "holdout")[1]
         images, vectors = (self.images, self.vectors) if holdout is None else self._embed(holdout, "holdout")
-        self.null_subjects = own
-        self.correction = 2 if holdout is None else 1  # see calibration.p_values
-        null = self._search(images, vectors, own if holdout is None else None)
-        self.null_statistic = calibration.local_statistic(null[..., 0])
+        found = self._search(images, vectors, own if holdout is None else None)
+        statistic = calibration.local_statistic(found[..., 0])
+        self.null = Null(statistic, own, np.full(len(own), np.nan), correction=2 if holdout is None else 1)
 
     def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
         """Return the images (N, H, W), if these are images, and their vectors (N, D)."""
@@ -158,16 +157,14 @@ class MemorizationMetric(CumulativeIterationMetric):
             raise ValueError("expected images before aggregate(), got none since the last reset")
         found = data.cpu().numpy()  # (N, k, 3)
         statistic = calibration.local_statistic(found[..., 0])
-        _, inverse, count = np.unique(self.null_subjects, return_inverse=True, return_counts=True)
-        null = NullSample(self.null_statistic, 1.0 / count[inverse])
-        p = np.array([calibration.p_values(t, null, self.correction, self.p_value) for t in statistic])
+        p = self.null.p_values(statistic, np.full(len(statistic), np.nan), self.p_value)
         q = calibration.benjamini_hochberg(p)
         memorized = q <= self.fdr
         score, subject, reference = found[np.arange(len(found)), found[..., 0].argmax(1)].T
         subject = subject.astype(int)
         leaked, _, leaked_q = calibration.leaked_subjects(p, subject)
         rng = np.random.RandomState(0)  # the same images give the same intervals in every process
-        whole = calibration.set_level(statistic, self.null_statistic, self.null_subjects, rng)
+        whole = calibration.set_level(statistic, self.null.statistic, self.null.subject, rng)
         return MemorizationSummary(
             rate=float(memorized.mean()),
             ci95=calibration.clustered_interval(memorized, subject, rng),

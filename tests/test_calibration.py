@@ -16,7 +16,9 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from scripts.calibration import (
+    Null,
     NullSample,
+    auc,
     benjamini_hochberg,
     clustered_interval,
     exact_interval,
@@ -26,6 +28,7 @@ from scripts.calibration import (
     local_statistic,
     p_values,
     rank_calls_needed,
+    set_level,
 )
 
 
@@ -198,3 +201,49 @@ def test_leaked_at_sample_sizes_equals_drawing_samples():
     assert expected[2] == pytest.approx(np.mean(drawn), abs=0.05)
     with pytest.raises(ValueError, match="within 13 images, got 14"):
         leaked_at_sample_sizes(copies, 13, np.array([1]))
+
+
+def test_null_at_a_level_is_each_subjects_nearest_slice():
+    null = Null(np.arange(6.0), np.array([4, 4, 4, 9, 9, 9]), np.array([10, 20, 30, 12, 22, 32.0]), 2)
+    sample = null.at(21.4)
+    assert sample.values.tolist() == [1, 4] and sample.weights.tolist() == [1, 1]
+    everything = null.at(np.nan)
+    assert everything.values.tolist() == list(range(6)) and everything.subjects == 2
+    np.testing.assert_allclose(everything.weights, 1 / 3)
+    assert null.subjects(np.array([10.0, np.nan])) == 2 and null.subjects(np.zeros(0)) == 0
+
+
+def test_p_values_of_many_levels_are_those_of_each():
+    rng = np.random.default_rng(8)
+    null = Null(rng.normal(size=240), np.repeat(np.arange(60), 4), np.tile([1.0, 2, 3, 4], 60), 2)
+    statistic, level = rng.normal(size=30) + 1, rng.choice([1.0, 2.2, np.nan], 30)
+    expected = [p_values(t, null.at(at), 2) for t, at in zip(statistic, level)]
+    np.testing.assert_array_equal(null.p_values(statistic, level), expected)
+
+
+def test_auc_counts_pairs_and_ties_by_half():
+    positive, negative = np.array([1, 3, 3, 8.0]), np.array([0, 3, 9.0])
+    assert auc(positive, negative) == np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
+
+
+def test_set_level_sees_a_shift_and_nothing_else():
+    rng = np.random.RandomState(0)
+    subjects = np.repeat(np.arange(50), 4)
+    null = rng.normal(size=200)
+    same = set_level(rng.normal(size=100), null, subjects, rng)
+    nearer = set_level(rng.normal(size=100) + 1, null, subjects, rng)
+    assert same["ci95"][0] < 0.5 < same["ci95"][1] and same["p_value"] > 0.05
+    assert nearer["auc"] == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.06)
+    assert nearer["ci95"][0] > 0.5 and nearer["p_value"] == pytest.approx(1 / 501)
+    none = {"auc": None, "ci95": None, "p_value": None}
+    assert set_level(np.full(3, -np.inf), null, subjects, rng) == none == set_level(null, null - np.inf, subjects, rng)
+
+
+def test_set_level_of_whole_subjects_that_shift_is_not_certain_of_itself():
+    """Slices of a subject rise and fall together; to resample them one by one would make the interval too narrow."""
+    rng = np.random.RandomState(1)
+    subjects = np.repeat(np.arange(20), 30)
+    null = (rng.normal(size=20)[subjects] + 0.1 * rng.normal(size=600)).astype(float)
+    clustered = np.diff(set_level(rng.normal(size=400), null, subjects, rng)["ci95"])[0]
+    alone = np.diff(set_level(rng.normal(size=400), null, np.arange(600), rng)["ci95"])[0]
+    assert clustered > 2 * alone

@@ -121,7 +121,7 @@ def test_images_of_one_subject_are_one_candidate(reference, new):
 
 def test_a_holdout_is_the_null_where_it_is_given(reference, new):
     metric = MemorizationMetric(reference, holdout=unit_vectors(40, seed=3))
-    assert metric.correction == 1 and len(metric.null_statistic) == 40
+    assert metric.null.correction == 1 and len(metric.null.statistic) == 40
     metric(torch.cat([new, near(reference[:2])]))
     assert metric.summary().memorized.tolist() == [False] * 30 + [True] * 2
 
