@@ -61,7 +61,8 @@ class AuditResult:
     units: Units
     found: Found
     statistic: NDArray[np.float64]
-    null_statistic: NDArray[np.float64]
+    null: Null
+    leave_one_out: Null
     p_value: NDArray[np.float64]
     q_value: NDArray[np.float64]
     label: list[Label]
@@ -178,12 +179,13 @@ class Audit(Randomizable):
             else Degradation()
         )
 
-        source = train if holdout is None else holdout
-        subjects = number if holdout is None else np.unique(holdout.subject_ids, return_inverse=True)[1]
-        null_units = self._null_units(source, subjects, units.level, volumes, degradation)
-        null_found = search(null_units, leave_out=holdout is None, name="null images")
-        correction = 2 if holdout is None else 1
-        null = Null(null_found.statistic, null_units.subject, null_units.level, correction)
+        null_units, null_found, null = self._null(search, train, number, True, units.level, volumes, degradation)
+        leave_one_out, left_out = null, (null_units, null_found)
+        if holdout is not None:
+            subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
+            null_units, null_found, null = self._null(
+                search, holdout, subjects, False, units.level, volumes, degradation
+            )
 
         statistic = found.statistic
         by_method = {method: null.p_values(statistic, units.level, method) for method in ("tail", "rank")}
@@ -201,7 +203,8 @@ class Audit(Randomizable):
             units=units,
             found=found,
             statistic=statistic,
-            null_statistic=null_found.statistic,
+            null=null,
+            leave_one_out=leave_one_out,
             p_value=p,
             q_value=q,
             label=[_label(value, thresholds) for value in found.aligned_ssim.max(1)],
@@ -215,23 +218,41 @@ class Audit(Randomizable):
                 "p_value": self.p_value,
                 "images": len(units),
                 "n": n,
-                "p_floor": correction / (n + 1),
-                "correction": correction,
+                "p_floor": null.correction / (n + 1),
+                "correction": null.correction,
                 "calls": {
                     method: int((calibration.benjamini_hochberg(values) <= self.fdr).sum())
                     for method, values in by_method.items()
                 },
-                "rank_calls_needed": calibration.rank_calls_needed(len(units), n, correction, self.fdr),
+                "rank_calls_needed": calibration.rank_calls_needed(len(units), n, null.correction, self.fdr),
                 "null_blur": degradation.blur,
                 "null_noise": degradation.noise,
                 **_match(units, null_units, search, holdout is None),
+                "leave_one_out": None
+                if holdout is None
+                else calibration.compare_nulls(null, leave_one_out, statistic, units.level, self.p_value, self.fdr),
             },
             control=control,
             set_level=calibration.set_level(statistic, null_found.statistic, null_units.subject, self.R),
             thresholds=thresholds,
             leaked=_leaked(p, best, names, self.fdr),
-            near_copies=_near_copies(null_units, null_found, thresholds) if holdout is None else [],
+            near_copies=_near_copies(*left_out, thresholds),
         )
+
+    def _null(
+        self,
+        search: Search,
+        source: EmbeddingSet,
+        subjects: NDArray,
+        leave_out: bool,
+        levels: NDArray,
+        volumes: bool,
+        degradation: Degradation,
+    ) -> tuple[Units, Found, Null]:
+        """Search the images of `source` as if they were generated; `leave_out` their own subjects if they are train."""
+        units = self._null_units(source, subjects, levels, volumes, degradation)
+        found = search(units, leave_out=leave_out, name="left-out training images" if leave_out else "holdout images")
+        return units, found, Null(found.statistic, units.subject, units.level, correction=2 if leave_out else 1)
 
     def _null_units(
         self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
 
@@ -373,6 +374,7 @@ def plot_scores(result: Mapping[str, Any], path: str | Path) -> None:
             for cut in entry["thresholds"]:
                 axis.axvline(cut, color="0.2", linewidth=0.8, linestyle=":")
             axis.set_yticks([])
+            axis.xaxis.set_major_locator(MaxNLocator(4))
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right", "left"]].set_visible(False)
             axis.text(0.01, 0.95, f"F1 {entry['macro_f1']:.2f}", transform=axis.transAxes, fontsize=7, va="top")

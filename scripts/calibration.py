@@ -30,6 +30,7 @@ __all__ = [
     "auc",
     "benjamini_hochberg",
     "clustered_interval",
+    "compare_nulls",
     "exact_interval",
     "group_p_values",
     "leaked_at_sample_sizes",
@@ -252,6 +253,21 @@ def clustered_interval(
 def auc(positive: NDArray, negative: NDArray) -> float:
     """Return the share of pairs in which the positive value is the higher, ties counting half; 0.5 is chance."""
     return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
+
+
+def compare_nulls(
+    null: Null, other: Null, statistic: NDArray, level: NDArray, method: str, fdr: float
+) -> dict[str, Any]:
+    """Return what another null would have called of the same images, and whether the two agree.
+
+    They disagree if their statistics differ (AUC outside 0.4-0.6) or less than 0.8 of the images that either calls are
+    called by both: a holdout of another kind than the training images, or training subjects that resemble each other.
+    """
+    called, again = (benjamini_hochberg(each.p_values(statistic, level, method)) <= fdr for each in (null, other))
+    finite = [each.statistic[np.isfinite(each.statistic)] for each in (null, other)]
+    between = auc(*finite) if all(map(len, finite)) else None
+    agree = (between is None or 0.4 <= between <= 0.6) and (called & again).sum() >= 0.8 * (called | again).sum()
+    return {"calls": int(again.sum()), "auc": between, "agrees": bool(agree)}
 
 
 def set_level(

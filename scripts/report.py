@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -25,24 +24,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib
 import numpy as np
 from filelock import FileLock
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from .audit import AuditResult, Label
 from .calibration import clustered_interval, exact_interval, group_p_values, leaked_at_sample_sizes
 from .components import bundle_file
 from .embeddings import EmbeddingSet, sha256_of_file
-from .verification import render
+from .page import render_page
 
 __all__ = ["Report"]
 
 SCHEMA_VERSION = "1.0"
-TEMPLATE = Path(__file__).with_name("report.html.j2")
 MATCH_COLUMNS = (
     "generated_id", "generated_path", "train_id", "train_path", "train_subject", "similarity", "aligned_ssim",
     "mirrored", "statistic", "p_value", "q_value", "label", "memorized",
@@ -57,8 +51,6 @@ SLICE_COLUMNS = (
     "aligned_ssim",
     "mirrored",
 )
-SHOWN_PAIRS = 60  # pictures of called images; the rest stands in matches.csv
-SHOWN_CANDIDATES = 6
 
 
 class Report:
@@ -93,7 +85,9 @@ class Report:
             "candidates.csv": _csv(MATCH_COLUMNS, [matches[int(unit)] for unit in np.flatnonzero(result.candidate)]),
             "slices.csv": _csv(SLICE_COLUMNS, self._slices(result)),
             "report.json": json.dumps(summary, indent=2, allow_nan=False),
-            "report.html": self._page(result, matches, summary),
+            "report.html": render_page(
+                result, matches, summary, lambda number: self._subject(result, number), self.thumbnails
+            ),
         }
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output_dir / ".lock"):  # another audit of this folder writes before or after
@@ -262,62 +256,6 @@ class Report:
             for g, name in enumerate(groups)
         }
 
-    # --- report.html
-
-    def _page(self, result: AuditResult, matches: Sequence[Mapping], summary: Mapping[str, Any]) -> str:
-        order = np.lexsort((-result.found.aligned_ssim.max(1), result.p_value))
-        called = [int(u) for u in order if result.memorized[u]]
-        second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
-        environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-        )
-        environment.filters["number"] = _number
-        template = environment.from_string(TEMPLATE.read_text())
-        return template.render(
-            summary=summary,
-            calls=[self._pair(result, matches, u) for u in called[:SHOWN_PAIRS]],
-            hidden=max(0, len(called) - SHOWN_PAIRS),
-            candidates=[self._pair(result, matches, u) for u in second[:SHOWN_CANDIDATES]],
-            subjects=self._leaked_table(result),
-            histogram=_histogram(result),
-            thumbnails=self.thumbnails,
-        )
-
-    def _pair(self, result: AuditResult, matches: Sequence[Mapping], unit: int) -> dict[str, Any]:
-        pair: dict[str, Any] = {"match": matches[unit]}
-        if self.thumbnails and matches[unit]["train_subject"]:
-            rows = result.units.rows(unit)
-            best = result.found.best[unit]
-            row = rows[result.found.slice_ssim[rows, best].argmax()]
-            query = result.units.images[row][None].astype(np.float32)
-            reference = result.train.images[result.found.image[row, best]][None].astype(np.float32)
-            warped, _ = render(query, reference, result.found.matrix[row, best][None])
-            upright = result.generated.slice[row] >= 0
-            pair["pictures"] = [
-                {"title": title, "data": _picture(image, upright)}
-                for title, image in (
-                    ("generated", query[0]),
-                    ("training, aligned", warped[0]),
-                    ("difference", np.abs(query[0] - warped[0])),
-                )
-            ]
-        return pair
-
-    def _leaked_table(self, result: AuditResult) -> list[dict[str, Any]]:
-        table = []
-        for number, p, q in zip(result.leaked["subjects"], result.leaked["p"], result.leaked["q"]):
-            if q <= result.fdr:
-                mine = result.memorized & (result.found.at_best(result.found.subject) == number)
-                table.append(
-                    {
-                        "subject": self._subject(result, int(number)),
-                        "images": int(mine.sum()),
-                        "p": float(p),
-                        "q": float(q),
-                    }
-                )
-        return sorted(table, key=lambda row: (row["q"], -row["images"]))
-
     # --- files
 
     def _write(self, texts: Mapping[str, str]) -> None:
@@ -359,12 +297,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
 
 
 def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page: Path) -> str:
@@ -410,35 +342,3 @@ def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page:
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
     lines.append(f"Report: {page}")
     return "\n".join(lines)
-
-
-def _picture(image: NDArray, upright: bool) -> str:
-    """Return a PNG data URI; images are (x, y): RAS for slices of volumes, y downwards for planar files."""
-    pixels = (image.clip(0, 1) * 255).astype(np.uint8).T
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[::-1] if upright else pixels)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _histogram(result: AuditResult) -> str:
-    """Return the generated and null statistics as an SVG data URI."""
-    matplotlib.rcParams["svg.hashsalt"] = "deepssim"  # the same result gives the same file
-    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
-    axes = figure.subplots()
-    generated = result.statistic[np.isfinite(result.statistic)]
-    null = result.null_statistic[np.isfinite(result.null_statistic)]
-    if len(generated) and len(null):
-        edges = np.linspace(min(generated.min(), null.min()), max(generated.max(), null.max()) + 1e-6, 50).tolist()
-        axes.hist(null, edges, density=True, color="#9aa5b1", label="null: real images, nothing copied")
-        axes.hist(generated, edges, density=True, histtype="step", color="#c2410c", lw=1.8, label="generated images")
-        called = result.statistic[result.memorized]
-        if len(called):
-            axes.axvline(called.min(), color="#c2410c", ls=":", lw=1.2, label="least called")
-        axes.legend(frameon=False, fontsize=8)
-    axes.set_xlabel("statistic T: how much closer the best training subject is than the next four", fontsize=9)
-    axes.set_ylabel("density", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -21,6 +21,7 @@ from scripts.calibration import (
     auc,
     benjamini_hochberg,
     clustered_interval,
+    compare_nulls,
     exact_interval,
     group_p_values,
     leaked_at_sample_sizes,
@@ -247,3 +248,22 @@ def test_set_level_of_whole_subjects_that_shift_is_not_certain_of_itself():
     clustered = np.diff(set_level(rng.normal(size=400), null, subjects, rng)["ci95"])[0]
     alone = np.diff(set_level(rng.normal(size=400), null, np.arange(600), rng)["ci95"])[0]
     assert clustered > 2 * alone
+
+
+def test_two_nulls_agree_or_not():
+    rng = np.random.default_rng(9)
+    level = np.full(40, np.nan)
+    statistic = np.r_[rng.gumbel(size=30).clip(max=1.5), np.full(10, 20.0)]
+
+    def null(shift: float, correction: int) -> Null:
+        return Null(rng.gumbel(size=200) + shift, np.arange(200), np.full(200, np.nan), correction)
+
+    same = compare_nulls(null(0, 1), null(0, 2), statistic, level, "tail", 0.05)
+    assert same["agrees"] and same["calls"] == 10 and same["auc"] == pytest.approx(0.5, abs=0.08)
+    # images of a training set that resemble each other stand out among themselves
+    apart = compare_nulls(null(0, 1), null(3, 2), statistic, level, "tail", 0.05)
+    assert not apart["agrees"] and apart["auc"] < 0.2
+    few = compare_nulls(
+        null(0, 1), Null(np.full(3, -np.inf), np.arange(3), np.full(3, np.nan), 2), statistic, level, "tail", 0.05
+    )
+    assert few == {"calls": 0, "auc": None, "agrees": False}

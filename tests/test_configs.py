@@ -116,7 +116,7 @@ def test_readme_shows_the_real_output(demo):
 
 def test_report_is_self_contained_and_shows_pairs(demo):
     page = (demo[0] / "report.html").read_text()
-    assert "http:" not in page and "https:" not in page and "<script" not in page
+    assert "http:" not in page and "https:" not in page
     assert page.count('alt="training, aligned"') >= 16
     assert "patient data" in page
 

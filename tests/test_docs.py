@@ -35,6 +35,7 @@ RUN_BY = {
     "compare.yaml": "test_compare.py",
     "planted_copies.yaml": "test_planted.py",
     "planted_volumes.yaml": "test_planted.py",
+    "watch_training.yaml": "test_handlers.py",
 }
 MONAI_OWN = {"config_file"}
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from ignite.engine import Engine, Events
-from monai.handlers import TensorBoardImageHandler, TensorBoardStatsHandler
+from monai.handlers import MLFlowHandler, TensorBoardImageHandler, TensorBoardStatsHandler
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_configs import run_config
 from test_metrics import Embedder, blobs, near, unit_vectors
 
 from scripts.handlers import MemorizationHandler
@@ -116,3 +118,41 @@ def test_embeddings_have_no_picture_and_a_rate(tmp_path):
 def test_errors_name_the_argument(metric, arguments):
     with pytest.raises(ValueError, match=rf"{next(iter(arguments))}.*{next(iter(arguments.values()))}"):
         MemorizationHandler(metric, lambda: torch.zeros(1), **arguments)
+
+
+def test_the_example_watches_a_diffusion_model(tmp_path):
+    """configs/watch_training.yaml, all of it but for the length."""
+    small = {"epochs": 2, "iterations": 2, "interval": 1, "samples": 6, "timesteps": 20, "sampling_steps": 3}
+    arguments = [word for key, value in small.items() for word in (f"--{key}", str(value))]
+    result = run_config("watch_training.yaml", tmp_path, "--output_dir", str(tmp_path / "out"), *arguments)
+    assert result.returncode == 0, result.stderr
+    log = EventAccumulator(str(tmp_path / "out")).Reload()
+    assert [event.step for event in log.Scalars("memorized_rate")] == [1, 2]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
+        "worst_pairs_epoch=1.png",
+        "worst_pairs_epoch=2.png",
+    ]
+
+
+def test_the_example_in_python_runs(tmp_path):
+    script = (ROOT / "docs" / "watch_training.py").read_text()
+    short = script.replace("timesteps=1000", "timesteps=20").replace("set_timesteps(25)", "set_timesteps(3)")
+    short = short.replace("interval=5", "interval=1").replace("16 * 40", "16")
+    assert short.count("=20)") == 3
+    module: dict = {"__file__": str(ROOT / "docs" / "watch_training.py"), "__name__": "example"}
+    exec(compile(short, "watch_training.py", "exec"), module)  # our own file
+    assert module["main"](str(tmp_path), epochs=1).state.epoch == 1
+    assert (tmp_path / "worst_pairs_epoch=1.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own, of its database layer
+def test_mlflow_gets_the_rates(images, metric, tmp_path):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    logger = MLFlowHandler(tracking_uri=uri, experiment_name="watch", iteration_log=False, close_on_complete=True)
+    trainer = Engine(images.learn)
+    MemorizationHandler(metric, images.sample, batches=2, handlers=[logger]).attach(trainer)
+    trainer.run([0], max_epochs=1)
+    client = mlflow.MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("watch").experiment_id])
+    assert "memorized_rate" in runs[0].data.metrics and "memorization_auc" in runs[0].data.metrics

@@ -1,0 +1,488 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Do the error rates hold? Audits with a known truth, simulated and on real slices: the table of docs/validity.md.
+
+python benchmarks/validity.py                                                    simulated, about ten minutes
+python benchmarks/validity.py --dataset_dir IXI/participants.tsv                 real slices too
+
+Every function returns plain numbers and takes the mistake that it must notice as an argument (`corrected=False`), so
+that tests can show that a wrong method would fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.spatial.distance import cdist
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.calibration import (  # noqa: E402
+    NEIGHBOURS,
+    Null,
+    benjamini_hochberg,
+    exact_interval,
+    leaked_subjects,
+    local_statistic,
+)
+from scripts.components import component  # noqa: E402
+from scripts.datalists import find_images  # noqa: E402
+from scripts.degradation import Degradation  # noqa: E402
+from scripts.embeddings import EmbeddingSet  # noqa: E402
+from scripts.neighbors import nearest_subjects  # noqa: E402
+from scripts.verification import Alignment, Verifier  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = str(ROOT / "configs" / "detect.yaml")
+FDR = 0.05
+Sampler = Callable[[int], NDArray]
+
+
+# --- populations: each returns a function that draws so many images of different people
+
+
+def iid(rng: np.random.RandomState) -> Sampler:
+    """Twenty independent features."""
+    return lambda count: rng.normal(size=(count, 20))
+
+
+def low_dimensional(rng: np.random.RandomState) -> Sampler:
+    """Three features: near neighbours are common."""
+    return lambda count: rng.normal(size=(count, 3))
+
+
+def clustered(rng: np.random.RandomState) -> Sampler:
+    """Ten kinds of people, five times as far apart as people of a kind."""
+    centres = 5 * rng.normal(size=(10, 8))
+    return lambda count: centres[rng.randint(10, size=count)] + rng.normal(size=(count, 8))
+
+
+def look_alikes(rng: np.random.RandomState) -> Sampler:
+    """A tenth of all people are one of 200 faces that others have too, but for a little."""
+    faces = rng.normal(size=(200, 20))
+
+    def draw(count: int) -> NDArray:
+        people = rng.normal(size=(count, 20))
+        common = rng.rand(count) < 0.1
+        people[common] = faces[rng.randint(200, size=common.sum())] + 0.1 * rng.normal(size=(common.sum(), 20))
+        return people
+
+    return draw
+
+
+POPULATIONS = {"iid": iid, "low-dimensional": low_dimensional, "clustered": clustered, "look-alikes": look_alikes}
+
+
+# --- one simulated audit
+
+
+def statistic(queries: NDArray, train: NDArray, leave_out: bool = False, local: bool = True, scale: float = 1.0):
+    """Return T of each query against all training images, and the nearest one; `local=False`: raw closeness."""
+    distance = scale * cdist(queries, train)
+    if leave_out:
+        np.fill_diagonal(distance, np.inf)
+    nearest = distance.argmin(1)
+    closest = np.partition(distance, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
+    return (local_statistic(1 - closest) if local else -closest.min(1)), nearest
+
+
+def leave_one_out(train: NDArray, correction: int = 2, local: bool = True) -> Null:
+    """Return the null of one image a subject, each left out in turn."""
+    values, _ = statistic(train, train, leave_out=True, local=local)
+    return Null(values, np.arange(len(train)), np.full(len(train), np.nan), correction)
+
+
+def audit(train: NDArray, generated: NDArray, method: str = "tail", correction: int = 2):
+    """Return p-values and nearest training subjects of the generated images."""
+    values, nearest = statistic(generated, train)
+    return leave_one_out(train, correction).p_values(values, np.full(len(values), np.nan), method), nearest
+
+
+def copies_of(train: NDArray, which: NDArray, rng: np.random.RandomState, closeness: float = 0.1) -> NDArray:
+    """Return copies at `closeness` times the median distance between neighbours, in random directions."""
+    distance = cdist(train, train)
+    np.fill_diagonal(distance, np.inf)
+    step = rng.normal(size=(len(which), train.shape[1]))
+    step /= np.linalg.norm(step, axis=1, keepdims=True)
+    return train[which] + closeness * np.median(distance.min(1)) * step
+
+
+# --- the questions
+
+
+def rank_floor(subjects: int, audits: int = 2000, queries: int = 5, corrected: bool = True) -> float:
+    """Return P(p <= 2 / (n + 1)) over its nominal value for rank p-values with a leave-one-subject-out null.
+
+    Of a query that copies nothing. Uncorrected, the closest two subjects count as one and it is nearly doubled.
+    """
+    rng, hits = np.random.RandomState(0), 0
+    for _ in range(audits):
+        draw = iid(rng)
+        p, _ = audit(draw(subjects), draw(queries), "rank", 2 if corrected else 1)
+        hits += int((p <= 2 / (subjects + 1) + 1e-12).sum())
+    return hits / (audits * queries) / (2 / (subjects + 1))
+
+
+def levels(audits: int = 400, subjects: int = 100, corrected: bool = True) -> float:
+    """Return type-I error over alpha = 0.05 where generated slices lie at two of eight levels.
+
+    Levels differ in how near strangers are. Corrected, the null holds each subject's slice at the query's level;
+    else a random one of its slices.
+    """
+    rng, hits, total = np.random.RandomState(1), 0, 0
+    dimensions = np.linspace(3, 24, 8).astype(int)
+    for _ in range(audits):
+        trains = [rng.normal(size=(subjects, d)) for d in dimensions]
+        values = np.stack([statistic(t, t, leave_out=True)[0] for t in trains], axis=1)  # (S, 8)
+        if corrected:
+            subject, level = np.divmod(np.arange(values.size), 8)
+            null = Null(values.ravel(), subject, level.astype(float), 2)
+        else:
+            random = values[np.arange(subjects), rng.randint(8, size=subjects)]
+            null = Null(random, np.arange(subjects), np.full(subjects, np.nan), 2)
+        for level in (0, 1):
+            t, _ = statistic(rng.normal(size=(20, dimensions[level])), trains[level])
+            p = null.p_values(t, np.full(20, float(level)), "rank")
+            hits, total = hits + int((p <= FDR).sum()), total + 20
+    return hits / total / FDR
+
+
+def nothing_memorized(population: str, subjects: int, generated: int, audits: int = 400, corrected: bool = True) -> int:
+    """Return in how many audits anything is called, where nothing is copied; uncorrected, p <= 0.05 calls."""
+    count = 0
+    for number in range(audits):
+        rng = np.random.RandomState(number)
+        draw = POPULATIONS[population](rng)
+        p, _ = audit(draw(subjects), draw(generated))
+        count += bool(((benjamini_hochberg(p) if corrected else p) <= FDR).any())
+    return count
+
+
+def mixed(
+    population: str,
+    share: float,
+    subjects: int = 100,
+    generated: int = 1000,
+    audits: int = 200,
+    corrected: bool = True,
+) -> dict[str, float]:
+    """Return mean false-discovery share, its standard error and the recall, of audits with this share of copies."""
+    shares, recalls = [], []
+    for number in range(audits):
+        rng = np.random.RandomState(number)
+        draw = POPULATIONS[population](rng)
+        train, count = draw(subjects), round(share * generated)
+        copies = copies_of(train, rng.randint(subjects, size=count), rng)
+        p, _ = audit(train, np.concatenate([copies, draw(generated - count)]))
+        called = (benjamini_hochberg(p) if corrected else p) <= FDR
+        shares.append(called[count:].sum() / max(1, called.sum()))
+        recalls.append(called[:count].mean() if count else np.nan)
+    return {
+        "false_share": float(np.mean(shares)),
+        "standard_error": float(np.std(shares) / np.sqrt(audits)),
+        "recall": float(np.mean(recalls)),
+    }
+
+
+def smoothing(audits: int = 400, corrected: bool = True) -> float:
+    """Return the type-I error at 0.05 where a generator that copies nothing brings all distances to 0.6 of theirs.
+
+    As blur does. Corrected, by the local statistic; else by the raw similarity.
+    """
+    rng, hits = np.random.RandomState(2), []
+    for _ in range(audits):
+        train = rng.normal(size=(100, 20))
+        values, _ = statistic(rng.normal(size=(20, 20)), train, local=corrected, scale=0.6)
+        p = leave_one_out(train, local=corrected).p_values(values, np.full(20, np.nan), "rank")
+        hits.append((p <= FDR).mean())
+    return float(np.mean(hits))
+
+
+def leaked(audits: int = 200, corrected: bool = True) -> dict[str, float]:
+    """Return the subject-level false share and power: 5 leaked subjects of 100, 200 copies among 5,000 images.
+
+    Corrected, by the subjects' own test; else a subject is leaked once one of its images is called.
+    """
+    shares, powers = [], []
+    for number in range(audits):
+        rng = np.random.RandomState(number)
+        draw = iid(rng)
+        train = draw(100)
+        copies = copies_of(train, np.repeat(np.arange(5), 40), rng)
+        p, nearest = audit(train, np.concatenate([copies, draw(4800)]))
+        if corrected:
+            names, _, q = leaked_subjects(p, nearest)
+            found = names[q <= FDR]
+        else:
+            found = np.unique(nearest[benjamini_hochberg(p) <= FDR])
+        shares.append((found >= 5).sum() / max(1, len(found)))
+        powers.append((found < 5).sum() / 5)
+    return {"false_share": float(np.mean(shares)), "power": float(np.mean(powers))}
+
+
+def stored_twice(audits: int = 200, corrected: bool = True) -> float:
+    """Return the recall of copies of scans that stand in the training set under two ids, 5 % of 100 subjects.
+
+    Corrected, the two ids are merged into one subject.
+    """
+    recalls = []
+    for number in range(audits):
+        rng = np.random.RandomState(number)
+        draw = iid(rng)
+        train = draw(100)
+        again = copies_of(train, np.arange(5), rng, closeness=0.02)
+        copies = copies_of(train, np.repeat(np.arange(5), 10), rng)
+        generated = np.concatenate([copies, draw(950)])
+
+        scans = np.concatenate([train, again])
+        own, found = cdist(scans, scans), cdist(generated, scans)
+        if corrected:  # the distance to a merged subject is that to the nearer of its scans
+            own, found = own[:100], np.c_[np.minimum(found[:, :5], found[:, 100:]), found[:, 5:100]]
+            own = np.c_[np.minimum(own[:, :5], own[:, 100:]), own[:, 5:100]]
+        np.fill_diagonal(own, np.inf)
+        null = Null(_local(own), np.arange(len(own)), np.full(len(own), np.nan), 2)
+        p = null.p_values(_local(found), np.full(1000, np.nan))
+        recalls.append((benjamini_hochberg(p) <= FDR)[:50].mean())
+    return float(np.mean(recalls))
+
+
+def _local(distance: NDArray) -> NDArray:
+    return local_statistic(1 - np.partition(distance, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS])
+
+
+# --- real slices
+
+
+class Remembering:
+    """A verifier that aligns each pair of images once: random splits of the same subjects ask again and again."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier, self.known = verifier, {}
+
+    def align(self, queries: NDArray, references: NDArray) -> Alignment:
+        keys = [
+            hashlib.blake2b(q.tobytes() + r.tobytes(), digest_size=12).digest() for q, r in zip(queries, references)
+        ]
+        new = [i for i, key in enumerate(keys) if key not in self.known]
+        if new:
+            found = self.verifier.align(queries[new], references[new])
+            for i, *values in zip(new, *found):
+                self.known[keys[i]] = tuple(values)
+        return Alignment(*(np.stack(values) for values in zip(*(self.known[key] for key in keys))))
+
+
+class RealSlices:
+    """Audits of real slices with a known truth, by the audit of configs/detect.yaml.
+
+    Args:
+        dataset_dir: a datalist of volumes.
+        parts: of the split by subject. All three have 150 subjects, of which the embedder saw 90 as it was trained; it
+            only retrieves, and what is decided on is the alignment.
+        levels: slices of a subject, evenly over its brain.
+    """
+
+    def __init__(self, dataset_dir: str, split_file: str, parts: tuple[str, ...], levels: int = 5) -> None:
+        self.audit = component(CONFIG, "audit", output_dir="eval/validity")
+        self.audit.verifier = Remembering(self.audit.verifier)
+        split = json.loads(Path(split_file).read_text())
+        wanted = {subject for part in parts for subject in split[part]}
+        items = [item for item in find_images(dataset_dir) if item["subject_id"] in wanted]
+        chain = component(CONFIG, "preprocessing")
+        self.subjects: dict[str, tuple[NDArray, NDArray]] = {}
+        for item in tqdm(items, desc="slices"):
+            slices = chain(dict(item))
+            chosen = np.unique(np.linspace(0, len(slices) - 1, levels).round().astype(int))
+            self.subjects[item["subject_id"]] = (
+                np.stack([np.asarray(slices[i]["image"])[0] for i in chosen]).astype(np.float16),
+                np.array([slices[i]["level"] for i in chosen], float),
+            )
+
+    def run(
+        self,
+        seed: int,
+        train_subjects: int,
+        generated: int,
+        share: float = 0.0,
+        strength: Callable | None = None,
+        change: Callable[[NDArray, np.random.RandomState], NDArray] | None = None,
+        raw: bool = False,
+    ) -> dict[str, float]:
+        """Return calls, false-discovery share and recall of one audit of a random split.
+
+        Args:
+            train_subjects: the rest is unseen and gives the images that are no copies.
+            generated: images, of which `share` are copies by `strength`.
+            change: what the generator does to every image.
+            raw: decide on the cosine with the nearest image, against a null that nothing matched: the mistake.
+        """
+        rng = np.random.RandomState(seed)
+        names = rng.permutation(sorted(self.subjects)).tolist()
+        train, unseen = sorted(names[:train_subjects]), sorted(names[train_subjects:])
+        copies = round(share * generated)
+        images, levels = [], []
+        for number in range(generated):
+            pixels, level = self.subjects[str(rng.choice(train if number < copies else unseen))]
+            slice_ = rng.randint(len(pixels))
+            image = pixels[slice_].astype(np.float32)
+            if strength is not None:  # new images are moved and degraded as the copies are
+                strength.set_random_state(state=rng)
+                image = strength({"image": torch.from_numpy(image[None])})["image"][0].numpy()
+            images.append(image)
+            levels.append(level[slice_])
+        pixels = np.stack(images)
+        if change is not None:
+            pixels = change(pixels, rng)
+        embed = self.audit.embedder.embed_images
+        trains = np.concatenate([self.subjects[name][0] for name in train])
+        owner = np.repeat(train, [len(self.subjects[name][0]) for name in train])
+        sets = [
+            _planar(trains, np.concatenate([self.subjects[name][1] for name in train]), owner, embed),
+            _planar(pixels, np.array(levels), [f"g{i}" for i in range(generated)], embed),
+        ]
+        if raw:
+            number = np.unique(owner, return_inverse=True)[1]
+            values, null = (
+                nearest_subjects(a, sets[0].vectors, number, 1, exclude=own).similarity[:, 0].astype(float)
+                for a, own in ((sets[1].vectors, None), (sets[0].vectors, number))
+            )
+            p = Null(null, number, sets[0].level, 2).p_values(values, sets[1].level, "rank")
+            called = p <= FDR
+        else:
+            called = self.audit(*sets).memorized
+        return {
+            "calls": int(called.sum()),
+            "type_one": float(called[copies:].mean()),
+            "false_share": float(called[copies:].sum() / max(1, called.sum())),
+            "recall": float(called[:copies].mean()) if copies else float("nan"),
+        }
+
+
+def _planar(images: NDArray, level: NDArray, subjects, embed: Callable) -> EmbeddingSet:
+    items = [{"id": f"{s}_{i}", "image": "", "subject_id": str(s)} for i, s in enumerate(subjects)]
+    count = np.arange(len(images))
+    images = images.astype(np.float16)
+    return EmbeddingSet(items, count, np.full(len(images), -1), level, embed(images), images, [])
+
+
+def blurred(images: NDArray, rng: np.random.RandomState) -> NDArray:
+    """Blur of one voxel (sigma)."""
+    return Degradation(blur=1.0)(images, rng)
+
+
+def noisy(images: NDArray, rng: np.random.RandomState) -> NDArray:
+    """Noise of 0.04 of the range."""
+    return Degradation(noise=0.04)(images, rng)
+
+
+# --- the table
+
+
+def binomial_limit(calls: int, level: float = FDR) -> int:
+    """Return the most false ones among `calls` that a share of `level` explains, one-sided at 99.9 %."""
+    return int(stats.binom.ppf(0.999, calls, level))
+
+
+def simulated() -> dict[str, Callable[[], object]]:
+    """Return the questions that need no image, by name, in the order of the table."""
+    rows: dict[str, Callable[[], object]] = {}
+    for n in (50, 100):
+        for corrected in (True, False):
+            name = f"rank floor, n = {n}" + ("" if corrected else ", without the correction 2")
+            rows[name] = functools.partial(rank_floor, n, corrected=corrected)
+    rows["levels"] = levels
+    rows["levels, null at a random level"] = functools.partial(levels, corrected=False)
+    for population in POPULATIONS:
+        for n, m in ((20, 100), (20, 1000), (50, 1000), (100, 100), (100, 1000), (100, 10_000), (500, 1000)):
+            rows[f"nothing memorized, {population}, n = {n}, {m} images"] = functools.partial(
+                nothing_memorized, population, n, m
+            )
+        for share in (0.0, 0.01, 0.05, 0.2, 0.5):
+            rows[f"mixed, {population}, {share:.0%} copies"] = functools.partial(mixed, population, share)
+    rows["mixed, iid, 1% copies, p <= 0.05 calls"] = functools.partial(mixed, "iid", 0.01, corrected=False)
+    rows["smoothing by the generator"] = smoothing
+    rows["smoothing by the generator, raw similarity"] = functools.partial(smoothing, corrected=False)
+    rows["5 leaked subjects, 200 copies among 5,000"] = leaked
+    rows["5 leaked subjects, from the images' calls"] = functools.partial(leaked, corrected=False)
+    rows["5 % of scans stored twice"] = stored_twice
+    rows["5 % of scans stored twice, not merged"] = functools.partial(stored_twice, corrected=False)
+    return rows
+
+
+def real(dataset_dir: str, split_file: str) -> dict[str, Callable[[], object]]:
+    """Return the questions on real slices."""
+    everybody = functools.cache(lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test")))
+    strengths = component(str(ROOT / "configs" / "planted_copies.yaml"), "strengths")
+
+    def any_call(splits: int, **options) -> dict[str, float]:
+        results = [everybody().run(seed, 100, 100, **options) for seed in tqdm(range(splits))]
+        count = sum(r["calls"] > 0 for r in results)
+        low, high = exact_interval(count, splits)
+        type_one = float(np.mean([r["type_one"] for r in results]))
+        return {"audits": splits, "with_a_call": count, "ci95": [low, high], "type_one": type_one}
+
+    def truth(subjects: int, share: float, strength: str, splits: int) -> dict[str, float]:
+        results = [everybody().run(seed, subjects, 100, share, strengths[strength]) for seed in tqdm(range(splits))]
+        called = sum(r["calls"] for r in results)
+        wrong = round(sum(r["false_share"] * r["calls"] for r in results))
+        return {
+            "audits": splits,
+            "recall": float(np.mean([r["recall"] for r in results])),
+            "mean_false_share": float(np.mean([r["false_share"] for r in results])),
+            "called": called,
+            "wrong": wrong,
+        }
+
+    rows: dict[str, Callable[[], object]] = {
+        "real slices, nothing memorized": functools.partial(any_call, 200),
+        "real slices, unseen ones blurred": functools.partial(any_call, 40, change=blurred),
+        "real slices, unseen ones noisy": functools.partial(any_call, 40, change=noisy),
+        "real slices, unseen ones blurred, raw similarity": functools.partial(any_call, 40, change=blurred, raw=True),
+    }
+    for subjects in (20, 50, 100):
+        for share in (0.01, 0.05, 0.2, 0.5):
+            name = f"real slices, n = {subjects}, {share:.0%} strong copies"
+            rows[name] = functools.partial(truth, subjects, share, "strong", 10)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", help="a datalist of volumes; without it only the simulated rows")
+    parser.add_argument("--split_file", default=str(ROOT / "configs" / "splits" / "ixi.json"))
+    parser.add_argument("--output_dir", default="eval/validity")
+    arguments = parser.parse_args()
+    path = Path(arguments.output_dir) / "validity.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    rows = simulated() | (real(arguments.dataset_dir, arguments.split_file) if arguments.dataset_dir else {})
+    for name, question in rows.items():
+        if name not in found:  # a stopped run goes on with the next row
+            start = perf_counter()
+            found[name] = {"answer": question(), "seconds": round(perf_counter() - start, 1)}
+            path.write_text(json.dumps(found, indent=1))
+        print(f"{name}: {found[name]['answer']} ({found[name]['seconds']} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

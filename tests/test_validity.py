@@ -1,0 +1,79 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The error rates hold, and a wrong method would be noticed. Fast versions; the whole table is docs/validity.md."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import validity
+
+
+def test_rank_floor_holds_only_with_the_correction():
+    assert 0.8 <= validity.rank_floor(50, audits=600) <= 1.15
+    assert validity.rank_floor(50, audits=600, corrected=False) > 1.7
+
+
+def test_type_one_error_holds_only_at_the_querys_level():
+    assert 0.6 <= validity.levels(audits=60) <= 1.2
+    assert validity.levels(audits=60, corrected=False) > 2
+
+
+def test_nothing_memorized_calls_nothing_only_with_benjamini_hochberg():
+    # 35 of 400 is what the whole run allows; 12 of 60 is its 99.9 % point at a rate of 0.0875
+    assert validity.nothing_memorized("iid", 100, 100, audits=60) <= 12
+    assert validity.nothing_memorized("low-dimensional", 100, 100, audits=60) <= 12
+    assert validity.nothing_memorized("iid", 100, 100, audits=60, corrected=False) > 50
+
+
+def test_false_discovery_share_holds_where_some_are_copies():
+    found = validity.mixed("iid", 0.05, audits=30)
+    assert found["false_share"] <= 0.05 + 3 * found["standard_error"] and found["recall"] > 0.95
+    assert validity.mixed("iid", 0.01, audits=10, corrected=False)["false_share"] > 0.5
+
+
+def test_smoothing_generator_misleads_raw_similarity_and_not_the_local_statistic():
+    assert validity.smoothing(audits=100) <= 0.07
+    assert validity.smoothing(audits=100, corrected=False) > 0.20
+
+
+def test_leaked_subjects_need_their_own_test():
+    found = validity.leaked(audits=15)
+    assert found["power"] >= 0.9 and found["false_share"] <= 0.05
+    assert validity.leaked(audits=15, corrected=False)["false_share"] > 0.15
+
+
+def test_copies_of_scans_stored_twice_are_found_only_if_merged():
+    assert validity.stored_twice(audits=15) >= 0.9
+    assert validity.stored_twice(audits=15, corrected=False) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("population", ["iid", "low-dimensional", "clustered"])
+@pytest.mark.parametrize(("subjects", "generated"), [(20, 1000), (100, 1000), (500, 1000)])
+def test_nothing_memorized_in_other_populations(population, subjects, generated):
+    assert validity.nothing_memorized(population, subjects, generated) <= 35
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("population", "power"), [("iid", 0.95), ("low-dimensional", 0.80)])
+def test_power_at_one_percent_copies(population, power):
+    assert validity.mixed(population, 0.01)["recall"] >= power
+
+
+def test_remembering_verifier_is_the_verifier():
+    images = np.random.RandomState(0).rand(6, 32, 40).astype(np.float16)
+    plain, remembering = validity.Verifier(), validity.Remembering(validity.Verifier())
+    expected = plain.align(images[:4], images[2:])
+    for _ in range(2):
+        for got, wanted in zip(remembering.align(images[:4], images[2:]), expected):
+            np.testing.assert_array_equal(got, wanted)
