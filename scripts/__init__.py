@@ -18,6 +18,7 @@ from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p
 from .compare import compare_reports
 from .components import bundle_file, component
 from .datalists import find_images, split_subjects, with_and_without_mask
+from .degradation import RoundTrip
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
 from .handlers import MemorizationHandler
@@ -66,6 +67,7 @@ __all__ = [
     "RandCopyd",
     "RandMisalignd",
     "Report",
+    "RoundTrip",
     "SSIMForm",
     "ShrinkToFitd",
     "SkullStripd",

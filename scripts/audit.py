@@ -31,7 +31,7 @@ from scipy.sparse.csgraph import connected_components
 
 from . import calibration
 from .calibration import Null
-from .degradation import Degradation, match_degradation
+from .degradation import Change, Degradation, match_degradation
 from .embeddings import Embedder, EmbeddingSet
 from .neighbors import nearest_subjects
 from .search import Found, Search, Units
@@ -115,7 +115,7 @@ class Audit(Randomizable):
         k: int = 6,
         fdr: float = 0.05,
         p_value: str = "tail",
-        null_transform: str = "auto",
+        null_transform: str | Change = "auto",
         null_subjects: int = 300,
         null_slices: int = 8,
         control_images: int = 60,
@@ -123,7 +123,7 @@ class Audit(Randomizable):
     ) -> None:
         if k < calibration.NEIGHBOURS or not 0 < fdr < 1:
             raise ValueError(f"k must be at least {calibration.NEIGHBOURS} and fdr in (0, 1), got {k} and {fdr}")
-        if p_value not in ("tail", "rank") or null_transform not in ("auto", "none"):
+        if p_value not in ("tail", "rank") or not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(
                 f"p_value must be tail or rank and null_transform auto or none, got {p_value!r} and {null_transform!r}"
             )
@@ -174,9 +174,14 @@ class Audit(Randomizable):
         units = _units(generated, np.full(len(generated), -1), volumes)
         found = search(units, name="generated images")
         degradation = (
-            match_degradation(train.images, generated.images, self.R)
-            if self.null_transform == "auto"
-            else Degradation()
+            Degradation()
+            if self.null_transform == "none"
+            else match_degradation(
+                train.images,
+                generated.images,
+                self.R,
+                before=None if self.null_transform == "auto" else self.null_transform,
+            )
         )
 
         null_units, null_found, null = self._null(search, train, number, True, units.level, volumes, degradation)
@@ -225,6 +230,9 @@ class Audit(Randomizable):
                     for method, values in by_method.items()
                 },
                 "rank_calls_needed": calibration.rank_calls_needed(len(units), n, null.correction, self.fdr),
+                "null_transform": self.null_transform
+                if isinstance(self.null_transform, str)
+                else type(self.null_transform).__name__,
                 "null_blur": degradation.blur,
                 "null_noise": degradation.noise,
                 **_match(units, null_units, search, holdout is None),

@@ -13,29 +13,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 import torch
+from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from .slices import foreground
 
-__all__ = ["Degradation", "band_energies", "match_degradation"]
+__all__ = ["Degradation", "RoundTrip", "band_energies", "match_degradation"]
 
 BAND_SIGMAS = (0.0, 0.6, 1.2, 2.4, 4.8)  # pixels; the last band is the reference that the others are divided by
 BLURS = (0.0, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.0)  # pixels
 NOISES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1)  # of the intensity range
 
 
+Change = Callable[[NDArray, np.random.RandomState], NDArray]
+
+
 @dataclass(frozen=True)
 class Degradation:
-    """Gaussian blur of `blur` pixels, then Gaussian noise of standard deviation `noise`; images stay in [0, 1]."""
+    """Gaussian blur of `blur` pixels, then Gaussian noise of standard deviation `noise`; images stay in [0, 1].
+
+    `before`, if given, changes the images (N, H, W) first, as :class:`RoundTrip` does.
+    """
 
     blur: float = 0.0
     noise: float = 0.0
+    before: Change | None = None
 
     def __post_init__(self) -> None:
         if self.blur < 0 or self.noise < 0:
@@ -44,16 +53,42 @@ class Degradation:
     @property
     def nothing(self) -> bool:
         """True if images pass unchanged."""
-        return self.blur == 0 and self.noise == 0
+        return self.blur == 0 and self.noise == 0 and self.before is None
 
     def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
         """Return degraded images (N, H, W)."""
         images = np.asarray(images, np.float32)
+        if self.before is not None:
+            images = np.asarray(self.before(images, rng), np.float32)
         if self.blur:
             images = ndimage.gaussian_filter(images, (0, self.blur, self.blur))
         if self.noise:
             images = images + self.noise * rng.normal(size=images.shape).astype(np.float32)
         return images.clip(0, 1)
+
+
+class RoundTrip:
+    """Encodes and decodes real images by the generator's own autoencoder, so that they bear its marks too.
+
+    Args:
+        autoencoder: has ``reconstruct``, as MONAI's ``AutoencoderKL``: images (B, 1, H, W) in [0, 1], as the audit sees
+            them, to the same.
+        device: of the autoencoder.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, autoencoder: torch.nn.Module, device: torch.device | str = "cpu", batch_size: int = 64) -> None:
+        self.autoencoder, self.device, self.batch_size = autoencoder.to(device), device, batch_size
+
+    def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
+        """Return what the autoencoder makes of images (N, H, W)."""
+        parts = torch.from_numpy(np.asarray(images, np.float32))[:, None].split(self.batch_size)
+        with eval_mode(self.autoencoder):
+            made = [self.autoencoder.reconstruct(part.to(self.device)).float().cpu() for part in parts if len(part)]
+        out = torch.cat(made)[:, 0].numpy() if made else np.asarray(images, np.float32)
+        if out.shape != images.shape:
+            raise ValueError(f"expected reconstructions of shape {images.shape}, got {out.shape}; crop or pad them")
+        return out.clip(0, 1)
 
 
 def band_energies(images: NDArray) -> NDArray[np.float64]:
@@ -73,8 +108,12 @@ def band_energies(images: NDArray) -> NDArray[np.float64]:
     return logs[:, :-1] - logs[:, -1:]
 
 
-def match_degradation(real: NDArray, generated: NDArray, rng: np.random.RandomState, sample: int = 48) -> Degradation:
+def match_degradation(
+    real: NDArray, generated: NDArray, rng: np.random.RandomState, sample: int = 48, before: Change | None = None
+) -> Degradation:
     """Return the blur and noise after which real images have the generated ones' median band energies.
+
+    Real images pass `before` first, if it is given; the result does the same.
 
     The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets.
     """
@@ -82,6 +121,7 @@ def match_degradation(real: NDArray, generated: NDArray, rng: np.random.RandomSt
         raise ValueError(f"real and generated must hold images, got {len(real)} and {len(generated)}")
     target = np.median(band_energies(_draw(generated, sample, rng)), axis=0)
     base = _draw(real, sample, rng)
+    base = base if before is None else before(base, rng)
     best, lowest = Degradation(), np.inf
     for blur, noise in product(BLURS, NOISES):
         candidate = Degradation(blur, noise)
@@ -89,7 +129,7 @@ def match_degradation(real: NDArray, generated: NDArray, rng: np.random.RandomSt
         distance = float(((found - target) ** 2).sum())
         if distance < lowest:
             best, lowest = candidate, distance
-    return best
+    return replace(best, before=before)
 
 
 def _draw(images: NDArray, count: int, rng: np.random.RandomState) -> NDArray:

@@ -27,6 +27,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image, ImageFilter
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -197,12 +198,31 @@ def test_holdout_gives_the_null(tmp_path):
         "out",
     )
     assert result.returncode == 0, result.stderr
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]["null"] == "holdout"
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]
+    assert found["null"] == "holdout" and found["leave_one_out"]["agrees"]
+    assert found["leave_one_out"]["calls"] == pytest.approx(found["calls"]["tail"], abs=2)
     truth = {row["generated_id"]: row["subject_id"] for row in read(ROOT / "demo" / "truth.csv")}
     planted = {name for name, subject in truth.items() if subject and int(subject[4:]) <= 24}
     called = {row["generated_id"] for row in read(tmp_path / "out" / "matches.csv") if row["memorized"] == "1"}
     assert len(called & planted) >= 0.8 * len(planted)
     assert len(called - planted) <= 1
+
+
+def test_null_passes_the_generators_autoencoder_by_an_overlay(tmp_path):
+    autoencoder = {
+        "_target_": "AutoencoderKL", "spatial_dims": 2, "in_channels": 1, "out_channels": 1, "channels": [4, 4],
+        "latent_channels": 1, "num_res_blocks": 1, "norm_num_groups": 2, "attention_levels": [False, False],
+        "with_encoder_nonlocal_attn": False, "with_decoder_nonlocal_attn": False,
+    }  # fmt: skip
+    overlay = {"null_transform": {"_target_": "scripts.RoundTrip", "autoencoder": autoencoder}}
+    (tmp_path / "overlay.json").write_text(json.dumps(overlay))
+    files = f"['{ROOT / 'configs' / 'detect.yaml'}','overlay.json']"
+    result = run_config(files, tmp_path, "--output_dir", "out", *FEW)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["calibration"]["null_transform"] == "RoundTrip"
+    assert "RoundTrip, then blur" in (tmp_path / "out" / "report.html").read_text()
+    jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
 
 
 def test_too_few_subjects_call_nothing(tmp_path):
@@ -236,7 +256,9 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     result = run_config("train.yaml", tmp_path, *small)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "model.pt").exists()
-    assert any(tmp_path.glob("events.out.tfevents*"))
+    log = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in log.Scalars("train_loss")] == [1, 2, 3, 4]
+    assert [event.step for event in log.Scalars("val_ssim_error")] == [1, 2]
     summary = json.loads((tmp_path / "held_out.json").read_text())
     assert summary["subjects"] == 5 and set(summary["recall"]) == {"1"}  # a tenth of 48
     assert f"Moved copies whose own subject is found: {summary['recall']['1']:.1%} within 1 of 5" in result.stdout

@@ -18,7 +18,7 @@ import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
 from skimage.filters import difference_of_gaussians
 
-from scripts.degradation import BAND_SIGMAS, Degradation, band_energies, match_degradation
+from scripts.degradation import BAND_SIGMAS, Degradation, RoundTrip, band_energies, match_degradation
 from scripts.slices import foreground
 
 SHAPE = (64, 80)
@@ -119,3 +119,31 @@ def test_a_single_plane_and_a_change_are_errors(images):
         Degradation(blur=1.0)(images[0], generator())
     with pytest.raises(dataclasses.FrozenInstanceError):
         Degradation().blur = 1.0
+
+
+class Halving(torch.nn.Module):
+    """An autoencoder whose code is the image at half the size."""
+
+    def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        small = torch.nn.functional.avg_pool2d(images, 2)
+        return torch.nn.functional.interpolate(small, scale_factor=2)
+
+
+def test_round_trip_is_the_autoencoders_reconstruction_in_batches(images):
+    expected = images.reshape(6, 32, 2, 40, 2).mean((2, 4)).repeat(2, 1).repeat(2, 2)
+    module = Halving().train()
+    made = RoundTrip(module, batch_size=4)(images, generator())
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    assert module.training and RoundTrip(module)(images[:0], generator()).shape == (0, *SHAPE)
+    with pytest.raises(ValueError, match="expected reconstructions of shape"):
+        RoundTrip(Halving())(images[:, :-1], generator())
+
+
+def test_a_known_autoencoder_leaves_nothing_to_match():
+    trip = RoundTrip(Halving())
+    real, other = textured(8, seed=2), trip(textured(8, seed=3), generator())
+    blind = match_degradation(real, other, np.random.RandomState(1))
+    told = match_degradation(real, other, np.random.RandomState(1), before=trip)
+    assert blind.blur > 0.3 and told.blur == told.noise == 0 and not told.nothing
+    np.testing.assert_array_equal(told(real, generator()), trip(real, generator()))

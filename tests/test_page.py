@@ -41,7 +41,8 @@ def summary(count: int, called: int) -> dict:
         "inputs": {"train": part, "generated": part | {"skipped": skipped}, "holdout": part},
         "calibration": {
             "null": "holdout", "p_value": "tail", "images": count, "n": 60, "p_floor": 0.02, "correction": 1,
-            "calls": {"tail": called, "rank": 0}, "rank_calls_needed": 9, "null_blur": 0.3, "null_noise": 0.0,
+            "calls": {"tail": called, "rank": 0}, "rank_calls_needed": 9, "null_transform": "auto",
+            "null_blur": 0.3, "null_noise": 0.0,
             "matched": True, "match_auc": 0.5, "leave_one_out": {"calls": 0, "auc": 0.7, "agrees": False},
         },
         "positive_control": {"images": 60, "recall": 0.5, "ci95": [0.4, 0.6], "source_found": 1.0},
