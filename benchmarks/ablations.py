@@ -37,6 +37,9 @@ def network(**keys: object) -> dict[str, object]:
 # name -> keys of configs/train.yaml that differ
 VARIANTS: dict[str, dict[str, object]] = {
     "as shipped, a quarter as long": {},
+    "no copy loss": {"copy_weight": 0.0},
+    "copy loss weighs 0.003": {"copy_weight": 0.003},
+    "copy loss weighs 0.03": {"copy_weight": 0.03},
     "N / 2 disjoint pairs": {"embedding_loss::disjoint": True},
     "all bins of SSIM as they come": {"embedding_loss::balance": 0.0},
     "no pose loss": {"pose_weight": 0.0},

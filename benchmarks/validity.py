@@ -25,9 +25,10 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ from scripts.datalists import find_images  # noqa: E402
 from scripts.degradation import Degradation  # noqa: E402
 from scripts.embeddings import EmbeddingSet  # noqa: E402
 from scripts.neighbors import nearest_subjects  # noqa: E402
-from scripts.verification import Alignment, Verifier  # noqa: E402
+from scripts.verification import Alignment, Verifier, render  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / "configs" / "detect.yaml")
@@ -68,7 +69,17 @@ def iid(rng: np.random.RandomState) -> Sampler:
 
 
 def low_dimensional(rng: np.random.RandomState) -> Sampler:
-    """Three features: near neighbours are common."""
+    """Five features."""
+    return lambda count: rng.normal(size=(count, 5))
+
+
+def eight_dimensional(rng: np.random.RandomState) -> Sampler:
+    """Eight features."""
+    return lambda count: rng.normal(size=(count, 8))
+
+
+def three_dimensional(rng: np.random.RandomState) -> Sampler:
+    """Three features: one stranger in 1,400 is as near as a copy is, so copies cannot stand out."""
     return lambda count: rng.normal(size=(count, 3))
 
 
@@ -91,7 +102,14 @@ def look_alikes(rng: np.random.RandomState) -> Sampler:
     return draw
 
 
-POPULATIONS = {"iid": iid, "low-dimensional": low_dimensional, "clustered": clustered, "look-alikes": look_alikes}
+POPULATIONS = {
+    "iid": iid,
+    "eight-dimensional": eight_dimensional,
+    "low-dimensional": low_dimensional,
+    "three-dimensional": three_dimensional,
+    "clustered": clustered,
+    "look-alikes": look_alikes,
+}
 
 
 # --- one simulated audit
@@ -109,8 +127,8 @@ def statistic(queries: NDArray, train: NDArray, leave_out: bool = False, local: 
 
 def leave_one_out(train: NDArray, correction: int = 2, local: bool = True) -> Null:
     """Return the null of one image a subject, each left out in turn."""
-    values, _ = statistic(train, train, leave_out=True, local=local)
-    return Null(values, np.arange(len(train)), np.full(len(train), np.nan), correction)
+    values, nearest = statistic(train, train, leave_out=True, local=local)
+    return Null(values, np.arange(len(train)), np.full(len(train), np.nan), correction, nearest)
 
 
 def audit(train: NDArray, generated: NDArray, method: str = "tail", correction: int = 2):
@@ -132,16 +150,17 @@ def copies_of(train: NDArray, which: NDArray, rng: np.random.RandomState, closen
 
 
 def rank_floor(subjects: int, audits: int = 2000, queries: int = 5, corrected: bool = True) -> float:
-    """Return P(p <= 2 / (n + 1)) over its nominal value for rank p-values with a leave-one-subject-out null.
+    """Return P(p <= c / (n + 1)) over its nominal value, the smallest rank p-value with a leave-one-subject-out null.
 
-    Of a query that copies nothing. Uncorrected, the closest two subjects count as one and it is nearly doubled.
+    Of a query that copies nothing, in three dimensions, where the closest two subjects are nearly always each other's
+    neighbour; uncorrected (c = 1, not 2), it is nearly doubled. In more dimensions they are so more rarely.
     """
-    rng, hits = np.random.RandomState(0), 0
+    rng, hits, c = np.random.RandomState(0), 0, 2 if corrected else 1
     for _ in range(audits):
-        draw = iid(rng)
-        p, _ = audit(draw(subjects), draw(queries), "rank", 2 if corrected else 1)
-        hits += int((p <= 2 / (subjects + 1) + 1e-12).sum())
-    return hits / (audits * queries) / (2 / (subjects + 1))
+        draw = three_dimensional(rng)
+        p, _ = audit(draw(subjects), draw(queries), "rank", c)
+        hits += int((p <= c / (subjects + 1) + 1e-12).sum())
+    return hits / (audits * queries) / (c / (subjects + 1))
 
 
 def levels(audits: int = 400, subjects: int = 100, corrected: bool = True) -> float:
@@ -261,7 +280,7 @@ def stored_twice(audits: int = 200, corrected: bool = True) -> float:
             own, found = own[:100], np.c_[np.minimum(found[:, :5], found[:, 100:]), found[:, 5:100]]
             own = np.c_[np.minimum(own[:, :5], own[:, 100:]), own[:, 5:100]]
         np.fill_diagonal(own, np.inf)
-        null = Null(_local(own), np.arange(len(own)), np.full(len(own), np.nan), 2)
+        null = Null(_local(own), np.arange(len(own)), np.full(len(own), np.nan), 2, own.argmin(1))
         p = null.p_values(_local(found), np.full(1000, np.nan))
         recalls.append((benjamini_hochberg(p) <= FDR)[:50].mean())
     return float(np.mean(recalls))
@@ -300,10 +319,11 @@ class RealSlices:
         parts: of the split by subject. All three have 150 subjects, of which the embedder saw 90 as it was trained; it
             only retrieves, and what is decided on is the alignment.
         levels: slices of a subject, evenly over its brain.
+        keys: of configs/detect.yaml that differ.
     """
 
-    def __init__(self, dataset_dir: str, split_file: str, parts: tuple[str, ...], levels: int = 5) -> None:
-        self.audit = component(CONFIG, "audit", output_dir="eval/validity")
+    def __init__(self, dataset_dir: str, split_file: str, parts: tuple[str, ...], levels: int = 5, **keys) -> None:
+        self.audit = component(CONFIG, "audit", output_dir="eval/validity", **keys)
         self.audit.verifier = Remembering(self.audit.verifier)
         split = json.loads(Path(split_file).read_text())
         wanted = {subject for part in parts for subject in split[part]}
@@ -332,6 +352,7 @@ class RealSlices:
         strength: Callable | None = None,
         change: Callable[[NDArray, np.random.RandomState], NDArray] | None = None,
         raw: bool = False,
+        radius: float = 0.0,
     ) -> dict[str, float]:
         """Return calls, false-discovery share and recall of one audit of a random split.
 
@@ -339,6 +360,7 @@ class RealSlices:
             train_subjects: the rest is unseen and gives the images that are no copies.
             generated: images, of which `share` are copies by `strength`.
             change: what the generator does to every image.
+            radius: of the part of a training image, in pixels, that stands in an unseen one; 0 copies all of it.
             raw: decide on the cosine with the nearest image, against a null that nothing matched: the mistake.
         """
         rng = np.random.RandomState(seed)
@@ -350,6 +372,8 @@ class RealSlices:
             pixels, level = self.subjects[str(rng.choice(train if number < copies else unseen))]
             slice_ = rng.randint(len(pixels))
             image = pixels[slice_].astype(np.float32)
+            if radius and number < copies:
+                image = self._part(image, level[slice_], unseen, radius, rng)
             if strength is not None:  # new images are moved and degraded as the copies are
                 strength.set_random_state(state=rng)
                 image = strength({"image": torch.from_numpy(image[None])})["image"][0].numpy()
@@ -381,6 +405,17 @@ class RealSlices:
             "false_share": float(called[copies:].sum() / max(1, called.sum())),
             "recall": float(called[:copies].mean()) if copies else float("nan"),
         }
+
+    def _part(self, source: NDArray, level: float, unseen: list, radius: float, rng: np.random.RandomState) -> NDArray:
+        """Put a disc of `source` into an unseen image of about its level, to which it is aligned first."""
+        pixels, levels = self.subjects[str(rng.choice(unseen))]
+        host = pixels[np.abs(levels - level).argmin()].astype(np.float32)[None]
+        warped, _ = render(host, source[None], Verifier().align(host, source[None]).matrix)
+        inside = np.argwhere(ndimage.distance_transform_edt(host[0] > 0.1) > 0.7 * radius)
+        row, column = inside[rng.randint(len(inside))] if len(inside) else np.array(host.shape[1:]) // 2
+        y, x = np.ogrid[: host.shape[1], : host.shape[2]]
+        weight = ndimage.gaussian_filter((np.hypot(y - row, x - column) < radius).astype(np.float32), 1.0)
+        return weight * warped[0] + (1 - weight) * host[0]
 
 
 def _planar(images: NDArray, level: NDArray, subjects, embed: Callable) -> EmbeddingSet:
@@ -505,11 +540,94 @@ def real(dataset_dir: str, split_file: str) -> dict[str, Callable[[], object]]:
         "real slices, unseen ones noisy": functools.partial(any_call, 40, change=noisy),
         "real slices, unseen ones blurred, raw similarity": functools.partial(any_call, 40, change=blurred, raw=True),
     }
+    windows = functools.cache(
+        lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test"), window=30, k=12)
+    )
+
+    def part(population: Callable[[], RealSlices], radius: int, splits: int = 5) -> dict[str, float]:
+        results = [population().run(seed, 100, 100, 0.3, radius=radius) for seed in tqdm(range(splits))]
+        return {key: float(np.mean([r[key] for r in results])) for key in ("recall", "false_share")}
+
+    for radius in (10, 15, 20, 30, 40):
+        rows[f"a part of {4 * radius} mm copied, the whole compared"] = functools.partial(part, everybody, radius)
+        rows[f"a part of {4 * radius} mm copied, windows of 60 mm"] = functools.partial(part, windows, radius)
     for subjects in (20, 50, 100):
         for share in (0.01, 0.05, 0.2, 0.5):
             name = f"real slices, n = {subjects}, {share:.0%} strong copies"
             rows[name] = functools.partial(truth, subjects, share, "strong", 10)
     return rows
+
+
+# beginning of a row's name -> what is asked of it, and whether the answer fulfils it; the first that fits counts
+ASKED: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("rank floor, n = 50, without", "above 1.7: the mistake shows", lambda a: a > 1.7),
+    ("rank floor, n = 100, without", "above 1.7: the mistake shows", lambda a: a > 1.7),
+    ("rank floor", "0.8 to 1.15 of nominal", lambda a: 0.8 <= a <= 1.15),
+    ("levels, null at a random", "above 2: the mistake shows", lambda a: a > 2),
+    ("levels", "0.6 to 1.2 of nominal", lambda a: 0.6 <= a <= 1.2),
+    ("nothing memorized, look-alikes", "shown, nothing asked", lambda a: True),
+    ("nothing memorized", "at most 35 of 400 audits with any call", lambda a: a <= 35),
+    ("mixed, iid, 1% copies, p", "false share above 0.5: the mistake shows", lambda a: a["false_share"] > 0.5),
+    ("mixed, look-alikes", "shown, nothing asked", lambda a: True),
+    (
+        "mixed, iid, 1%",
+        "false share at most 0.05 + 3 standard errors; recall at least 0.95",
+        lambda a: a["false_share"] <= FDR + 3 * a["standard_error"] and a["recall"] >= 0.95,
+    ),
+    (
+        "mixed, low-dimensional, 1%",
+        "false share at most 0.05 + 3 standard errors; recall at least 0.80",
+        lambda a: a["false_share"] <= FDR + 3 * a["standard_error"] and a["recall"] >= 0.80,
+    ),
+    (
+        "mixed",
+        "false share at most 0.05 + 3 standard errors",
+        lambda a: a["false_share"] <= FDR + 3 * a["standard_error"],
+    ),
+    ("smoothing by the generator, raw", "above 0.20: the mistake shows", lambda a: a > 0.2),
+    ("smoothing", "at most 0.07", lambda a: a <= 0.07),
+    ("5 leaked subjects, from", "false share above 0.15: the mistake shows", lambda a: a["false_share"] > 0.15),
+    (
+        "5 leaked subjects",
+        "false share at most 0.05, power at least 0.90",
+        lambda a: a["false_share"] <= FDR and a["power"] >= 0.9,
+    ),
+    ("5 % of scans stored twice, not", "recall below 0.10: the mistake shows", lambda a: a < 0.1),
+    ("5 % of scans stored twice", "recall at least 0.90", lambda a: a >= 0.9),
+    ("a part of", "shown, nothing asked", lambda a: True),
+    ("known transforms", "no failure", lambda a: a["failures"] == 0),
+    (
+        "real slices, unseen ones blurred, raw",
+        "most audits with a call: the mistake shows",
+        lambda a: a["with_a_call"] > 0.5 * a["audits"],
+    ),
+    (
+        "real slices, n",
+        "wrong calls within a 99.9 % binomial limit",
+        lambda a: a["wrong"] <= binomial_limit(a["called"]),
+    ),
+    ("real slices", "at most a tenth of the audits with a call", lambda a: a["with_a_call"] <= 0.1 * a["audits"]),
+]
+
+
+def table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the answers as Markdown, with what is asked of each."""
+    lines = ["| audits | found | asked | holds |", "|---|---|---|---|"]
+    for name, row in found.items():
+        _, asked, holds = next(entry for entry in ASKED if name.startswith(entry[0]))
+        answer = row["answer"]
+        if isinstance(answer, Mapping):
+            text = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in answer.items())
+        else:
+            text = _text(answer)
+        lines.append(f"| {name} | {text} | {asked} | {'yes' if holds(answer) else '**no**'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(_text, value))
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def main() -> None:
@@ -528,6 +646,7 @@ def main() -> None:
             found[name] = {"answer": question(), "seconds": round(perf_counter() - start, 1)}
             path.write_text(json.dumps(found, indent=1))
         print(f"{name}: {found[name]['answer']} ({found[name]['seconds']} s)", flush=True)
+        path.with_suffix(".md").write_text(table(found))
 
 
 if __name__ == "__main__":

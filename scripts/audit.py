@@ -173,16 +173,11 @@ class Audit(Randomizable):
         search = Search(train.vectors, train.images, number, self.verifier, self.k)
         units = _units(generated, np.full(len(generated), -1), volumes)
         found = search(units, name="generated images")
-        degradation = (
-            Degradation()
-            if self.null_transform == "none"
-            else match_degradation(
-                train.images,
-                generated.images,
-                self.R,
-                before=None if self.null_transform == "auto" else self.null_transform,
-            )
-        )
+        if self.null_transform == "none":
+            degradation = Degradation()
+        else:
+            before = None if isinstance(self.null_transform, str) else self.null_transform
+            degradation = match_degradation(train.images, generated.images, self.R, before=before)
 
         null_units, null_found, null = self._null(search, train, number, True, units.level, volumes, degradation)
         leave_one_out, left_out = null, (null_units, null_found)
@@ -260,7 +255,8 @@ class Audit(Randomizable):
         """Search the images of `source` as if they were generated; `leave_out` their own subjects if they are train."""
         units = self._null_units(source, subjects, levels, volumes, degradation)
         found = search(units, leave_out=leave_out, name="left-out training images" if leave_out else "holdout images")
-        return units, found, Null(found.statistic, units.subject, units.level, correction=2 if leave_out else 1)
+        nearest = found.at_best(found.subject) if leave_out else None
+        return units, found, Null(found.statistic, units.subject, units.level, 2 if leave_out else 1, nearest)
 
     def _null_units(
         self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation

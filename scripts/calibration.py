@@ -50,11 +50,15 @@ class NullSample(NamedTuple):
     """Null values of the statistic that a query is judged against, one subject having total weight 1.
 
     `values` and `weights` are (V,): one value a subject, weight 1, where the slice level is known; else all slices of
-    a subject, sharing its weight.
+    a subject, sharing its weight. With leave-one-subject-out, `subject` and `nearest` (V,) say whose value it is and
+    which subject it was nearest to: two subjects that are each other's neighbour have one small distance between them,
+    not two.
     """
 
     values: NDArray[np.float64]
     weights: NDArray[np.float64]
+    subject: NDArray[np.int64] | None = None
+    nearest: NDArray[np.int64] | None = None
 
     @property
     def subjects(self) -> int:
@@ -67,22 +71,24 @@ class Null:
 
     `statistic` (V,) of each image, `subject` (V,) whose it is, `level` (V,) its slice level or NaN. `correction` is 1
     with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's neighbour and
-    P(p <= 1 / (n + 1)) would be 2 / (n + 1).
+    P(p <= 1 / (n + 1)) would be 2 / (n + 1). There `nearest` (V,) is the subject that each image was nearest to.
     """
 
     statistic: NDArray[np.float64]
     subject: NDArray[np.int64]
     level: NDArray[np.float64]
     correction: int
+    nearest: NDArray[np.int64] | None = None
 
     def at(self, level: float) -> NullSample:
         """Return each subject's value at the level nearest to the given one; where levels are unknown, all values."""
         if not np.isfinite(level) or not np.isfinite(self.level).all():
             _, inverse, count = np.unique(self.subject, return_inverse=True, return_counts=True)
-            return NullSample(self.statistic, 1.0 / count[inverse])
+            return NullSample(self.statistic, 1.0 / count[inverse], self.subject, self.nearest)
         order = np.lexsort((np.abs(self.level - level), self.subject))
         chosen = order[np.unique(self.subject[order], return_index=True)[1]]
-        return NullSample(self.statistic[chosen], np.ones(len(chosen)))
+        nearest = None if self.nearest is None else self.nearest[chosen]
+        return NullSample(self.statistic[chosen], np.ones(len(chosen)), self.subject[chosen], nearest)
 
     def p_values(self, statistic: NDArray, level: NDArray, method: str = "tail") -> NDArray[np.float64]:
         """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown."""
@@ -139,18 +145,21 @@ def p_values(statistic: NDArray, null: NullSample, correction: int, method: str 
     above = np.r_[np.cumsum(null.weights[order][::-1])[::-1], 0]  # weight of the null from each value upwards
     p = (correction + above[np.searchsorted(null.values[order], statistic, side="left")]) / (n + 1)
     if method == "tail" and (tail := _tail(null, n)) is not None:
-        k, threshold, excess = tail
+        k, threshold, mean, independent = tail
         base = min(1.0, (k + correction) / (n + 1))
-        # an exponential tail whose mean excess / k is itself estimated: its predictive is this Pareto form
+        # an exponential tail whose mean is itself estimated, from so many excesses: its predictive is this Pareto form
         with np.errstate(invalid="ignore", divide="ignore"):
-            far = np.maximum(base * (1 + (statistic - threshold) / excess) ** -k, LEAST_P)
+            far = np.maximum(base * (1 + (statistic - threshold) / (independent * mean)) ** -independent, LEAST_P)
         p = np.where(statistic > threshold, far, p)
     return np.where(np.isneginf(statistic) | np.isnan(statistic), 1.0, np.minimum(1.0, p))
 
 
-def _tail(null: NullSample, n: int) -> tuple[float, float, float] | None:
-    """Return K, the (K + 1)-th largest value and the K excesses' sum; None where the null leaves no tail to fit."""
-    k = min(n - 1, 60, max(10, int(np.ceil(0.1 * n))))
+def _tail(null: NullSample, n: int) -> tuple[float, float, float, float] | None:
+    """Return K, the (K + 1)-th largest value, the mean excess over it and how many of the K excesses are independent.
+
+    None where the null leaves no tail to fit.
+    """
+    k = min(n - 1, max(2, n // 2), 60, max(20, int(np.ceil(0.2 * n))))
     if k < 2:
         return None
     order = np.argsort(-null.values, kind="stable")
@@ -159,8 +168,21 @@ def _tail(null: NullSample, n: int) -> tuple[float, float, float] | None:
     index = int(np.searchsorted(above, k + 1e-9, side="right"))  # the first value with more than K subjects' weight
     if index == 0 or index >= len(values) or not np.isfinite(values[index]):
         return None
-    excess = float((weights[:index] * (values[:index] - values[index])).sum())
-    return (float(weights[:index].sum()), float(values[index]), excess) if excess > 0 else None
+    total = float(weights[:index].sum())
+    mean = float((weights[:index] * (values[:index] - values[index])).sum()) / total
+    if mean <= 0:
+        return None
+    return total, float(values[index]), mean, _independent(null, order[:index], total)
+
+
+def _independent(null: NullSample, rows: NDArray, total: float) -> float:
+    """Return the weight of the rows (of `total`), counting two subjects that are each other's neighbour as one."""
+    if null.subject is None or null.nearest is None:
+        return total
+    a, b = null.subject[rows], null.nearest[rows]
+    _, pair = np.unique(np.stack([np.minimum(a, b), np.maximum(a, b)]), axis=1, return_inverse=True)
+    first, second = (np.bincount(pair, null.weights[rows] * side) for side in (a < b, a >= b))
+    return float(np.maximum(first, second).sum())
 
 
 def benjamini_hochberg(p: NDArray) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ class RoundTrip:
     """
 
     def __init__(self, autoencoder: torch.nn.Module, device: torch.device | str = "cpu", batch_size: int = 64) -> None:
-        self.autoencoder, self.device, self.batch_size = autoencoder.to(device), device, batch_size
+        self.autoencoder: Any = autoencoder.to(device)  # has reconstruct, which no type of torch's says
+        self.device, self.batch_size = device, batch_size
 
     def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
         """Return what the autoencoder makes of images (N, H, W)."""

@@ -112,7 +112,12 @@ class MemorizationMetric(CumulativeIterationMetric):
         images, vectors = (self.images, self.vectors) if holdout is None else self._embed(holdout, "holdout")
         found = self._search(images, vectors, own if holdout is None else None)
         statistic = calibration.local_statistic(found[..., 0])
-        self.null = Null(statistic, own, np.full(len(own), np.nan), correction=2 if holdout is None else 1)
+        unknown = np.full(len(own), np.nan)
+        if holdout is not None:
+            self.null = Null(statistic, own, unknown, correction=1)
+        else:
+            nearest = found[np.arange(len(own)), found[..., 0].argmax(1), 1].astype(int)
+            self.null = Null(statistic, own, unknown, correction=2, nearest=nearest)
 
     def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
         """Return the images (N, H, W), if these are images, and their vectors (N, D)."""

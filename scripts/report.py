@@ -329,13 +329,13 @@ def _terminal_text(summary: Mapping[str, Any], matches: Sequence[Mapping], page:
         f"Positive control: {control['recall']:.0%} of {control['images']} degraded copies of training images would "
         f"have been called (95 % interval {low:.0%} to {high:.0%})."
     )
-    matched = "matches" if null["matched"] else "does NOT match"
+    matched = "as" if null["matched"] else "NOT as"
     if null["null"] == "none":
         lines.append("Null: none, as there are fewer than five subjects to compare; every p-value is 1.")
     else:
         lines.append(
-            f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; its similarity to train "
-            f"{matched} the generated images' (AUC {null['match_auc']:.2f})."
+            f"Null: {null['null']}, {null['n']} subjects, {null['p_value']} p-values; {matched} similar to train as "
+            f"the generated images (AUC {null['match_auc']:.2f}, 0.4 to 0.6 expected)."
         )
     skipped = sum(len(part["skipped"]) for part in summary["inputs"].values())
     if skipped:

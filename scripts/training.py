@@ -273,8 +273,8 @@ def held_out_summary(
     )
     print(
         f"Held-out subjects: {len(names)}, {len(groups)} images.\n"
-        f"Mean absolute error of the cosine to SSIM on moved images: {errors['mean_of_bins']:.3f}, a constant's "
-        f"{errors['constant']:.3f}, all bins of SSIM alike.\n"
+        "Mean absolute error of the cosine to SSIM on moved images, bins of SSIM weighing alike: "
+        f"{errors['mean_of_bins']:.3f}; of a constant: {errors['constant']:.3f}.\n"
         f"Moved copies whose own subject is found: {recall or 'one subject alone tells nothing'}."
     )
     return result

@@ -63,7 +63,7 @@ def test_statistic_of_perfect_missing_and_no_candidates():
 def test_p_value_equals_a_loop(correction):
     null = np.random.default_rng(1).gumbel(size=150)
     ordered = sorted(null, reverse=True)
-    k = 15  # a tenth of 150
+    k = 30  # a fifth of 150
     threshold, excess = ordered[k], sum(value - ordered[k] for value in ordered[:k])
     for t in (-1.0, ordered[40], threshold, threshold + 0.01, 3.0, 9.0):
         rank = min(1, (correction + sum(value >= t for value in null)) / 151)
@@ -219,7 +219,7 @@ def test_p_values_of_many_levels_are_those_of_each():
     null = Null(rng.normal(size=240), np.repeat(np.arange(60), 4), np.tile([1.0, 2, 3, 4], 60), 2)
     statistic, level = rng.normal(size=30) + 1, rng.choice([1.0, 2.2, np.nan], 30)
     expected = [p_values(t, null.at(at), 2) for t, at in zip(statistic, level)]
-    np.testing.assert_array_equal(null.p_values(statistic, level), expected)
+    np.testing.assert_allclose(null.p_values(statistic, level), expected, rtol=1e-12)
 
 
 def test_auc_counts_pairs_and_ties_by_half():
@@ -267,3 +267,33 @@ def test_two_nulls_agree_or_not():
         null(0, 1), Null(np.full(3, -np.inf), np.arange(3), np.full(3, np.nan), 2), statistic, level, "tail", 0.05
     )
     assert few == {"calls": 0, "auc": None, "agrees": False}
+
+
+def test_two_subjects_that_are_each_others_neighbour_are_one_excess():
+    """By hand: K = 4 of 8 above threshold 0, excesses 4, 4, 2, 2; subjects 0 and 1 are a pair, 2 and 3 are not."""
+    values = np.array([4.0, 4, 2, 2, 0, -1, -1, -1])
+    nearest = np.array([1, 0, 5, 6, 7, 4, 4, 4])
+    alone = NullSample(values, np.ones(8))
+    paired = NullSample(values, np.ones(8), np.arange(8), nearest)
+    base = (4 + 2) / 9
+    assert p_values(6.0, alone, 2) == pytest.approx(base * (1 + 6 / (4 * 3)) ** -4)
+    assert p_values(6.0, paired, 2) == pytest.approx(base * (1 + 6 / (3 * 3)) ** -3)
+    # slices that share their subject's weight: the pair weighs as much as the heavier of the two
+    shared = NullSample(np.repeat(values, 2), np.full(16, 0.5), np.repeat(np.arange(8), 2), np.repeat(nearest, 2))
+    assert p_values(6.0, shared, 2) == pytest.approx(p_values(6.0, paired, 2))
+
+
+def test_a_null_of_pairs_needs_them_counted_as_one():
+    """Five dimensions and 50 subjects: excesses come in pairs, and taken for independent they promise too much."""
+    rng, hits = np.random.default_rng(3), {True: 0, False: 0}
+    for _ in range(150):
+        points, queries = rng.normal(size=(50, 5)), rng.normal(size=(400, 5))
+        own = cdist(points, points)
+        np.fill_diagonal(own, np.inf)
+        null, unknown = local_statistic(1 - own), np.full(50, np.nan)
+        statistic = local_statistic(1 - cdist(queries, points))
+        for counted in hits:
+            nearest = own.argmin(1) if counted else None
+            p = Null(null, np.arange(50), unknown, 2, nearest).p_values(statistic, np.full(400, np.nan))
+            hits[counted] += int((p <= 1e-3).sum())
+    assert hits[True] <= 0.75 * hits[False] and hits[True] <= 2.2 * 1e-3 * 150 * 400

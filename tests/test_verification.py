@@ -162,3 +162,32 @@ def test_solve_equals_lapack(size):
     matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
     np.testing.assert_allclose(verification._solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
     assert np.isnan(verification._solve(-np.eye(size), right)).all()  # not positive definite: no number at all
+
+
+def with_a_part_of(image: np.ndarray, other: np.ndarray, radius: float, at=(-8, 10)) -> np.ndarray:
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.where(np.hypot(y - CENTRE[0] - at[0], x - CENTRE[1] - at[1]) < radius, image, other)
+
+
+def test_a_copied_part_stands_out_more_in_a_window_than_in_the_whole(image, unrelated):
+    partial = with_a_part_of(image, textured(20), radius=28)
+    strangers = np.stack([textured(seed) for seed in range(21, 33)])
+    windowed = Verifier(window=36)
+    best = windowed.align(strangers, np.repeat(image[None], 12, 0)).aligned_ssim.max()
+    part = windowed.align(partial[None], image[None]).aligned_ssim[0]
+    whole = align_one(partial, image).aligned_ssim[0]
+    assert part > 0.8 and (1 - part) / (1 - best) < 0.45 < (1 - whole) / (1 - unrelated)
+
+
+def test_a_window_of_the_whole_image_scores_as_the_whole_and_background_has_none():
+    full = textured(3, radii=(200, 200))
+    query = full**1.2
+    same = align_one(query, full, smoothing=0.0).aligned_ssim[0]
+    square = Verifier(smoothing=0.0, window=112).align(query[None], full[None]).aligned_ssim[0]
+    assert square == pytest.approx(same, abs=0.02)
+    assert Verifier(window=24).align(np.zeros((1, *SHAPE)), full[None] * 0).aligned_ssim[0] == -1
+
+
+def test_too_small_a_window_is_an_error():
+    with pytest.raises(ValueError, match="window 0 or at least 12, got 0.7, 512 and 8"):
+        Verifier(window=8)
