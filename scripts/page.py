@@ -17,6 +17,7 @@ import base64
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ from PIL import Image
 from scipy import ndimage
 
 from .audit import AuditResult
+from .ssim import WINDOW
 from .verification import render
+from .volumes import VolumeAlignment, align_volumes, start_from_slices
 
 __all__ = ["render_page"]
 
@@ -51,6 +54,7 @@ def render_page(
     summary: Mapping[str, Any],
     subject_name: Callable[[int], str],
     thumbnails: bool,
+    pixel_mm: float = 2.0,
 ) -> str:
     """Return the page; all that comes from outside is escaped, and the page's own script is the only one that may run.
 
@@ -59,7 +63,8 @@ def render_page(
         matches: rows of matches.csv, one a generated image or volume.
         summary: what report.json holds.
         subject_name: of a subject's number, as it is to be shown.
-        thumbnails: show images.
+        thumbnails: show images; of volumes three planes, after an alignment in 3-D, about a second each.
+        pixel_mm: the side of a pixel of volumes' slices.
     """
     order = np.lexsort((-result.found.aligned_ssim.max(1), result.p_value))
     called = [int(u) for u in order if result.memorized[u]]
@@ -74,9 +79,9 @@ def render_page(
     table = json.dumps(rows, separators=(",", ":"), allow_nan=False, default=float).replace("<", "\\u003c")
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         summary=summary,
-        calls=[_pair(result, matches, u, thumbnails) for u in called[:SHOWN_PAIRS]],
+        calls=[_pair(result, matches, u, thumbnails, pixel_mm) for u in called[:SHOWN_PAIRS]],
         hidden=max(0, len(called) - SHOWN_PAIRS),
-        candidates=[_pair(result, matches, u, thumbnails) for u in second[:SHOWN_CANDIDATES]],
+        candidates=[_pair(result, matches, u, thumbnails, pixel_mm) for u in second[:SHOWN_CANDIDATES]],
         subjects=_leaked_table(result, subject_name),
         histogram=_histogram(result),
         thumbnails=thumbnails,
@@ -87,23 +92,32 @@ def render_page(
     )
 
 
-def _pair(result: AuditResult, matches: Sequence[Mapping[str, Any]], unit: int, thumbnails: bool) -> dict[str, Any]:
+def _pair(
+    result: AuditResult, matches: Sequence[Mapping[str, Any]], unit: int, thumbnails: bool, pixel_mm: float
+) -> dict[str, Any]:
     """Return what the page shows of one generated image: for a volume, sections in three planes."""
     pair: dict[str, Any] = {"match": matches[unit], "number": unit}
     if not thumbnails or not matches[unit]["train_subject"]:
         return pair
     rows = result.units.rows(unit)
+    rows = rows[np.argsort(-result.generated.level[rows], kind="stable")]  # of a volume the top of the head last
     best = result.found.best[unit]
     upright = bool(result.generated.slice[rows[0]] >= 0)
     strongest = int(result.found.slice_ssim[rows, best].argmax())
-    shown = np.arange(len(rows)) if len(rows) > 1 else np.array([strongest])
-    query = result.units.images[rows[shown]].astype(np.float32)
-    reference = result.train.images[result.found.image[rows[shown], best]].astype(np.float32)
-    warped, _ = render(query, reference, result.found.matrix[rows[shown], best])
-    triples = [_sections(stack, strongest, result.generated.level[rows]) for stack in (query, warped)]
+    volumes = _aligned_volumes(result, rows, best, pixel_mm) if len(rows) > 1 else None
+    if volumes is None:
+        row = rows[strongest]
+        query = result.units.images[row][None].astype(np.float32)
+        reference = result.train.images[result.found.image[row, best]][None].astype(np.float32)
+        warped, _ = render(query, reference, result.found.matrix[row, best][None])
+        planes = [(query[0], warped[0])]
+    else:
+        query, found, spacing = volumes
+        pair["volume_ssim"] = found.ssim
+        planes = list(zip(_sections(query, strongest, spacing), _sections(found.aligned, strongest, spacing)))
     pair["pictures"] = [
         {"title": title, "data": _picture(image, upright)}
-        for generated, aligned in zip(*triples)
+        for generated, aligned in planes
         for title, image in (
             ("generated", generated),
             ("training, aligned", aligned),
@@ -113,17 +127,33 @@ def _pair(result: AuditResult, matches: Sequence[Mapping[str, Any]], unit: int, 
     return pair
 
 
-def _sections(stack: NDArray, strongest: int, level: NDArray) -> list[NDArray]:
-    """Return the strongest slice (W, H); of a stack (Z, W, H) also its coronal and sagittal middle, (W or H, Z').
+def _aligned_volumes(
+    result: AuditResult, rows: NDArray, best: int, pixel_mm: float
+) -> tuple[NDArray[np.float32], VolumeAlignment, NDArray] | None:
+    """Return a generated volume, its training volume aligned to it in 3-D and the spacing; None if too few slices.
 
-    Slices are thicker than pixels, so these two are stretched to about the pixels' size; the top of the head is last.
+    The training volume is the file that most slices match. `rows` has the top of the head last, as the result.
     """
-    if len(stack) == 1:
-        return [stack[0]]
-    order = np.argsort(-level) if np.isfinite(level).all() else np.arange(len(stack))
-    ordered = stack[order]
-    middle = [ordered[:, :, stack.shape[2] // 2].T, ordered[:, stack.shape[1] // 2, :].T]
-    return [stack[strongest], *(ndimage.zoom(section, (1, 2), order=1) for section in middle)]
+    match = result.found.image[rows, best]
+    file = Counter(result.train.file[match].tolist()).most_common(1)[0][0]
+    here = np.flatnonzero(result.train.file[match] == file)
+    own = np.flatnonzero(result.train.file == file)
+    own = own[np.argsort(-result.train.level[own], kind="stable")]
+    level = result.generated.level[rows]
+    if min(len(rows), len(own)) < WINDOW or len(here) < 3 or not np.isfinite(level).all():
+        return None
+    spacing = np.array([np.median(np.abs(np.diff(level))), pixel_mm, pixel_mm])
+    query = result.units.images[rows].astype(np.float32)
+    matched = (own[None] == match[here][:, None]).argmax(1)
+    start = start_from_slices(result.found.matrix[rows[here], best], here, matched, (len(rows), len(own)), spacing)
+    return query, align_volumes(query, result.train.images[own].astype(np.float32), start, spacing), spacing
+
+
+def _sections(volume: NDArray, strongest: int, spacing: NDArray) -> list[NDArray]:
+    """Return the strongest slice (W, H) of a volume (Z, W, H), its coronal and sagittal middle, in square pixels."""
+    stretch = (1, spacing[0] / spacing[1])
+    middle = [volume[:, :, volume.shape[2] // 2].T, volume[:, volume.shape[1] // 2, :].T]
+    return [volume[strongest], *(ndimage.zoom(section, stretch, order=1) for section in middle)]
 
 
 def _leaked_table(result: AuditResult, subject_name: Callable[[int], str]) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ class Report:
         thumbnails: show image pairs in the report.
         pseudonymize: replace subject ids, and the names of training files, by numbers.
         group_column: column of the generated datalist whose groups are counted, or None.
+        pixel_mm: side of a pixel of volumes' slices, for the evidence in 3-D.
     """
 
     def __init__(
@@ -71,9 +72,11 @@ class Report:
         thumbnails: bool = True,
         pseudonymize: bool = False,
         group_column: str | None = None,
+        pixel_mm: float = 2.0,
     ) -> None:
         self.output_dir, self.checkpoint = Path(output_dir), Path(checkpoint)
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
+        self.pixel_mm = pixel_mm
 
     def write(self, result: AuditResult, timing: Mapping[str, Any]) -> str:
         """Write all files, each under a temporary name first, and return the summary for a terminal."""
@@ -86,7 +89,7 @@ class Report:
             "slices.csv": _csv(SLICE_COLUMNS, self._slices(result)),
             "report.json": json.dumps(summary, indent=2, allow_nan=False),
             "report.html": render_page(
-                result, matches, summary, lambda number: self._subject(result, number), self.thumbnails
+                result, matches, summary, lambda number: self._subject(result, number), self.thumbnails, self.pixel_mm
             ),
         }
         self.output_dir.mkdir(parents=True, exist_ok=True)

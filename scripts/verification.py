@@ -29,7 +29,7 @@ from scipy import ndimage
 from .slices import foreground
 from .ssim import ssim_pairs
 
-__all__ = ["Alignment", "Verifier"]
+__all__ = ["Alignment", "Verifier", "monotone_gain", "render"]
 
 PYRAMID = (4, 2, 1)  # strides, coarse to fine
 ITERATIONS = (8, 6, 3)
@@ -212,8 +212,8 @@ def _align_pairs(coarse, middle, fine, first, second, parameters, flips):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _monotone_gain(query, warped, weight):
-    """Return `warped` after the non-decreasing map of intensity that predicts `query` best.
+def monotone_gain(query, warped, weight):
+    """Return `warped` (H, W) after the non-decreasing map that predicts `query` best where `weight` is set.
 
     Pool adjacent violators on the mean query value of each bin of warped intensity, linear between the pools' centres.
     """
@@ -290,7 +290,7 @@ def _render_pairs(queries, references, masks_q, masks_r, matrices, warped, union
                 image[i, j] = _sample(references[n], source_y, source_x)[0]
                 inside = _sample(masks_r[n], source_y, source_x)[0] > 0.5
                 union[n, i, j] = inside or masks_q[n, i, j] > 0.5
-        mapped = _monotone_gain(queries[n], image, union[n])
+        mapped = monotone_gain(queries[n], image, union[n])
         # a map that flattens the reference explains nothing: a blank query would be everybody's copy
         flat = _spread(mapped, union[n]) < LEAST_CONTRAST * _spread(image, union[n])
         warped[n] = image if flat else mapped

@@ -192,11 +192,10 @@ def test_the_same_page_twice_is_the_same_file():
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", page(count=20))
 
 
-def test_sections_of_a_volume_are_three_planes():
-    stack = np.zeros((4, 6, 8), np.float32)  # z, x, y; the top of the head first, as levels grow downwards
-    stack[0], stack[2, 3, 4] = 1, 0.5
-    axial, coronal, sagittal = _sections(stack, 2, np.array([10.0, 20, 30, 40]))
+def test_sections_of_a_volume_are_three_planes_in_square_pixels():
+    volume = np.zeros((4, 6, 8), np.float32)  # z, x, y; the top of the head last
+    volume[3], volume[2, 3, 4] = 1, 0.5
+    axial, coronal, sagittal = _sections(volume, 2, np.array([4.0, 2, 2]))
     assert axial.shape == (6, 8) and axial[3, 4] == 0.5
-    assert coronal.shape == (6, 8) and sagittal.shape == (8, 8)
+    assert coronal.shape == (6, 8) and sagittal.shape == (8, 8), "slices are twice as thick as pixels are wide"
     assert (coronal[:, -1] == 1).all() and (sagittal[:, -1] == 1).all(), "the top is last"
-    assert len(_sections(stack[:1], 0, np.array([np.nan]))) == 1
