@@ -84,9 +84,6 @@ class SliceGroups(Randomizable, Dataset):
             `level`; a CacheDataset serves.
         copy: random dictionary transform that degrades `image`.
         misalign: random dictionary transform that moves `image`; applied to each image alone.
-        vary: random dictionary transform of `image` that makes another anatomy of a group's slices, alike for all
-            of them, before anything else; None takes the slices as they are. SSIM is defined for any images, so a few
-            scans can teach it for many.
         copies: near-duplicates in a group.
         neighbour_mm: largest distance in level of a neighbouring slice.
         mixture: largest share of the other image in a mixture.
@@ -102,10 +99,9 @@ class SliceGroups(Randomizable, Dataset):
         neighbour_mm: float = 6.0,
         mixture: float = 0.5,
         seed: int | None = None,
-        vary: Any = None,
     ) -> None:
         self.data = data
-        self.copy, self.misalign, self.vary = copy, misalign, vary
+        self.copy, self.misalign = copy, misalign
         self.copies, self.neighbour_mm, self.mixture, self.seed = copies, neighbour_mm, mixture, seed
         self.group = copies + 3  # images of an index
         self.items = _flat(data)
@@ -119,33 +115,35 @@ class SliceGroups(Randomizable, Dataset):
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
         super().set_random_state(seed, state)
-        for transform in filter(None, (self.copy, self.misalign, self.vary)):
+        for transform in (self.copy, self.misalign):
             transform.set_random_state(state=self.R)
         return self
 
     def _image(self, index: int) -> torch.Tensor:
         return torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
 
-    def _neighbour(self, index: int) -> int:
+    def _neighbour(self, index: int) -> torch.Tensor:
+        """Another image of the series nearby; where there is none, a mixture that is no near-duplicate."""
         level = self.items[index].get("level", 0.0)
         near = [
             i
             for i in self.members[self.series[index]]
             if i != index and abs(self.items[i].get("level", 0.0) - level) <= self.neighbour_mm
         ]
-        return near[self.R.randint(len(near))] if near else index
+        if near:
+            return self._image(near[self.R.randint(len(near))])
+        return self._mixed(index, self.R.uniform(self.mixture / 2, self.mixture))
+
+    def _mixed(self, index: int, share: float) -> torch.Tensor:
+        return (1 - share) * self._image(index) + share * self._image(self.R.randint(len(self.items)))
 
     def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
         if self.seed is not None:
             self.set_random_state(self.seed + index)
-        slices = torch.cat([self._image(index), self._image(self._neighbour(index))])  # (2, H, W): moved alike
-        if self.vary is not None:
-            slices = self.vary({CommonKeys.IMAGE: slices})[CommonKeys.IMAGE]
-        anchor = slices[:1]
-        images = [anchor, slices[1:]]
+        anchor = self._image(index)
+        images = [anchor, self._neighbour(index)]
         images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
-        share = self.R.uniform(0, self.mixture)
-        images.append((1 - share) * anchor + share * self._image(self.R.randint(len(self.items))))
+        images.append(self._mixed(index, self.R.uniform(0, self.mixture)))
         return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for image in images]
 
 
