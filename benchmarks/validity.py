@@ -558,6 +558,7 @@ def real(dataset_dir: str, split_file: str) -> dict[str, Callable[[], object]]:
     return rows
 
 
+SHOWN = "shown, nothing asked"
 # beginning of a row's name -> what is asked of it, and whether the answer fulfils it; the first that fits counts
 ASKED: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("rank floor, n = 50, without", "above 1.7: the mistake shows", lambda a: a > 1.7),
@@ -565,10 +566,10 @@ ASKED: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("rank floor", "0.8 to 1.15 of nominal", lambda a: 0.8 <= a <= 1.15),
     ("levels, null at a random", "above 2: the mistake shows", lambda a: a > 2),
     ("levels", "0.6 to 1.2 of nominal", lambda a: 0.6 <= a <= 1.2),
-    ("nothing memorized, look-alikes", "shown, nothing asked", lambda a: True),
+    ("nothing memorized, look-alikes", SHOWN, lambda a: True),
     ("nothing memorized", "at most 35 of 400 audits with any call", lambda a: a <= 35),
     ("mixed, iid, 1% copies, p", "false share above 0.5: the mistake shows", lambda a: a["false_share"] > 0.5),
-    ("mixed, look-alikes", "shown, nothing asked", lambda a: True),
+    ("mixed, look-alikes", SHOWN, lambda a: True),
     (
         "mixed, iid, 1%",
         "false share at most 0.05 + 3 standard errors; recall at least 0.95",
@@ -594,7 +595,7 @@ ASKED: list[tuple[str, str, Callable[[Any], bool]]] = [
     ),
     ("5 % of scans stored twice, not", "recall below 0.10: the mistake shows", lambda a: a < 0.1),
     ("5 % of scans stored twice", "recall at least 0.90", lambda a: a >= 0.9),
-    ("a part of", "shown, nothing asked", lambda a: True),
+    ("a part of", SHOWN, lambda a: True),
     ("known transforms", "no failure", lambda a: a["failures"] == 0),
     (
         "real slices, unseen ones blurred, raw",
@@ -620,7 +621,8 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
             text = ", ".join(f"{key.replace('_', ' ')} {_text(value)}" for key, value in answer.items())
         else:
             text = _text(answer)
-        lines.append(f"| {name} | {text} | {asked} | {'yes' if holds(answer) else '**no**'} |")
+        verdict = "" if asked == SHOWN else "yes" if holds(answer) else "**no**"
+        lines.append(f"| {name} | {text} | {asked} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
