@@ -164,6 +164,8 @@ def _value_problems(key: str, value: Any, default: Any, given: str | None) -> It
         yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
     elif isinstance(value, str) and value.startswith(("$", "@")) and not PATH_KEY.search(key):
         return  # an expression, of the file or of an overlay; what it gives is checked by what takes it
+    elif isinstance(value, Mapping) and "_target_" in value and given is None:
+        return  # a component of an overlay, checked in the same way
     elif isinstance(default, bool):
         if not isinstance(value, bool):
             yield f"--{key}: expected True or False, found {value!r}"
