@@ -12,7 +12,7 @@
 
 python docs/watch_training.py [OUTPUT_DIR]
 
-Twenty-four images of the demo are learned by heart; the other subjects, which the model never sees, are the null.
+It is trained on twenty-four images of the demo; the other subjects, which it never sees, are the null.
 """
 
 from __future__ import annotations
