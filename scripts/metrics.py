@@ -64,7 +64,7 @@ class MemorizationMetric(CumulativeIterationMetric):
     the positive control.
 
     With images, candidates are aligned and scored by SSIM; with embeddings alone (`embedder=None`), by their cosine,
-    which finds far fewer copies.
+    which is weaker evidence: a copy's falls with its blur and noise, a stranger's does not.
 
     Args:
         reference: training images (R, 1, H, W) in [0, 1] where an embedder is given, else embeddings (R, D),

@@ -306,7 +306,7 @@ class Verifier:
         window: 0 scores the whole foreground; else the score is that of the best square of so many pixels a side, for
             copies of a part of an image. At least 12.
 
-    Cost: about 3 ms a pair at 96 x 112 on two cores (benchmarks/speed.py).
+    Cost: about 4 ms a pair at 96 x 112 on two cores (benchmarks/speed.py).
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0) -> None:
