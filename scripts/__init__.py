@@ -14,19 +14,22 @@
 from .arguments import check_arguments, run_or_exit
 from .audit import Audit, AuditResult, Label
 from .augmentations import RandCopyd, RandMisalignd
+from .autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
 from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
 from .compare import compare_reports
-from .components import bundle_file, component
+from .components import bundle_file, choice, component
 from .datalists import find_images, split_subjects, with_and_without_mask
 from .degradation import RoundTrip
 from .detect import AuditData, detect, fingerprint, run_audit
-from .embeddings import Embedder, EmbeddingSet, ImageError, load_weights
+from .embeddings import Embedder, EmbeddingSet, ImageError
 from .handlers import MemorizationHandler
+from .latents import Condition, Latents, draw_copies, planar_slices, tissue_shares
 from .losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .metrics import MemorizationMetric, MemorizationSummary
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM, Posed
 from .report import Report
+from .sampling import AutocastDiffusionInferer, AutocastLatentInferer, LatentModel, Sampler, identity, set_timesteps
 from .slices import (
     AxialSlicesd,
     GreyImageReader,
@@ -39,13 +42,18 @@ from .slices import (
 from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
 from .training import AutocastInferer, LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection, held_out_summary
 from .verification import Verifier
+from .weights import load_weights, save_weights
 
 __all__ = [
     "Audit",
     "AuditData",
     "AuditResult",
+    "AutocastDiffusionInferer",
     "AutocastInferer",
+    "AutocastLatentInferer",
+    "AutoencoderLoss",
     "AxialSlicesd",
+    "Condition",
     "CopyLoss",
     "DeepSSIM",
     "Embedder",
@@ -53,6 +61,9 @@ __all__ = [
     "GreyImageReader",
     "ImageError",
     "Label",
+    "LastOutputInferer",
+    "LatentModel",
+    "Latents",
     "LevelSampler",
     "MemorizationHandler",
     "MemorizationMetric",
@@ -60,42 +71,51 @@ __all__ = [
     "PairwiseSSIMLoss",
     "PerDimensionalityd",
     "PlanarSliced",
-    "PoseLoss",
     "Posed",
     "PosedLoss",
+    "PoseLoss",
     "PrepareMoved",
     "RandCopyd",
     "RandMisalignd",
+    "ReconstructionInferer",
     "Report",
     "RoundTrip",
-    "SSIMForm",
+    "Sampler",
     "ShrinkToFitd",
     "SkullStripd",
     "SliceGroups",
+    "SSIMForm",
     "TwoViewContrastiveLoss",
     "Verifier",
     "Views",
     "benjamini_hochberg",
     "bundle_file",
-    "compare_reports",
     "check_arguments",
+    "choice",
+    "compare_reports",
     "component",
     "detect",
+    "draw_copies",
     "find_images",
     "fingerprint",
     "fit_projection",
     "foreground",
     "held_out_summary",
+    "identity",
     "leaked_subjects",
     "load_weights",
     "local_statistic",
     "nearest_subjects",
     "p_values",
+    "planar_slices",
     "run_audit",
     "run_or_exit",
+    "save_weights",
+    "set_timesteps",
     "split_subjects",
     "ssim_cross",
     "ssim_matrix",
     "ssim_pairs",
+    "tissue_shares",
     "with_and_without_mask",
 ]

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from .audit import Audit
 from .embeddings import EmbeddingSet
+from .files import replacing
 from .pairs import DUPLICATE, Slices, draw_copies, draw_pairs, duplicate_cap
 from .rivals import Method
 from .scores import (
@@ -124,10 +125,8 @@ class Benchmark(Randomizable):
             }
             if self.audit is not None and name in self.audited:
                 result["conditions"][name]["audit"] = self._audit_table(test, transform, cap)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(result, indent=1))
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(result, indent=1))
         return result
 
     def _move(self, images: NDArray, transform: Any) -> NDArray[np.float32]:

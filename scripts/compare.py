@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from .files import replacing
+
 __all__ = ["compare_reports", "difference_interval"]
 
 
@@ -73,11 +75,8 @@ def compare_reports(
         "set_level_auc": [report["set_level"]["auc"] for report in (a, b)],
         "unlike": _unlike(a, b),
     }
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "comparison.json.tmp"
-    temporary.write_text(json.dumps(result, indent=2))
-    temporary.replace(folder / "comparison.json")
+    with replacing(Path(output_dir) / "comparison.json") as path:
+        path.write_text(json.dumps(result, indent=2))
     print(_text(a, b, result))
     return result
 

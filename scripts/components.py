@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-__all__ = ["bundle_file", "component"]
+__all__ = ["bundle_file", "choice", "component"]
 
 
 def bundle_file(name: str) -> Path:
@@ -52,6 +53,20 @@ def component(config_file: str | os.PathLike, component_id: str, **overrides: An
             raise ValueError(f"{config_file}: expected a key {key!r}, found {found}")
     parser.update(overrides)
     return parser.get_parsed_content(component_id)
+
+
+def choice(key: str, options: Mapping[str, Any], value: str) -> Any:
+    """Return the option of this name, for a config's closed sets.
+
+    Raises:
+        ValueError: if there is none.
+
+    >>> choice("size", {"published": 256, "cpu": 32}, "cpu")
+    32
+    """
+    if value not in options:
+        raise ValueError(f"{key}: expected one of {', '.join(options)}, got {value!r}")
+    return options[value]
 
 
 def _renamed(content: Any, name: str, new: str) -> Any:

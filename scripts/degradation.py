@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -99,15 +98,30 @@ def band_energies(images: NDArray) -> NDArray[np.float64]:
     Bands are differences of Gaussians; blur lowers the fine ones, noise raises them; contrast cancels.
     """
     images = np.ascontiguousarray(images, np.float32)
-    inside = foreground(torch.from_numpy(images)).numpy()
-    inside = ndimage.binary_erosion(inside, np.ones((1, 5, 5)))  # the outline is no texture
+    inside = _inside(images)
+    return _log_ratios(np.stack([_energy(band, band, inside) for band in _bands(images)], axis=1))
+
+
+def _bands(images: NDArray) -> list[NDArray[np.float32]]:
+    """Return the differences of Gaussians, fine to coarse, (N, H, W) each."""
     smooth = [ndimage.gaussian_filter(images, (0, s, s)) for s in BAND_SIGMAS]
-    energy = []
-    for fine, coarse in zip(smooth, smooth[1:]):
-        band = np.where(inside, (fine - coarse) ** 2, 0).sum((1, 2))
-        energy.append(np.log(band / np.maximum(inside.sum((1, 2)), 1) + 1e-9))
-    logs = np.stack(energy, axis=1)
-    return logs[:, :-1] - logs[:, -1:]
+    return [fine - coarse for fine, coarse in zip(smooth, smooth[1:])]
+
+
+def _inside(images: NDArray) -> NDArray[np.bool_]:
+    """Return the foreground without its outline, which is no texture."""
+    return ndimage.binary_erosion(foreground(torch.from_numpy(images)).numpy(), np.ones((1, 5, 5)))
+
+
+def _energy(first: NDArray, second: NDArray, inside: NDArray) -> NDArray[np.float64]:
+    """Return the mean product of two bands inside, (N,); of a band with itself, its energy."""
+    return np.einsum("nij,nij,nij->n", first, second, inside) / np.maximum(inside.sum((1, 2)), 1)
+
+
+def _log_ratios(energy: NDArray) -> NDArray[np.float64]:
+    """Return the logs (..., bands - 1) of energies (..., bands) relative to the coarsest's."""
+    logs = np.log(np.maximum(energy, 0) + 1e-9)
+    return logs[..., :-1] - logs[..., -1:]
 
 
 def match_degradation(
@@ -117,20 +131,28 @@ def match_degradation(
 
     Real images pass `before` first, if it is given; the result does the same.
 
-    The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets.
+    The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets. Bands are
+    linear, so each blur is filtered once, the noise once, and the energies of all their sums follow.
     """
     if len(real) == 0 or len(generated) == 0:
         raise ValueError(f"real and generated must hold images, got {len(real)} and {len(generated)}")
     target = np.median(band_energies(_draw(generated, sample, rng)), axis=0)
     base = _draw(real, sample, rng)
     base = base if before is None else before(base, rng)
+    noise_bands = _bands(rng.normal(size=base.shape).astype(np.float32))
     best, lowest = Degradation(), np.inf
-    for blur, noise in product(BLURS, NOISES):
-        candidate = Degradation(blur, noise)
-        found = np.median(band_energies(candidate(base, rng)), axis=0)
-        distance = float(((found - target) ** 2).sum())
-        if distance < lowest:
-            best, lowest = candidate, distance
+    for blur in BLURS:
+        image = Degradation(blur)(base, rng)
+        inside = _inside(image)
+        pairs = list(zip(_bands(image), noise_bands))
+        signal, cross, noise = (
+            np.stack([_energy(pair[i], pair[j], inside) for pair in pairs], axis=1) for i, j in ((0, 0), (0, 1), (1, 1))
+        )
+        for level in NOISES:
+            found = np.median(_log_ratios(signal + 2 * level * cross + level**2 * noise), axis=0)
+            distance = float(((found - target) ** 2).sum())
+            if distance < lowest:
+                best, lowest = Degradation(blur, level), distance
     return replace(best, before=before)
 
 

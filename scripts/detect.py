@@ -28,8 +28,9 @@ from typing import Any
 from .arguments import run_or_exit
 from .audit import Audit, AuditResult
 from .datalists import find_images
-from .embeddings import Embedder, sha256_of_file
+from .embeddings import Embedder
 from .report import Report
+from .weights import sha256_of_file
 
 __all__ = ["AuditData", "detect", "fingerprint", "run_audit"]
 

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,10 @@ from monai.data import DataLoader, Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-__all__ = ["Embedder", "EmbeddingSet", "ImageError", "load_weights", "sha256_of_file"]
+from .files import replacing
+from .weights import sha256_of_file
+
+__all__ = ["Embedder", "EmbeddingSet", "ImageError"]
 
 BATCH_MULTIPLE = 8
 
@@ -87,69 +89,6 @@ class EmbeddingSet:
         """Return the file's id, with the slice's index where it is one of a volume."""
         name = self.items[self.file[row]]["id"]
         return name if self.slice[row] < 0 else f"{name}#z={self.slice[row]}"
-
-
-def sha256_of_file(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> torch.nn.Module:
-    """Return the network with the state dict of `checkpoint`, in evaluation mode.
-
-    Accepts a bare state dict or a dict with one under `model`; read with ``weights_only=True``, so a file from
-    elsewhere cannot run code.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no state dict, or of another architecture.
-    """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (PermissionError, FileNotFoundError):
-        raise
-    except Exception as error:  # torch names no type, and its own text advises weights_only=False
-        raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
-    state = state.get("model", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(
-            f"checkpoint {checkpoint}: expected a state dict, bare or under 'model', found other content; save "
-            "network.state_dict()"
-        )
-    expected = network.state_dict()
-    other = sorted(expected.keys() ^ state.keys()) or [
-        name for name in expected if expected[name].shape != state[name].shape
-    ]
-    if other:
-        raise ValueError(
-            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
-            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the "
-            "checkpoint"
-        )
-    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
-        raise ValueError(f"checkpoint {checkpoint}: expected finite weights, found NaN or infinite ones in {broken[0]}")
-    network.load_state_dict(state)
-    return network.eval()
-
-
-def _refusal(checkpoint: Path) -> str:
-    """Say why torch.load refuses a file, from its first bytes."""
-    with checkpoint.open("rb") as file:
-        start = file.read(2)
-    if not start:
-        return "expected weights, found an empty file; copy it again"
-    if start == b"PK":  # a zip file: torch's own format
-        if zipfile.is_zipfile(checkpoint) and any("/code/" in name for name in zipfile.ZipFile(checkpoint).namelist()):
-            return "expected a state dict, found TorchScript, which could run code; save network.state_dict()"
-        if not zipfile.is_zipfile(checkpoint):
-            return "expected weights, found a file that is cut off or damaged; copy it again"
-    return (
-        "expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save "
-        "network.state_dict()"
-    )
 
 
 class Embedder:
@@ -310,9 +249,8 @@ class Embedder:
         _write_array(shard.with_suffix(".vectors.npy"), vectors)
         # the table comes last: a shard without one does not exist
         table = [{"content": row["content"], "slice": row["slice"], "level": row["level"]} for row in buffer]
-        temporary = shard.with_suffix(".tmp")
-        temporary.write_text(json.dumps(table))
-        temporary.rename(shard.with_suffix(".json"))
+        with replacing(shard.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(table))
 
     def _read_cache(self) -> dict[str, list[tuple]]:
         known: dict[str, list[tuple]] = {}
@@ -409,7 +347,5 @@ def _content_key(item: Mapping[str, Any]) -> str:
 
 
 def _write_array(path: Path, array: NDArray) -> None:
-    temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")  # two runs may write one file
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
-    temporary.rename(path)

@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from .audit import AuditResult, Label
 from .calibration import clustered_interval, exact_interval, group_p_values, leaked_at_sample_sizes
 from .components import bundle_file
-from .embeddings import EmbeddingSet, sha256_of_file
+from .embeddings import EmbeddingSet
 from .page import render_page
+from .weights import sha256_of_file
 
 __all__ = ["Report"]
 

@@ -25,11 +25,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from .components import component
-from .embeddings import load_weights
 from .slices import foreground
 from .ssim import SSIMForm, ssim_cross, ssim_pairs
 from .training import AutocastInferer
 from .verification import Verifier
+from .weights import load_weights
 
 __all__ = [
     "AlignedSSIM",

@@ -24,9 +24,10 @@ from PIL import Image
 
 from scripts.components import component
 from scripts.datalists import find_images
-from scripts.embeddings import Embedder, ImageError, load_weights, sha256_of_file
+from scripts.embeddings import Embedder, ImageError
 from scripts.networks import DeepSSIM
 from scripts.training import AutocastInferer
+from scripts.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -244,11 +245,6 @@ def test_a_chain_that_lets_no_number_through_is_caught(network, tmp_path, value)
     run = Embedder(network, lambda item: {"image": image}, AutocastInferer(enabled=False), torch.device("cpu"))
     with pytest.raises(ImageError, match="0.png: cannot be audited .expected finite values, found NaN or infinite"):
         run.embed_files(write(tmp_path, 0))
-
-
-def test_sha256_of_file_equals_the_published_value(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4, one-block example
-    assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_weights_are_loaded_bare_or_under_model(network, tmp_path):

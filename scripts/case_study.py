@@ -1,0 +1,391 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Train, sample and audit latent diffusion models under conditions that favour memorization: does the audit follow?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import MMDMetric
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from .calibration import exact_interval
+from .components import bundle_file
+from .datalists import find_images
+from .files import replacing
+from .latents import planar_slices, tissue_shares
+from .rivals import Method
+from .sampling import write_image
+
+__all__ = ["CaseStudy", "Cell", "copies_slope", "export_slices"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training condition: `subjects` trained on `passes` times, `duplication` and `condition` as in
+    configs/ldm/train_diffusion.yaml."""
+
+    name: str
+    subjects: int
+    duplication: str = "none"
+    passes: int = 100
+    condition: str = "none"
+
+
+def export_slices(
+    items: Sequence[dict[str, Any]],
+    preprocessing: Callable,
+    level: float,
+    output_dir: str | Path,
+    tissues: Mapping[str, Sequence[int]] | None = None,
+) -> Path:
+    """Write the slice of each item nearest to `level` mm as PNG, and slices.csv with its columns; return that.
+
+    A finished slices.csv is left as it is.
+
+    Args:
+        items: of volumes with `subject_id`.
+        preprocessing: the bundle's chain.
+        tissues: labels of :func:`tissue_shares`, for items with a label map as `mask`.
+    """
+    output = Path(output_dir)
+    table = output / "slices.csv"
+    if table.exists():
+        return table
+    rows = []
+    for item in items:
+        shares = tissue_shares(item["mask"], tissues) if tissues else {}
+        whole = {key: value for key, value in item.items() if key != "mask"}
+        slice_ = planar_slices([whole], preprocessing, [level])[0]
+        name = f"{item['subject_id']}.png"
+        with replacing(output / name) as path:
+            write_image(np.asarray(slice_["image"])[0], path)
+        columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
+        rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
+    _write_table(table, rows)
+    return table
+
+
+class CaseStudy:
+    """Trains, samples and audits every cell with every seed; each stage is skipped where its output exists.
+
+    Below `output_dir`, cells/NAME_SEED/ holds train.csv, holdout.csv, model/, generated/, audit/, result.json, log.txt.
+
+    Args:
+        table: of :func:`export_slices`.
+        autoencoder_file: weights of configs/ldm/train_autoencoder.yaml.
+        output_dir: of the study.
+        cells: conditions.
+        seeds: each draws the training subjects, the copies, the initial weights and the noise.
+        samples: images of each model; the same in every cell, as leaked subjects grow with them.
+        preprocessing: the bundle's chain, for the rivals and the quality.
+        methods: rival similarities by name.
+        features: images (N, H, W) to vectors (N, D) for the quality; None: pixels of images at an eighth of the size.
+        condition_columns: of the table, where a cell's condition is `variables`.
+        overlay: config laid over train_diffusion.yaml; None: none.
+        train, generate, detect: keys that differ in the three configs.
+    """
+
+    def __init__(
+        self,
+        table: str | Path,
+        autoencoder_file: str | Path,
+        output_dir: str | Path,
+        cells: Sequence[Mapping[str, Any]],
+        seeds: Sequence[int],
+        samples: int,
+        preprocessing: Callable,
+        methods: Mapping[str, Method | None],
+        features: Callable[[NDArray], NDArray] | None = None,
+        condition_columns: Sequence[str] = (),
+        overlay: str | Path | None = None,
+        train: Mapping[str, Any] | None = None,
+        generate: Mapping[str, Any] | None = None,
+        detect: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.table, self.autoencoder_file = Path(table).absolute(), Path(autoencoder_file).absolute()
+        self.output_dir = Path(output_dir).absolute()
+        self.cells, self.seeds, self.samples = [Cell(**cell) for cell in cells], list(seeds), samples
+        self.preprocessing = preprocessing
+        self.methods = {name: method for name, method in methods.items() if method is not None}
+        self.features, self.condition_columns, self.overlay = features or _pooled, list(condition_columns), overlay
+        self.keys = {"train": dict(train or {}), "generate": dict(generate or {}), "detect": dict(detect or {})}
+        self.rows = _read_table(self.table)
+        people = len({row["subject_id"] for row in self.rows})
+        for cell in self.cells:
+            if samples % cell.subjects or people - cell.subjects < 6:
+                raise ValueError(
+                    f"cell {cell.name}: expected a number of subjects that divides {samples} samples and leaves 6 of "
+                    f"{people} or more as holdout, found {cell.subjects}; change the cell or samples"
+                )
+
+    def run(self) -> dict[str, Any]:
+        """Run what is missing, write case_study.json after each cell and return it."""
+        results: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            for cell in self.cells:
+                results.append(self.run_cell(cell, seed))
+                study = {"samples": self.samples, "cells": results, **self._over_cells(results)}
+                with replacing(self.output_dir / "case_study.json") as path:
+                    path.write_text(json.dumps(study, indent=1))
+                print(_line(results[-1]), flush=True)
+        return study
+
+    def run_cell(self, cell: Cell, seed: int) -> dict[str, Any]:
+        """Return one cell's result, from its folder if it is finished."""
+        folder = self.output_dir / "cells" / f"{cell.name}_{seed}"
+        done = folder / "result.json"
+        if done.exists():
+            found = json.loads(done.read_text())
+            if found["cell"] != asdict(cell):
+                raise ValueError(
+                    f"{folder}: expected the cell {asdict(cell)}, found {found['cell']}; remove the folder"
+                )
+            return found
+        self._split(cell, seed, folder)
+        self._train(cell, seed, folder)
+        self._generate(cell, seed, folder)
+        self._audit(folder)
+        result = {"cell": asdict(cell), "seed": seed, **self._measure(folder)}
+        with replacing(done) as path:
+            path.write_text(json.dumps(result, indent=1))
+        return result
+
+    def _split(self, cell: Cell, seed: int, folder: Path) -> None:
+        """Write train.csv and holdout.csv: the same subjects for cells of one size and seed."""
+        names = sorted({row["subject_id"] for row in self.rows})
+        chosen = set(np.random.RandomState(seed).permutation(names)[: cell.subjects].tolist())
+        for name, wanted in (("train", True), ("holdout", False)):
+            rows = [row for row in self.rows if (row["subject_id"] in chosen) is wanted]
+            _write_table(folder / f"{name}.csv", [r | {"image": str(self.table.parent / r["image"])} for r in rows])
+
+    def _train(self, cell: Cell, seed: int, folder: Path) -> None:
+        model = folder / "model"
+        if (model / "diffusion.pt").exists():
+            return
+        keys: dict[str, Any] = {
+            "dataset_dir": folder / "train.csv",
+            "autoencoder_file": self.autoencoder_file,
+            "output_dir": model,
+            "duplication": cell.duplication,
+            "passes": cell.passes,
+            "condition": cell.condition,
+            "seed": seed,
+        }
+        if cell.condition == "variables":
+            keys["condition_columns"] = self.condition_columns
+        stopped = sorted(model.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
+        if stopped:
+            keys["resume"] = stopped[-1]
+        self._run_config(folder, "train", ["ldm/train_diffusion.yaml"], keys)
+        for path in model.glob("checkpoint_epoch=*.pt"):  # the weights are in diffusion.pt
+            path.unlink()
+
+    def _generate(self, cell: Cell, seed: int, folder: Path) -> None:
+        if (folder / "generated" / "generated.csv").exists():
+            return
+        keys = {
+            "model_dir": folder / "model",
+            "autoencoder_file": self.autoencoder_file,
+            "output_dir": folder / "generated",
+            "samples_per_record": self.samples // cell.subjects,
+            "seed": 1_000_000 * seed,
+        }
+        self._run_config(folder, "generate", ["ldm/generate.yaml"], keys)
+
+    def _audit(self, folder: Path) -> None:
+        if (folder / "audit" / "report.json").exists():
+            return
+        keys = {
+            "train_dir": folder / "train.csv",
+            "generated_dir": folder / "generated" / "generated.csv",
+            "holdout_dir": folder / "holdout.csv",
+            "output_dir": folder / "audit",
+        }
+        self._run_config(folder, "detect", ["detect.yaml"], keys)
+
+    def _run_config(self, folder: Path, stage: str, configs: Sequence[str], keys: Mapping[str, Any]) -> None:
+        """Run a config as a user does, in a process of its own, and keep its time and log.
+
+        Raises:
+            RuntimeError: if it fails; its log tells why.
+        """
+        files = [str(bundle_file(f"configs/{name}")) for name in configs]
+        if stage == "train" and self.overlay is not None:
+            files.append(str(self.overlay))
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files) if files[1:] else files[0]]
+        for key, value in {**keys, **self.keys[stage]}.items():
+            command += [f"--{key}", str(value)]
+        log = folder / "log.txt"
+        start = time.perf_counter()
+        with log.open("a") as file:
+            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder).returncode
+        if status:
+            raise RuntimeError(
+                f"{log}: expected stage {stage} to end well, found exit status {status}; see the log's end"
+            )
+        path = folder / "seconds.json"
+        seconds = json.loads(path.read_text()) if path.exists() else {}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(seconds | {stage: round(time.perf_counter() - start, 1)}))
+
+    def _measure(self, folder: Path) -> dict[str, Any]:
+        report = json.loads((folder / "audit" / "report.json").read_text())
+        records = _read_table(folder / "model" / "records.csv")
+        leaked = set(report["leaked_subjects"]["ids"])
+        images = {name: self._images(folder / file) for name, file in _SETS.items()}
+        return {
+            "memorized": report["memorized"],
+            "leaked_subjects": {key: report["leaked_subjects"][key] for key in ("count", "rate", "ci95")},
+            "curve": report["leaked_subjects"]["curve"],
+            "set_level": report["set_level"],
+            "positive_control": report["positive_control"],
+            "subjects": [
+                {"subject_id": r["subject_id"], "copies": int(r["copies"]), "leaked": r["subject_id"] in leaked}
+                for r in records
+            ],
+            "rivals": {name: _flagged(method, **images) for name, method in self.methods.items()},
+            "quality": _quality(self.features, **images),
+            "seconds": json.loads((folder / "seconds.json").read_text()),
+        }
+
+    def _images(self, table: Path) -> NDArray[np.float32]:
+        """Return the images of a datalist as the embedder sees them, (N, H, W)."""
+        slices = planar_slices(find_images(table, warn=False), self.preprocessing)
+        return np.stack([np.asarray(s["image"], np.float32)[0] for s in slices])
+
+    def _over_cells(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Leak probability against the number of copies, over all cells with duplicated subjects."""
+        subjects = [
+            {**subject, "cluster": f"{r['cell']['name']}_{r['seed']}"}
+            for r in results
+            if r["cell"]["duplication"] != "none"
+            for subject in r["subjects"]
+        ]
+        if not subjects:
+            return {"copies": None}
+        copies = np.array([s["copies"] for s in subjects])
+        leaked = np.array([s["leaked"] for s in subjects])
+        table = []
+        for count in np.unique(copies):
+            here = leaked[copies == count]
+            table.append(
+                {
+                    "copies": int(count),
+                    "subjects": len(here),
+                    "leaked": int(here.sum()),
+                    "ci95": exact_interval(int(here.sum()), len(here)),
+                }
+            )
+        once, often = leaked[copies == 1], leaked[copies >= 10]
+        return {
+            "copies": table,
+            "slope": copies_slope(copies, leaked),
+            "leaked_once": float(once.mean()) if len(once) else None,
+            "leaked_ten_or_more": float(often.mean()) if len(often) else None,
+        }
+
+
+_SETS = {"train": "train.csv", "holdout": "holdout.csv", "generated": "generated/generated.csv"}
+
+
+def copies_slope(copies: NDArray, leaked: NDArray, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Return the slope of the log odds of a leak over log2 of the copies, with its 95 % bootstrap interval.
+
+    A logistic regression whose coefficients have a normal prior of deviation 10, so that a slope exists where copies
+    separate the leaked from the others. Subjects (S,) are resampled.
+    """
+    x = np.c_[np.ones(len(copies)), np.log2(copies)]
+    rng = np.random.RandomState(seed)
+
+    def fit(rows: NDArray) -> NDArray[np.float64]:
+        a, y = x[rows], leaked[rows].astype(float)
+
+        def loss(beta: NDArray) -> tuple[float, NDArray]:
+            z = a @ beta
+            return float(np.logaddexp(0, z).sum() - y @ z + beta @ beta / 200), a.T @ (expit(z) - y) + beta / 100
+
+        return minimize(loss, np.zeros(2), jac=True, method="BFGS").x
+
+    everyone = np.arange(len(copies))
+    slopes = [fit(rng.choice(everyone, len(everyone)))[1] for _ in range(draws)]
+    intercept, slope = fit(everyone)
+    low, high = np.percentile(slopes, [2.5, 97.5])
+    return {"per_doubling": float(slope), "ci95": [float(low), float(high)], "intercept": float(intercept)}
+
+
+def _flagged(method: Method, train: NDArray, holdout: NDArray, generated: NDArray) -> dict[str, float]:
+    """Return the shares of generated and of real unseen images above the 95th percentile of the latter (Dar et al.)."""
+    method.fit(train)
+    nearest = {name: method.matrix(images, train).max(1) for name, images in (("h", holdout), ("g", generated))}
+    cut = float(np.percentile(nearest["h"], 95))
+    return {"flagged": float((nearest["g"] > cut).mean()), "cut": cut}
+
+
+def _quality(features: Callable[[NDArray], NDArray], train: NDArray, holdout: NDArray, generated: NDArray):
+    """Return MMD^2 of the generated images to the unseen real ones, and that of the training images, the best possible.
+
+    MONAI's unbiased estimate with a linear kernel: the squared distance of the sets' mean features, 0 for equal sets.
+    """
+    vectors = {name: features(images) for name, images in (("t", train), ("h", holdout), ("g", generated))}
+    count = min(map(len, vectors.values()))
+    rng = np.random.RandomState(0)
+
+    def mmd(name: str) -> float:
+        values = []
+        for _ in range(20):  # MONAI's metric wants two sets of one size
+            a, b = (vectors[n][rng.permutation(len(vectors[n]))[:count]] for n in ("h", name))
+            values.append(float(MMDMetric()(torch.from_numpy(a), torch.from_numpy(b))))
+        return float(np.mean(values))
+
+    return {"mmd": mmd("g"), "mmd_train": mmd("t")}
+
+
+def _pooled(images: NDArray) -> NDArray[np.float32]:
+    """Return images (N, H, W) at an eighth of their size, (N, h w): a look at shape and brightness."""
+    small = torch.nn.functional.avg_pool2d(torch.from_numpy(images)[:, None], 8)
+    return small.flatten(1).numpy()
+
+
+def _line(result: Mapping[str, Any]) -> str:
+    memorized, leaked = result["memorized"], result["leaked_subjects"]
+    low, high = memorized["ci95"]
+    return (
+        f"{result['cell']['name']}, seed {result['seed']}: {memorized['rate']:.1%} of samples called ({low:.1%} to "
+        f"{high:.1%}), {leaked['count']} of {len(result['subjects'])} subjects leaked; positive control "
+        f"{result['positive_control']['recall']:.0%}; {sum(result['seconds'].values()) / 60:.0f} min"
+    )
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
