@@ -173,6 +173,12 @@ def _value_problems(key: str, value: Any, default: Any, given: str | None) -> It
         whole = isinstance(default, int)
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             yield f"--{key}: expected a {'whole ' if whole else ''}number, found {value!r}"
+    elif isinstance(default, list) and isinstance(default[0], Mapping):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in value):
+            yield f"--{key}: expected a list of objects, as {default[0]}, found {value!r}"
+    elif isinstance(default, list) and isinstance(default[0], str):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
+            yield f"--{key}: expected a list of texts, as {default}, found {value!r}"
     elif isinstance(default, list):
         if not isinstance(value, (list, tuple)) or len(value) != len(default):
             yield f'--{key}: expected {len(default)} values, as "{default}", found {value!r}'

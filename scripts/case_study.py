@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -33,10 +32,11 @@ from scipy.special import expit
 from .calibration import exact_interval
 from .components import bundle_file
 from .datalists import find_images
-from .files import replacing
-from .latents import planar_slices, tissue_shares
+from .files import read_table, replacing, write_table
+from .latents import pixels, planar_slices, tissue_shares
 from .rivals import Method
 from .sampling import write_image
+from .study_report import table
 
 __all__ = ["CaseStudy", "Cell", "copies_slope", "export_slices"]
 
@@ -75,7 +75,7 @@ def export_slices(
         return table
     rows = []
     for item in items:
-        shares = tissue_shares(item["mask"], tissues) if tissues else {}
+        shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
         whole = {key: value for key, value in item.items() if key != "mask"}
         slice_ = planar_slices([whole], preprocessing, [level])[0]
         name = f"{item['subject_id']}.png"
@@ -83,7 +83,7 @@ def export_slices(
             write_image(np.asarray(slice_["image"])[0], path)
         columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
         rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
-    _write_table(table, rows)
+    write_table(table, rows)
     return table
 
 
@@ -131,7 +131,7 @@ class CaseStudy:
         self.methods = {name: method for name, method in methods.items() if method is not None}
         self.features, self.condition_columns, self.overlay = features or _pooled, list(condition_columns), overlay
         self.keys = {"train": dict(train or {}), "generate": dict(generate or {}), "detect": dict(detect or {})}
-        self.rows = _read_table(self.table)
+        self.rows = read_table(self.table)
         people = len({row["subject_id"] for row in self.rows})
         for cell in self.cells:
             if samples % cell.subjects or people - cell.subjects < 6:
@@ -141,7 +141,7 @@ class CaseStudy:
                 )
 
     def run(self) -> dict[str, Any]:
-        """Run what is missing, write case_study.json after each cell and return it."""
+        """Run what is missing, write case_study.json and .md after each cell and return the first's content."""
         results: list[dict[str, Any]] = []
         for seed in self.seeds:
             for cell in self.cells:
@@ -149,6 +149,8 @@ class CaseStudy:
                 study = {"samples": self.samples, "cells": results, **self._over_cells(results)}
                 with replacing(self.output_dir / "case_study.json") as path:
                     path.write_text(json.dumps(study, indent=1))
+                with replacing(self.output_dir / "case_study.md") as path:
+                    path.write_text(table(study))
                 print(_line(results[-1]), flush=True)
         return study
 
@@ -178,7 +180,7 @@ class CaseStudy:
         chosen = set(np.random.RandomState(seed).permutation(names)[: cell.subjects].tolist())
         for name, wanted in (("train", True), ("holdout", False)):
             rows = [row for row in self.rows if (row["subject_id"] in chosen) is wanted]
-            _write_table(folder / f"{name}.csv", [r | {"image": str(self.table.parent / r["image"])} for r in rows])
+            write_table(folder / f"{name}.csv", [r | {"image": str(self.table.parent / r["image"])} for r in rows])
 
     def _train(self, cell: Cell, seed: int, folder: Path) -> None:
         model = folder / "model"
@@ -252,13 +254,12 @@ class CaseStudy:
 
     def _measure(self, folder: Path) -> dict[str, Any]:
         report = json.loads((folder / "audit" / "report.json").read_text())
-        records = _read_table(folder / "model" / "records.csv")
+        records = read_table(folder / "model" / "records.csv")
         leaked = set(report["leaked_subjects"]["ids"])
         images = {name: self._images(folder / file) for name, file in _SETS.items()}
         return {
             "memorized": report["memorized"],
-            "leaked_subjects": {key: report["leaked_subjects"][key] for key in ("count", "rate", "ci95")},
-            "curve": report["leaked_subjects"]["curve"],
+            "leaked_subjects": {key: report["leaked_subjects"][key] for key in ("count", "rate", "ci95", "curve")},
             "set_level": report["set_level"],
             "positive_control": report["positive_control"],
             "subjects": [
@@ -272,8 +273,7 @@ class CaseStudy:
 
     def _images(self, table: Path) -> NDArray[np.float32]:
         """Return the images of a datalist as the embedder sees them, (N, H, W)."""
-        slices = planar_slices(find_images(table, warn=False), self.preprocessing)
-        return np.stack([np.asarray(s["image"], np.float32)[0] for s in slices])
+        return pixels(find_images(table, warn=False), self.preprocessing)
 
     def _over_cells(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Leak probability against the number of copies, over all cells with duplicated subjects."""
@@ -376,16 +376,3 @@ def _line(result: Mapping[str, Any]) -> str:
         f"{high:.1%}), {leaked['count']} of {len(result['subjects'])} subjects leaked; positive control "
         f"{result['positive_control']['recall']:.0%}; {sum(result['seconds'].values()) / 60:.0f} min"
     )
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

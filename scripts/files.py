@@ -9,17 +9,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Write a file so that nothing half-written looks finished."""
+"""Files: written so that nothing half-written looks finished, and tables of them."""
 
 from __future__ import annotations
 
+import csv
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing"]
+__all__ = ["read_table", "replacing", "write_table"]
 
 
 @contextmanager
@@ -37,3 +39,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Return the rows of a .csv file with a header."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a .csv file whose columns are all their keys, in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from .autoencoder import encode
-from .files import replacing
+from .files import replacing, write_table
 
-__all__ = ["Condition", "Latents", "draw_copies", "planar_slices", "tissue_shares"]
+__all__ = ["Condition", "Latents", "draw_copies", "pixels", "planar_slices", "tissue_shares"]
 
 DUPLICATION = {"none": (1, 1), "low": (1, 4), "high": (1, 14)}  # copies of a subject (arXiv 2509.16582)
 
@@ -56,6 +55,11 @@ def planar_slices(
         else:
             slices.append(item | made)
     return slices
+
+
+def pixels(items: Sequence[dict[str, Any]], preprocessing: Callable) -> NDArray[np.float32]:
+    """Return the slices of items, as :func:`planar_slices` makes them, as one array (N, H, W)."""
+    return np.stack([np.asarray(s["image"], np.float32)[0] for s in planar_slices(items, preprocessing)])
 
 
 def draw_copies(subjects: Sequence[str], duplication: str, seed: int) -> dict[str, int]:
@@ -235,15 +239,12 @@ class Latents(Dataset):
         """
         output = Path(output_dir)
         output.mkdir(parents=True, exist_ok=True)
-        columns = ["id", "subject_id", "level", "copies", *self.condition.columns]
-        with replacing(output / "records.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["image" if c == "id" else c for c in columns])
-            writer.writeheader()
-            for row, count in zip(self.slices, self.copies):
-                values = {c: row.get(c, "") for c in columns[1:]} | {"image": row["id"], "copies": count}
-                if not np.isfinite(float(row.get("level", np.nan))):
-                    values["level"] = ""  # a planar image's is unknown
-                writer.writerow(values)
+        rows = []
+        for slice_, count in zip(self.slices, self.copies):
+            level = float(slice_.get("level", np.nan))  # a planar image's is unknown
+            row = {"image": slice_["id"], "subject_id": slice_["subject_id"], "level": level if level == level else ""}
+            rows.append(row | {"copies": count} | {c: slice_.get(c, "") for c in self.condition.columns})
+        write_table(output / "records.csv", rows)
         with replacing(output / "conditions.npy") as path, path.open("wb") as file:
             np.save(file, self.conditions)
         facts = {

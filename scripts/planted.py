@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from PIL import Image
 
 from .components import component
 from .detect import AuditData, run_audit
+from .files import read_table, write_table
 from .neighbors import nearest_subjects
 
 __all__ = ["PlantedCopies", "plot_curve", "run_study"]
@@ -79,7 +79,7 @@ class PlantedCopies(Randomizable):
             for index, (level, image) in enumerate(self._images(subject)):
                 name = self._save(image, folder / "train" / f"{subject}_{index:02d}")
                 rows.append({"image": f"train/{name}", "subject_id": subject, "level": level})
-        _write_table(folder / "train.csv", [{k: v for k, v in row.items() if v is not None} for row in rows])
+        write_table(folder / "train.csv", [{k: v for k, v in row.items() if v is not None} for row in rows])
         truth = []
         picked = self.R.choice(len(rows), self.copies, replace=self.copies > len(rows))
         chosen = [(rows[i]["subject_id"], Path(rows[i]["image"]).name, i) for i in picked]
@@ -100,7 +100,7 @@ class PlantedCopies(Randomizable):
                     "subject_id": subject if source else "",
                 }
             )
-        _write_table(folder / "truth.csv", truth)
+        write_table(folder / "truth.csv", truth)
 
     def _images(self, subject: str) -> list[Slice]:
         """The subject's slices (level, (1, H, W)), or its volume (None, (Z, X, Y)); in [0, 1]."""
@@ -162,8 +162,7 @@ def run_study(
 
 
 def _score(result, folder: Path) -> dict[str, float]:
-    with (folder / "truth.csv").open(newline="") as file:
-        truth = {row["generated_id"]: row for row in csv.DictReader(file)}
+    truth = {row["generated_id"]: row for row in read_table(folder / "truth.csv")}
     flags: list[tuple[bool, bool, bool, bool]] = []
     best = result.found.best
     for unit in range(len(result.units)):
@@ -236,10 +235,3 @@ def plot_curve(rows: Sequence[Mapping[str, Any]], path: str, level: float = 0.05
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left")
     figure.savefig(path, dpi=150)
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

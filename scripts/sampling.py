@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from .files import replacing
+from .files import read_table, replacing, write_table
 from .weights import sha256_of_file
 
 __all__ = ["AutocastDiffusionInferer", "AutocastLatentInferer", "LatentModel", "Sampler", "identity", "set_timesteps"]
@@ -114,8 +113,7 @@ class LatentModel:
         facts = json.loads((self.folder / "model.json").read_text())
         self.scale_factor, self.latent_shape = float(facts["scale_factor"]), tuple(facts["latent_shape"])
         self.condition_dim = int(facts["condition_dim"])
-        with (self.folder / "records.csv").open(newline="") as file:
-            self.records = list(csv.DictReader(file))
+        self.records = read_table(self.folder / "records.csv")
         self.conditions = np.load(self.folder / "conditions.npy", allow_pickle=False)
         if self.conditions.shape != (len(self.records), self.condition_dim):
             raise ValueError(
@@ -235,13 +233,12 @@ class Sampler:
         idist.barrier()
 
     def _write_datalist(self) -> None:
-        with replacing(self.output_dir / "generated.csv") as path, path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "group", "seed"])
-            for index in range(len(self)):
-                record = self.model.records[index // self.samples_per_record]
-                name = self.path(index).relative_to(self.output_dir).as_posix()
-                writer.writerow([name, record["image"], self.seed + index])
+        rows = []
+        for index in range(len(self)):
+            record = self.model.records[index // self.samples_per_record]
+            name = self.path(index).relative_to(self.output_dir).as_posix()
+            rows.append({"image": name, "group": record["image"], "seed": self.seed + index})
+        write_table(self.output_dir / "generated.csv", rows)
 
 
 def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:

@@ -46,6 +46,12 @@ def test_versions_agree():
     metadata = json.loads(METADATA.read_text())
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     assert metadata["version"] in metadata["changelog"]
+    # MONAI looks for both beside a config, also in a folder below
+    below = json.loads((ROOT / "configs" / "ldm" / "metadata.json").read_text())
+    assert {key: below[key] for key in metadata if key in below and "version" in key} == {
+        key: metadata[key] for key in below if "version" in key
+    }
+    assert (ROOT / "configs" / "ldm" / "logging.conf").read_bytes() == (ROOT / "configs" / "logging.conf").read_bytes()
     assert metadata["version"] in (ROOT / "CHANGELOG.md").read_text()
     assert f'version = "{metadata["version"]}"' in (ROOT / "pyproject.toml").read_text()
     for package, version in metadata["required_packages_version"].items():

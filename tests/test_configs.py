@@ -29,6 +29,8 @@ from conftest import ROOT
 from PIL import Image, ImageFilter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from scripts import component, load_weights
+
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
     file = name if name.startswith("[") else str(ROOT / "configs" / name)
@@ -342,3 +344,16 @@ def test_one_person_under_two_ids_is_merged(tmp_path):
     assert report["merged_subjects"]["memorized_before"] < 16
     assert report["memorized"]["count"] == 16
     assert "sub-01+sub-99" in report["leaked_subjects"]["ids"]
+
+
+def test_autoencoder_is_trained_and_goes_on_where_it_was_stopped(tmp_path):
+    files = [str(ROOT / "configs" / "ldm" / name) for name in ("train_autoencoder.yaml", "autoencoder_cpu.yaml")]
+    few = ["--iterations", "2", "--batch_size", "2", "--output_dir", "out", "--slice_spacing", "4.0"]
+    first = run_config(str(files), tmp_path, *few, "--epochs", "1")
+    assert first.returncode == 0, first.stderr
+    resumed = run_config(str(files), tmp_path, *few, "--epochs", "2", "--resume", "out/checkpoint_epoch=1.pt")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Epoch[2] Metrics -- val_psnr" in resumed.stdout + resumed.stderr
+    assert "Epoch[1] Metrics" not in resumed.stdout + resumed.stderr
+    network = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
+    load_weights(network, tmp_path / "out" / "autoencoder.pt")

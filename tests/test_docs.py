@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -23,7 +24,7 @@ from monai.bundle import ConfigParser
 
 import scripts
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").glob("*.yaml"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").rglob("*.yaml"))]
 # where each documented config is run whole, so that a command that names it is known to work
 RUN_BY = {
     "detect.yaml": "test_configs.py",
@@ -36,6 +37,10 @@ RUN_BY = {
     "planted_copies.yaml": "test_planted.py",
     "planted_volumes.yaml": "test_planted.py",
     "watch_training.yaml": "test_handlers.py",
+    "case_study.yaml": "test_case_study.py",
+    "ldm/train_autoencoder.yaml": "test_configs.py",
+    "ldm/train_diffusion.yaml": "test_case_study.py",
+    "ldm/generate.yaml": "test_case_study.py",
 }
 MONAI_OWN = {"config_file"}
 
@@ -52,12 +57,12 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "command"), [c for c in commands() if "monai.bundle" in c[1]])
 def test_bundle_commands_name_configs_and_keys_that_exist(page, command):
-    files = re.findall(r"configs/(\w+\.yaml)", command.split("--config_file", 1)[1].split(" --", 1)[0])
+    files = re.findall(r"configs/((?:ldm/)?\w+\.yaml)", command.split("--config_file", 1)[1].split(" --", 1)[0])
     assert files, command
     keys: set[str] = set()
     for file in files:
         keys |= set(ConfigParser.load_config_file(str(ROOT / "configs" / file)))
-        assert file in (ROOT / "tests" / RUN_BY[file]).read_text(), file
+        assert Path(file).name in (ROOT / "tests" / RUN_BY[file]).read_text(), file
     assert set(re.findall(r"--(\w+)", command)) <= keys | MONAI_OWN, command
 
 

@@ -1,0 +1,220 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from monai.bundle import ConfigParser
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from test_configs import run_config
+
+from scripts import case_study, study_report
+from scripts.arguments import _problems
+from scripts.case_study import CaseStudy, copies_slope, export_slices
+from scripts.components import component
+from scripts.files import read_table, write_table
+from scripts.rivals import Correlation
+from scripts.verification import Verifier
+from scripts.weights import save_weights
+
+MODEL = str(ROOT / "configs" / "ldm" / "model.yaml")
+INFERENCE = str(ROOT / "configs" / "inference.yaml")
+
+
+def head(seed: int) -> np.ndarray:
+    """A textured ellipse, 8 bits, as a picture (row, column)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:112j, -1:1:96j]
+    texture = gaussian_filter(rng.normal(size=(112, 96)), 3)
+    return np.where(x**2 / 0.7 + y**2 / 0.8 < 1, 140 + 80 * texture / np.abs(texture).max(), 0).astype(np.uint8)
+
+
+CELL = {"name": "few", "subjects": 8, "duplication": "low", "passes": 1, "condition": "variables"}
+
+
+@pytest.fixture(scope="module")
+def study_dir(tmp_path_factory):
+    """The folder of a study of one cell, as short as can be, that the real configs made of 14 subjects.
+
+    It runs case_study.yaml, which runs ldm/train_diffusion.yaml, ldm/generate.yaml and detect.yaml.
+    """
+    folder, rows = tmp_path_factory.mktemp("study"), []
+    for number in range(14):
+        name = f"s{number:02d}"
+        Image.fromarray(head(number)).save(folder / f"{name}.png")
+        rows.append({"image": f"{name}.png", "subject_id": name, "age": 20 + number, "sex": "MF"[number % 2]})
+    write_table(folder / "participants.csv", rows)
+    torch.manual_seed(0)
+    save_weights(component(MODEL, "autoencoder_def", size="cpu"), folder / "autoencoder.pt")
+    overlay = {
+        "cells": [CELL],
+        "seeds": 1,
+        "samples": 16,
+        "condition_columns": ["age", "sex"],
+        "study#train": {"epochs": 1, "batch_size": 4},
+        "study#generate": {"size": "cpu", "steps": 2},
+        "study#detect": {"control_images": 4, "thumbnails": False},
+    }
+    (folder / "tiny.json").write_text(json.dumps(overlay))
+    result = run_config(
+        f"['{ROOT}/configs/case_study.yaml','{folder}/tiny.json']",
+        folder,
+        *("--dataset_dir", "participants.csv", "--autoencoder_file", "autoencoder.pt", "--output_dir", "out"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "few, seed 0:" in result.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(study_dir):
+    """A function that makes a study in that folder."""
+
+    def study(cells=(CELL,), samples=16):
+        return CaseStudy(
+            study_dir / "out" / "slices" / "slices.csv",
+            study_dir / "autoencoder.pt",
+            study_dir / "out",
+            cells,
+            seeds=[0],
+            samples=samples,
+            preprocessing=component(INFERENCE, "preprocessing"),
+            methods={"cross-correlation": Correlation(), "not given": None},
+            condition_columns=["age", "sex"],
+            train={"size": "cpu"},
+        )
+
+    return study
+
+
+@pytest.fixture(scope="module")
+def finished(make):
+    study = make()
+    return study, study.run()
+
+
+def test_a_cell_is_trained_sampled_and_audited(finished):
+    study, result = finished
+    (cell,) = result["cells"]
+    folder = study.output_dir / "cells" / "few_0"
+    assert len(read_table(folder / "train.csv")) == 8 and len(read_table(folder / "holdout.csv")) == 6
+    report = json.loads((folder / "audit" / "report.json").read_text())
+    assert report["calibration"]["null"] == "holdout" and report["inputs"]["generated"]["images"] == 16
+    assert cell["memorized"] == report["memorized"] and cell["seconds"].keys() == {"train", "generate", "detect"}
+    counts = {s["subject_id"]: s["copies"] for s in cell["subjects"]}
+    assert len(counts) == 8 and set(counts.values()) <= {1, 2, 3, 4} and max(counts.values()) > 1
+    assert len(cell["rivals"]) == 5 and all(0 <= rival["flagged"] <= 1 for rival in cell["rivals"].values())
+    # untrained networks draw no heads: far from the real ones
+    assert cell["quality"]["mmd"] > 10 * abs(cell["quality"]["mmd_train"])
+    assert [row["copies"] for row in result["copies"]] == sorted(set(counts.values()))
+
+
+def test_a_finished_cell_is_not_run_again(finished, make, monkeypatch):
+    def fail(*arguments, **keys):
+        raise AssertionError("a stage ran again")
+
+    monkeypatch.setattr(case_study.subprocess, "run", fail)
+    assert make().run() == finished[1]
+
+
+def test_a_changed_cell_is_an_error(finished, make):
+    with pytest.raises(ValueError, match="expected the cell .* remove the folder"):
+        make([{"name": "few", "subjects": 8}]).run()
+
+
+def test_a_failing_stage_names_its_log(finished, make, tmp_path):
+    study = make([{"name": "bad", "subjects": 8, "condition": "text"}])
+    with pytest.raises(RuntimeError, match=r"log.txt: expected stage train to end well, found exit status 1"):
+        study.run()
+    log = (study.output_dir / "cells" / "bad_0" / "log.txt").read_text()
+    assert "error: condition: expected none, variables or embedding, got 'text'" in log
+
+
+def test_cells_that_cannot_be_are_errors(make):
+    for cell, samples in (({"name": "a", "subjects": 9}, 18), ({"name": "b", "subjects": 8}, 17)):
+        with pytest.raises(ValueError, match="expected a number of subjects that divides"):
+            make([cell], samples=samples)
+
+
+def test_table_figure_and_sheets_show_the_study(finished, tmp_path):
+    study, result = finished
+    text = study_report.table(result)
+    assert text == (study.output_dir / "case_study.md").read_text()
+    assert "| few | 8 | low | 1 | variables | 0 |" in text and "cross-correlation" in text
+    study_report.plot_study(result, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.size == (1440, 570)
+    pages = study_report.contact_sheets(
+        study.output_dir, component(INFERENCE, "preprocessing"), Verifier(), count=5, page=4
+    )
+    rows = read_table(study.output_dir / "contact_sheet.csv")
+    called = sum(row["memorized"] == "1" for row in read_table(study.output_dir / "cells/few_0/audit/matches.csv"))
+    assert len(rows) == 5 + min(5, called) and len(pages) == -(-len(rows) // 4)
+
+
+def test_slices_are_exported_once_with_their_columns(tmp_path):
+    volume = [{"image": torch.full((1, 8, 6), i / 10), "level": 10.0 * i} for i in range(5)]
+    calls = []
+
+    def chain(item):
+        calls.append(item)
+        return volume
+
+    items = [{"image": "a.nii", "id": "a.nii", "subject_id": "a", "age": "40"}]
+    for _ in range(2):
+        path = export_slices(items, chain, 21.0, tmp_path / "slices")
+    assert read_table(path) == [{"image": "a.png", "subject_id": "a", "age": "40"}] and len(calls) == 1
+    assert np.asarray(Image.open(path.parent / "a.png")).shape == (6, 8)
+    assert np.asarray(Image.open(path.parent / "a.png"))[0, 0] == 51
+
+
+def test_slope_is_that_of_the_simulated_odds():
+    rng = np.random.RandomState(0)
+    copies = rng.randint(1, 15, size=4000)
+    leaked = rng.rand(4000) < 1 / (1 + np.exp(3 - 1.2 * np.log2(copies)))
+    found = copies_slope(copies, leaked, draws=200)
+    assert found["per_doubling"] == pytest.approx(1.2, abs=0.2) and found["intercept"] == pytest.approx(-3, abs=0.6)
+    low, high = found["ci95"]
+    assert low < 1.2 < high and high - low < 0.4
+    none = copies_slope(copies, rng.rand(4000) < 0.3, draws=200)["ci95"]
+    assert none[0] < 0 < none[1]
+
+
+def test_slope_exists_where_copies_separate_the_leaked_and_where_nothing_leaked():
+    copies = np.arange(1, 15)
+    assert 1 < copies_slope(copies, copies > 7, draws=50)["per_doubling"] < 100
+    assert copies_slope(copies, copies > 20, draws=50)["per_doubling"] <= 0
+
+
+def test_flagged_share_of_unseen_images_is_a_twentieth():
+    rng = np.random.default_rng(0)
+    train, holdout = rng.random((2, 400, 8, 8), np.float32)
+    same = case_study._flagged(Correlation(), train, holdout, holdout)["flagged"]
+    assert same == pytest.approx(0.05, abs=0.005)
+    assert case_study._flagged(Correlation(), train, holdout, train)["flagged"] == 1
+
+
+def test_lists_of_any_length_are_checked_for_their_kind():
+    shipped = ConfigParser.load_config_file(str(ROOT / "configs" / "case_study.yaml"))
+    good = shipped | {"condition_columns": ["age"], "cells": [CELL]}
+    assert not list(_problems(good, shipped, {}, (), ()))
+    for key, value, sentence in (
+        ("condition_columns", "age", "--condition_columns: expected a list of texts, as ['age'"),
+        ("condition_columns", [1], "--condition_columns: expected a list of texts"),
+        ("cells", [3], "--cells: expected a list of objects, as {'name'"),
+    ):
+        (problem,) = _problems(shipped | {key: value}, shipped, {}, (), ())
+        assert problem.startswith(sentence)
