@@ -49,10 +49,11 @@ from scripts.calibration import (  # noqa: E402
 )
 from scripts.components import component  # noqa: E402
 from scripts.datalists import find_images  # noqa: E402
-from scripts.degradation import Degradation  # noqa: E402
+from scripts.degradation import Degradation, RoundTrip  # noqa: E402
 from scripts.embeddings import EmbeddingSet  # noqa: E402
 from scripts.search import Search, Units  # noqa: E402
 from scripts.verification import Alignment, Verifier, render  # noqa: E402
+from scripts.weights import load_weights  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / "configs" / "detect.yaml")
@@ -514,8 +515,8 @@ def simulated() -> dict[str, Callable[[], object]]:
     return rows
 
 
-def real(dataset_dir: str, split_file: str) -> dict[str, Callable[[], object]]:
-    """Return the questions on real slices."""
+def real(dataset_dir: str, split_file: str, autoencoder_file: str | None) -> dict[str, Callable[[], object]]:
+    """Return the questions on real slices; those of an autoencoder of configs/ldm/ where its weights are given."""
     everybody = functools.cache(lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test")))
     strengths = component(str(ROOT / "configs" / "planted_copies.yaml"), "strengths")
 
@@ -545,6 +546,12 @@ def real(dataset_dir: str, split_file: str) -> dict[str, Callable[[], object]]:
         "real slices, unseen ones noisy": functools.partial(any_call, 40, change=noisy),
         "real slices, unseen ones blurred, raw similarity": functools.partial(any_call, 40, change=blurred, raw=True),
     }
+    if autoencoder_file is not None:
+        model = str(ROOT / "configs" / "ldm" / "model.yaml")
+        trip = RoundTrip(load_weights(component(model, "autoencoder_def", size="cpu"), autoencoder_file))
+        for raw in (False, True):
+            name = "real slices, unseen ones through an autoencoder" + (", raw similarity" if raw else "")
+            rows[name] = functools.partial(any_call, 40, change=trip, raw=raw)
     windows = functools.cache(
         lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test"), window=30, k=12)
     )
@@ -602,6 +609,7 @@ ASKED: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("5 % of scans stored twice", "recall at least 0.90", lambda a: a >= 0.9),
     ("a part of", SHOWN, lambda a: True),
     ("known transforms", "no failure", lambda a: a["failures"] == 0),
+    ("real slices, unseen ones through an autoencoder, raw", SHOWN, lambda a: True),
     (
         "real slices, unseen ones blurred, raw",
         "most audits with a call: the mistake shows",
@@ -641,12 +649,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", help="a datalist of volumes; without it only the simulated rows")
     parser.add_argument("--split_file", default=str(ROOT / "configs" / "splits" / "ixi.json"))
+    parser.add_argument("--autoencoder_file", help="weights of configs/ldm/train_autoencoder.yaml, size cpu")
     parser.add_argument("--output_dir", default="eval/validity")
     arguments = parser.parse_args()
     path = Path(arguments.output_dir) / "validity.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(path.read_text()) if path.exists() else {}
-    rows = simulated() | (real(arguments.dataset_dir, arguments.split_file) if arguments.dataset_dir else {})
+    rows = simulated()
+    if arguments.dataset_dir:
+        rows |= real(arguments.dataset_dir, arguments.split_file, arguments.autoencoder_file)
     for name, question in rows.items():
         if name not in found:  # a stopped run goes on with the next row
             start = perf_counter()

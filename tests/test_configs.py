@@ -277,7 +277,10 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert resumed["trainer"]["iteration"] == 4
 
 
-@pytest.mark.parametrize("name", ["contrastive", "pairwise_v1", "pairwise_v2"])
+# the other two overlays differ in the loss alone, whose tests are fast
+@pytest.mark.parametrize(
+    "name", ["pairwise_v2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "pairwise_v1"))]
+)
 def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
     overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/rivals/{name}.yaml']"
     small = ["--epochs", "1", "--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1"]

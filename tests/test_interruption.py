@@ -75,7 +75,7 @@ def embed(network, items, cache) -> tuple[EmbeddingSet | None, int]:
 def test_killed_at_any_write_a_rerun_loses_at_most_a_batch(network, items, tmp_path, monkeypatch):
     whole, total = embed(network, items, None)
     assert whole is not None
-    write, rename = embeddings._write_array, Path.rename
+    write, replace = embeddings._write_array, Path.replace
     kills = 0
     while True:
         cache = tmp_path / f"cache{kills}"
@@ -91,7 +91,7 @@ def test_killed_at_any_write_a_rerun_loses_at_most_a_batch(network, items, tmp_p
 
         with monkeypatch.context() as patch:
             patch.setattr(embeddings, "_write_array", mortal(write))
-            patch.setattr(Path, "rename", mortal(rename))
+            patch.setattr(Path, "replace", mortal(replace))
             result, before = embed(network, items, cache)
         if result is not None:
             break
