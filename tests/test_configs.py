@@ -277,7 +277,7 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert resumed["trainer"]["iteration"] == 4
 
 
-# the other two overlays differ in the loss alone, whose tests are fast
+# the other two take ten seconds each
 @pytest.mark.parametrize(
     "name", ["pairwise_v2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "pairwise_v1"))]
 )
