@@ -40,6 +40,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.calibration import (  # noqa: E402
+    LEAST_DISTANCE,
     NEIGHBOURS,
     Null,
     benjamini_hochberg,
@@ -395,7 +396,7 @@ class RealSlices:
             number = np.unique(owner, return_inverse=True)[1]
             search = Search(sets[0].vectors, sets[0].images, number, self.audit.verifier, self.audit.k)
             null, values = (
-                -np.log(np.maximum(1 - search(units, leave_out).aligned_ssim.max(1), 1e-6))
+                -np.log(np.maximum(1 - search(units, leave_out).aligned_ssim.max(1), LEAST_DISTANCE))
                 for units, leave_out in (
                     (Units(data.vectors, data.images, np.arange(len(data)), data.level, who), bool(who[0] >= 0))
                     for data, who in zip(sets, (number, np.full(generated, -1)))

@@ -29,7 +29,7 @@ from .metrics import MemorizationMetric, MemorizationSummary
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM, Posed
 from .report import Report
-from .sampling import AutocastDiffusionInferer, AutocastLatentInferer, LatentModel, Sampler, identity, set_timesteps
+from .sampling import AutocastDiffusionInferer, AutocastLatentInferer, LatentModel, Sampler, file_hashes, set_timesteps
 from .slices import (
     AxialSlicesd,
     GreyImageReader,
@@ -96,12 +96,12 @@ __all__ = [
     "component",
     "detect",
     "draw_copies",
+    "file_hashes",
     "find_images",
     "fingerprint",
     "fit_projection",
     "foreground",
     "held_out_summary",
-    "identity",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

@@ -32,8 +32,8 @@ __all__ = ["check_arguments", "run_or_exit"]
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
 REMEDIES = {
     errno.ENOENT: "expected a file, found none; check the path",
-    errno.ENOSPC: "the disk is full; free some space and run again, what is embedded is kept",
-    errno.EDQUOT: "the disk quota is used up; free some space and run again, what is embedded is kept",
+    errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again, what is finished is kept",
     errno.EACCES: "permission denied; change the file's mode or choose another folder",
     errno.EPERM: "operation not permitted; change the file's mode or choose another folder",
     errno.EROFS: "the file system is read-only; choose another output_dir",
@@ -100,7 +100,7 @@ def run_or_exit(job: Callable, *args: Any) -> Any:
     try:
         return job(*args)
     except KeyboardInterrupt:
-        sys.exit("error: stopped by the user; what is embedded is kept, the same command goes on from there")
+        sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
     except Exception as error:
         cause = _expected_cause(error)
         if cause is None or _debugging():

@@ -32,10 +32,9 @@ from scipy.special import expit
 from .calibration import exact_interval
 from .components import bundle_file
 from .datalists import find_images
-from .files import read_table, replacing, write_table
+from .files import read_table, replacing, write_image, write_table
 from .latents import pixels, planar_slices, tissue_shares
 from .rivals import Method
-from .sampling import write_image
 from .study_report import table
 
 __all__ = ["CaseStudy", "Cell", "copies_slope", "export_slices"]
@@ -200,7 +199,8 @@ class CaseStudy:
         stopped = sorted(model.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
         if stopped:
             keys["resume"] = stopped[-1]
-        self._run_config(folder, "train", ["ldm/train_diffusion.yaml"], keys)
+        overlay = [] if self.overlay is None else [self.overlay]
+        self._run_config(folder, "train", [bundle_file("configs/ldm/train_diffusion.yaml"), *overlay], keys)
         for path in model.glob("checkpoint_epoch=*.pt"):  # the weights are in diffusion.pt
             path.unlink()
 
@@ -214,7 +214,7 @@ class CaseStudy:
             "samples_per_record": self.samples // cell.subjects,
             "seed": 1_000_000 * seed,
         }
-        self._run_config(folder, "generate", ["ldm/generate.yaml"], keys)
+        self._run_config(folder, "generate", [bundle_file("configs/ldm/generate.yaml")], keys)
 
     def _audit(self, folder: Path) -> None:
         if (folder / "audit" / "report.json").exists():
@@ -225,17 +225,15 @@ class CaseStudy:
             "holdout_dir": folder / "holdout.csv",
             "output_dir": folder / "audit",
         }
-        self._run_config(folder, "detect", ["detect.yaml"], keys)
+        self._run_config(folder, "detect", [bundle_file("configs/detect.yaml")], keys)
 
-    def _run_config(self, folder: Path, stage: str, configs: Sequence[str], keys: Mapping[str, Any]) -> None:
+    def _run_config(self, folder: Path, stage: str, configs: Sequence[str | Path], keys: Mapping) -> None:
         """Run a config as a user does, in a process of its own, and keep its time and log.
 
         Raises:
-            RuntimeError: if it fails; its log tells why.
+            ChildProcessError: if it fails; its log tells why.
         """
-        files = [str(bundle_file(f"configs/{name}")) for name in configs]
-        if stage == "train" and self.overlay is not None:
-            files.append(str(self.overlay))
+        files = [str(path) for path in configs]
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files) if files[1:] else files[0]]
         for key, value in {**keys, **self.keys[stage]}.items():
             command += [f"--{key}", str(value)]
@@ -244,7 +242,7 @@ class CaseStudy:
         with log.open("a") as file:
             status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder).returncode
         if status:
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"{log}: expected stage {stage} to end well, found exit status {status}; see the log's end"
             )
         path = folder / "seconds.json"
@@ -277,12 +275,7 @@ class CaseStudy:
 
     def _over_cells(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Leak probability against the number of copies, over all cells with duplicated subjects."""
-        subjects = [
-            {**subject, "cluster": f"{r['cell']['name']}_{r['seed']}"}
-            for r in results
-            if r["cell"]["duplication"] != "none"
-            for subject in r["subjects"]
-        ]
+        subjects = [subject for r in results if r["cell"]["duplication"] != "none" for subject in r["subjects"]]
         if not subjects:
             return {"copies": None}
         copies = np.array([s["copies"] for s in subjects])

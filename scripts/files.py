@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Files: written so that nothing half-written looks finished, and tables of them."""
+"""Files: written so that nothing half-written looks finished, tables and slices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_table", "replacing", "write_table"]
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["read_table", "replacing", "write_image", "write_table"]
 
 
 @contextmanager
@@ -54,3 +59,12 @@ def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> N
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
+    """Write a slice (left-right, posterior-anterior) in [0, 1] as 8-bit PNG or as NIfTI, by the path's suffix."""
+    if path.suffix == ".png":
+        Image.fromarray((image.T * 255).round().astype(np.uint8)).save(path)
+    else:
+        affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
+        nibabel.save(nibabel.Nifti1Image(image[..., None].astype(np.float32), affine), path)  # type: ignore

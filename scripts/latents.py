@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from .autoencoder import encode
+from .components import choice
 from .files import replacing, write_table
 
 __all__ = ["Condition", "Latents", "draw_copies", "pixels", "planar_slices", "tissue_shares"]
@@ -73,9 +74,7 @@ def draw_copies(subjects: Sequence[str], duplication: str, seed: int) -> dict[st
     Raises:
         ValueError: for another duplication.
     """
-    if duplication not in DUPLICATION:
-        raise ValueError(f"duplication: expected one of {', '.join(DUPLICATION)}, got {duplication!r}")
-    names, (least, most) = sorted(set(subjects)), DUPLICATION[duplication]
+    names, (least, most) = sorted(set(subjects)), choice("duplication", DUPLICATION, duplication)
     counts = np.random.RandomState(seed).randint(least, most + 1, size=len(names))
     return dict(zip(names, counts.tolist()))
 

@@ -25,11 +25,10 @@ import torch
 from matplotlib.figure import Figure
 from monai.transforms import Compose, LoadImage, Orientation, Randomizable
 from numpy.typing import NDArray
-from PIL import Image
 
 from .components import component
 from .detect import AuditData, run_audit
-from .files import read_table, write_table
+from .files import read_table, write_image, write_table
 from .neighbors import nearest_subjects
 
 __all__ = ["PlantedCopies", "plot_curve", "run_study"]
@@ -122,7 +121,7 @@ class PlantedCopies(Randomizable):
             nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), path)
         else:
             path = stem.with_name(stem.name + ".png")
-            Image.fromarray((image[0].T * 255).round().astype(np.uint8)).save(path)
+            write_image(image[0], path)
         return path.name
 
 

@@ -16,25 +16,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import nibabel
 import numpy as np
 import torch
 from monai.inferers import DiffusionInferer, LatentDiffusionInferer
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
-from .files import read_table, replacing, write_table
+from .files import read_table, replacing, write_image, write_table
 from .weights import sha256_of_file
 
-__all__ = ["AutocastDiffusionInferer", "AutocastLatentInferer", "LatentModel", "Sampler", "identity", "set_timesteps"]
+__all__ = [
+    "AutocastDiffusionInferer",
+    "AutocastLatentInferer",
+    "LatentModel",
+    "Sampler",
+    "file_hashes",
+    "set_timesteps",
+]
 
 
 class _Autocast:
@@ -43,7 +47,7 @@ class _Autocast:
     enabled = True
 
     def _context(self, tensor: torch.Tensor):
-        return torch.autocast(tensor.device.type, torch.bfloat16) if self.enabled else nullcontext()
+        return torch.autocast(tensor.device.type, torch.bfloat16, self.enabled)
 
     def __call__(self, inputs: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         with self._context(inputs):
@@ -241,15 +245,6 @@ class Sampler:
         write_table(self.output_dir / "generated.csv", rows)
 
 
-def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
-    """Write a slice (left-right, posterior-anterior) in [0, 1] as 8-bit PNG or as NIfTI, by the path's suffix."""
-    if path.suffix == ".png":
-        Image.fromarray((image.T * 255).round().astype(np.uint8)).save(path)
-    else:
-        affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
-        nibabel.save(nibabel.Nifti1Image(image[..., None].astype(np.float32), affine), path)  # type: ignore
-
-
-def identity(**files: str | Path) -> dict[str, str]:
+def file_hashes(**files: str | Path) -> dict[str, str]:
     """Return the SHA-256 of each file, by name."""
     return {name: sha256_of_file(path) for name, path in files.items()}

@@ -137,7 +137,7 @@ def test_a_changed_cell_is_an_error(finished, make):
 
 def test_a_failing_stage_names_its_log(finished, make, tmp_path):
     study = make([{"name": "bad", "subjects": 8, "condition": "text"}])
-    with pytest.raises(RuntimeError, match=r"log.txt: expected stage train to end well, found exit status 1"):
+    with pytest.raises(ChildProcessError, match=r"log.txt: expected stage train to end well, found exit status 1"):
         study.run()
     log = (study.output_dir / "cells" / "bad_0" / "log.txt").read_text()
     assert "error: condition: expected none, variables or embedding, got 'text'" in log

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from monai.bundle import ConfigParser
 from PIL import Image, ImageFilter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -360,3 +361,10 @@ def test_autoencoder_is_trained_and_goes_on_where_it_was_stopped(tmp_path):
     assert "Epoch[1] Metrics" not in resumed.stdout + resumed.stderr
     network = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
     load_weights(network, tmp_path / "out" / "autoencoder.pt")
+
+
+@pytest.mark.parametrize("name", ["train", "watch_training", "ldm/train_autoencoder", "ldm/train_diffusion"])
+def test_the_seed_is_set_before_the_networks_are_built(name):
+    steps = ConfigParser.load_config_file(str(ROOT / "configs" / f"{name}.yaml"))["run"]
+    seeded = next(i for i, step in enumerate(steps) if "set_determinism" in step)
+    assert seeded < next(i for i, step in enumerate(steps) if "build=" in step)

@@ -10,9 +10,12 @@
 # limitations under the License.
 from __future__ import annotations
 
+import nibabel
+import numpy as np
 import pytest
+from PIL import Image
 
-from scripts.files import replacing
+from scripts.files import read_table, replacing, write_image, write_table
 
 
 def test_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -35,3 +38,21 @@ def test_an_error_leaves_what_was_there(tmp_path):
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "table.csv"):
         pass
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    write_table(tmp_path / "new" / "table.csv", [{"a": 1, "b": 'x, "y"'}, {"a": 2, "c": 0.5}])
+    assert read_table(tmp_path / "new" / "table.csv") == [
+        {"a": "1", "b": 'x, "y"', "c": ""},
+        {"a": "2", "b": "", "c": "0.5"},
+    ]
+
+
+def test_images_are_written_as_png_and_nifti(tmp_path):
+    image = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4)
+    write_image(image, tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), (image.T * 255).round())
+    write_image(image, tmp_path / "a.nii.gz", pixel_mm=1.5)
+    volume = nibabel.load(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(volume.get_fdata(), image[..., None])
+    assert volume.header.get_zooms()[:2] == (1.5, 1.5)

@@ -279,7 +279,7 @@ def error_parts(error: str, expected: str) -> list[str]:
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "the disk is full; free some space and run again, what is embedded is kept"),
+        (errno.ENOSPC, "the disk is full; free some space and run again, what is finished is kept"),
         (errno.EROFS, "the file system is read-only; choose another output_dir"),
         (errno.EACCES, "permission denied; change the file's mode or choose another folder"),
     ],
@@ -331,7 +331,7 @@ def test_ctrl_c_is_one_sentence(shell):
         out, error = process.communicate()
     assert process.returncode == 1 and out == ""
     last = error.strip().splitlines()[-1]
-    assert last == "error: stopped by the user; what is embedded is kept, the same command goes on from there"
+    assert last == "error: stopped by the user; what is finished is kept, the same command goes on from there"
     assert "Traceback" not in error and not Path("out", "report.html").exists()
 
 
