@@ -61,7 +61,7 @@ def export_slices(
 ) -> Path:
     """Write the slice of each item nearest to `level` mm as PNG, and slices.csv with its columns; return that.
 
-    A finished slices.csv is left as it is.
+    Items with a mask are skull-stripped. A finished slices.csv is left as it is.
 
     Args:
         items: of volumes with `subject_id`.
@@ -75,8 +75,7 @@ def export_slices(
     rows = []
     for item in items:
         shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
-        whole = {key: value for key, value in item.items() if key != "mask"}
-        slice_ = planar_slices([whole], preprocessing, [level])[0]
+        slice_ = planar_slices([item], preprocessing, [level])[0]
         name = f"{item['subject_id']}.png"
         with replacing(output / name) as path:
             write_image(np.asarray(slice_["image"])[0], path)
@@ -254,6 +253,9 @@ class CaseStudy:
         report = json.loads((folder / "audit" / "report.json").read_text())
         records = read_table(folder / "model" / "records.csv")
         leaked = set(report["leaked_subjects"]["ids"])
+        for group in report["merged_subjects"]["groups"]:  # the audit cannot tell them apart: copies are of them all
+            if "+".join(group) in leaked:
+                leaked.update(group)
         images = {name: self._images(folder / file) for name, file in _SETS.items()}
         return {
             "memorized": report["memorized"],
@@ -294,7 +296,7 @@ class CaseStudy:
         once, often = leaked[copies == 1], leaked[copies >= 10]
         return {
             "copies": table,
-            "slope": copies_slope(copies, leaked),
+            "slope": copies_slope(copies, leaked, np.array([s["subject_id"] for s in subjects])),
             "leaked_once": float(once.mean()) if len(once) else None,
             "leaked_ten_or_more": float(often.mean()) if len(often) else None,
         }
@@ -303,11 +305,18 @@ class CaseStudy:
 _SETS = {"train": "train.csv", "holdout": "holdout.csv", "generated": "generated/generated.csv"}
 
 
-def copies_slope(copies: NDArray, leaked: NDArray, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+def copies_slope(
+    copies: NDArray, leaked: NDArray, subjects: NDArray, draws: int = 1000, seed: int = 0
+) -> dict[str, Any]:
     """Return the slope of the log odds of a leak over log2 of the copies, with its 95 % bootstrap interval.
 
     A logistic regression whose coefficients have a normal prior of deviation 10, so that a slope exists where copies
-    separate the leaked from the others. Subjects (S,) are resampled.
+    separate the leaked from the others.
+
+    Args:
+        copies, leaked: of each subject in each training (R,).
+        subjects: ids (R,); people are resampled, with all trainings that they were in.
+        draws, seed: of the bootstrap.
     """
     x = np.c_[np.ones(len(copies)), np.log2(copies)]
     rng = np.random.RandomState(seed)
@@ -321,9 +330,10 @@ def copies_slope(copies: NDArray, leaked: NDArray, draws: int = 1000, seed: int 
 
         return minimize(loss, np.zeros(2), jac=True, method="BFGS").x
 
-    everyone = np.arange(len(copies))
-    slopes = [fit(rng.choice(everyone, len(everyone)))[1] for _ in range(draws)]
-    intercept, slope = fit(everyone)
+    _, person = np.unique(subjects, return_inverse=True)
+    rows = [np.flatnonzero(person == p) for p in range(person.max() + 1)]
+    slopes = [fit(np.concatenate([rows[p] for p in rng.choice(len(rows), len(rows))]))[1] for _ in range(draws)]
+    intercept, slope = fit(np.arange(len(copies)))
     low, high = np.percentile(slopes, [2.5, 97.5])
     return {"per_doubling": float(slope), "ci95": [float(low), float(high)], "intercept": float(intercept)}
 

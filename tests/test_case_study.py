@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -122,6 +123,17 @@ def test_a_cell_is_trained_sampled_and_audited(finished):
     assert [row["copies"] for row in result["copies"]] == sorted(set(counts.values()))
 
 
+def test_subjects_that_the_audit_merged_are_both_leaked(finished, tmp_path):
+    study, _ = finished
+    folder = tmp_path / "cell"
+    shutil.copytree(study.output_dir / "cells" / "few_0", folder)
+    a, b, *_ = (row["subject_id"] for row in read_table(folder / "model" / "records.csv"))
+    report = json.loads((folder / "audit" / "report.json").read_text())
+    report["merged_subjects"]["groups"], report["leaked_subjects"]["ids"] = [[a, b]], [f"{a}+{b}"]
+    (folder / "audit" / "report.json").write_text(json.dumps(report))
+    assert {s["subject_id"] for s in study._measure(folder)["subjects"] if s["leaked"]} == {a, b}
+
+
 def test_a_finished_cell_is_not_run_again(finished, make, monkeypatch):
     def fail(*arguments, **keys):
         raise AssertionError("a stage ran again")
@@ -185,18 +197,30 @@ def test_slope_is_that_of_the_simulated_odds():
     rng = np.random.RandomState(0)
     copies = rng.randint(1, 15, size=4000)
     leaked = rng.rand(4000) < 1 / (1 + np.exp(3 - 1.2 * np.log2(copies)))
-    found = copies_slope(copies, leaked, draws=200)
+    everyone = np.arange(4000)
+    found = copies_slope(copies, leaked, everyone, draws=200)
     assert found["per_doubling"] == pytest.approx(1.2, abs=0.2) and found["intercept"] == pytest.approx(-3, abs=0.6)
     low, high = found["ci95"]
     assert low < 1.2 < high and high - low < 0.4
-    none = copies_slope(copies, rng.rand(4000) < 0.3, draws=200)["ci95"]
+    none = copies_slope(copies, rng.rand(4000) < 0.3, everyone, draws=200)["ci95"]
     assert none[0] < 0 < none[1]
+
+
+def test_trainings_of_the_same_people_are_no_new_evidence():
+    rng = np.random.RandomState(0)
+    copies = rng.randint(1, 15, size=300)
+    leaked = rng.rand(300) < 1 / (1 + np.exp(3 - 1.2 * np.log2(copies)))
+    people = np.arange(300)
+    once = np.diff(copies_slope(copies, leaked, people)["ci95"])
+    again = np.tile(copies, 4), np.tile(leaked, 4)
+    assert np.diff(copies_slope(*again, np.tile(people, 4))["ci95"]) == pytest.approx(once, rel=0.15)
+    assert np.diff(copies_slope(*again, np.arange(1200))["ci95"]) < 0.65 * once  # a half, if people were taken for four
 
 
 def test_slope_exists_where_copies_separate_the_leaked_and_where_nothing_leaked():
     copies = np.arange(1, 15)
-    assert 1 < copies_slope(copies, copies > 7, draws=50)["per_doubling"] < 100
-    assert copies_slope(copies, copies > 20, draws=50)["per_doubling"] <= 0
+    assert 1 < copies_slope(copies, copies > 7, copies, draws=50)["per_doubling"] < 100
+    assert copies_slope(copies, copies > 20, copies, draws=50)["per_doubling"] <= 0
 
 
 def test_flagged_share_of_unseen_images_is_a_twentieth():

@@ -41,6 +41,9 @@ RUN_BY = {
     "ldm/train_autoencoder.yaml": "test_configs.py",
     "ldm/train_diffusion.yaml": "test_case_study.py",
     "ldm/generate.yaml": "test_case_study.py",
+    "ldm/multi_gpu_autoencoder.yaml": "test_multi_gpu.py",
+    "ldm/multi_gpu_diffusion.yaml": "test_multi_gpu.py",
+    "ldm/multi_gpu_generate.yaml": "test_multi_gpu.py",
 }
 MONAI_OWN = {"config_file"}
 

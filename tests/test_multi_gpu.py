@@ -1,0 +1,102 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The overlays for several GPUs, run by torchrun as two gloo processes on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from test_configs import DEMO, run_config
+
+from scripts.components import component
+from scripts.files import read_table
+from scripts.weights import save_weights
+
+LDM = ROOT / "configs" / "ldm"
+
+
+def run_two(files: list[str], cwd: Path, *arguments: str) -> str:
+    """Run configs of configs/ldm as two processes and return what they printed."""
+    names = str([str(LDM / name) for name in files])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += ["-m", "monai.bundle", "run", "--config_file", names, *arguments]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def read_png(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image, int)
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "autoencoder.pt"
+    save_weights(component(str(LDM / "model.yaml"), "autoencoder_def", size="cpu"), path)
+    return path
+
+
+@pytest.mark.slow
+def test_two_processes_train_an_autoencoder_and_resume(tmp_path):
+    files = ["train_autoencoder.yaml", "autoencoder_cpu.yaml", "multi_gpu_autoencoder.yaml"]
+    short = ["--dataset_dir", DEMO["train_dir"], "--iterations", "2", "--output_dir", str(tmp_path / "out")]
+    log = run_two(files, tmp_path, *short, "--epochs", "1")
+    assert log.count("best value") == 1  # validated by both, told by the first
+    state = torch.load(tmp_path / "out" / "checkpoint_epoch=1.pt", weights_only=True)
+    assert state["trainer"]["iteration"] == 2 and not any(key.startswith("module.") for key in state["model"])
+    run_two(files, tmp_path, *short, "--epochs", "2", "--resume", str(tmp_path / "out" / "checkpoint_epoch=1.pt"))
+    assert torch.load(tmp_path / "out" / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 4
+
+
+def test_two_processes_train_a_diffusion_model_for_as_many_passes(tmp_path, autoencoder):
+    files = ["train_diffusion.yaml", "diffusion_cpu.yaml", "multi_gpu_diffusion.yaml"]
+    keys = ["--dataset_dir", DEMO["train_dir"], "--autoencoder_file", str(autoencoder), "--output_dir", "out"]
+    run_two(files, tmp_path, *keys, "--passes", "2", "--epochs", "1", "--batch_size", "8")
+    state = torch.load(tmp_path / "out" / "checkpoint_epoch=1.pt", weights_only=True)
+    assert state["trainer"]["iteration"] == 96 * 2 / (2 * 8)
+    assert len(read_table(tmp_path / "out" / "records.csv")) == 96
+    weights = torch.load(tmp_path / "out" / "diffusion.pt", weights_only=True)
+    assert all(torch.equal(weights[name], state["model"][name]) for name in weights)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws(tmp_path, autoencoder):
+    keys = ["--dataset_dir", DEMO["train_dir"], "--autoencoder_file", str(autoencoder), "--output_dir", "model"]
+    train = f"['{LDM}/train_diffusion.yaml','{LDM}/diffusion_cpu.yaml']"
+    result = run_config(train, tmp_path, *keys, "--passes", "1", "--epochs", "1")
+    assert result.returncode == 0, result.stderr
+    keys = ["--model_dir", "model", "--autoencoder_file", str(autoencoder), "--size", "cpu", "--samples_per_record"]
+    keys += ["1", "--steps", "2", "--output_dir"]
+    run_two(["generate.yaml", "multi_gpu_generate.yaml"], tmp_path, *keys, "two")
+    result = run_config("ldm/generate.yaml", tmp_path, *keys, "one")
+    assert result.returncode == 0, result.stderr
+    one, two = (sorted((tmp_path / name / "images").iterdir()) for name in ("one", "two"))
+    assert len(one) == len(two) == 96
+    for a, b in zip(one, two):
+        difference = np.abs(read_png(a) - read_png(b))
+        assert difference.max() <= 1  # of 255; threads round differently
+    assert (tmp_path / "one" / "generated.csv").read_text() == (tmp_path / "two" / "generated.csv").read_text()
