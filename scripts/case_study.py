@@ -14,10 +14,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ from .datalists import find_images
 from .files import read_table, replacing, write_image, write_table
 from .latents import pixels, planar_slices, tissue_shares
 from .rivals import Method
-from .study_report import table
+from .study_report import plot_study, table
 
 __all__ = ["CaseStudy", "Cell", "copies_slope", "export_slices"]
 
@@ -103,6 +106,7 @@ class CaseStudy:
         condition_columns: of the table, where a cell's condition is `variables`.
         overlay: config laid over train_diffusion.yaml; None: none.
         train, generate, detect: keys that differ in the three configs.
+        workers: cells at a time, each with its share of the cores: small networks gain little from a second one.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class CaseStudy:
         train: Mapping[str, Any] | None = None,
         generate: Mapping[str, Any] | None = None,
         detect: Mapping[str, Any] | None = None,
+        workers: int = 1,
     ) -> None:
         self.table, self.autoencoder_file = Path(table).absolute(), Path(autoencoder_file).absolute()
         self.output_dir = Path(output_dir).absolute()
@@ -128,6 +133,7 @@ class CaseStudy:
         self.preprocessing = preprocessing
         self.methods = {name: method for name, method in methods.items() if method is not None}
         self.features, self.condition_columns, self.overlay = features or _pooled, list(condition_columns), overlay
+        self.workers, self._one = workers, threading.Lock()
         self.keys = {"train": dict(train or {}), "generate": dict(generate or {}), "detect": dict(detect or {})}
         self.rows = read_table(self.table)
         people = len({row["subject_id"] for row in self.rows})
@@ -139,17 +145,23 @@ class CaseStudy:
                 )
 
     def run(self) -> dict[str, Any]:
-        """Run what is missing, write case_study.json and .md after each cell and return the first's content."""
+        """Run what is missing, write case_study.json, .md and .png after each cell and return the first's content."""
+        jobs = [(cell, seed) for seed in self.seeds for cell in self.cells]
         results: list[dict[str, Any]] = []
-        for seed in self.seeds:
-            for cell in self.cells:
-                results.append(self.run_cell(cell, seed))
-                study = {"samples": self.samples, "cells": results, **self._over_cells(results)}
-                with replacing(self.output_dir / "case_study.json") as path:
-                    path.write_text(json.dumps(study, indent=1))
-                with replacing(self.output_dir / "case_study.md") as path:
-                    path.write_text(table(study))
-                print(_line(results[-1]), flush=True)
+        with ThreadPoolExecutor(self.workers) as pool:  # threads that wait for processes
+            try:
+                for result in pool.map(self.run_cell, *zip(*jobs)):
+                    results.append(result)
+                    study = {"samples": self.samples, "cells": results, **self._over_cells(results)}
+                    with replacing(self.output_dir / "case_study.json") as path:
+                        path.write_text(json.dumps(study, indent=1))
+                    with replacing(self.output_dir / "case_study.md") as path:
+                        path.write_text(table(study))
+                    plot_study(study, self.output_dir / "case_study.png")
+                    print(_line(result), flush=True)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         return study
 
     def run_cell(self, cell: Cell, seed: int) -> dict[str, Any]:
@@ -167,7 +179,8 @@ class CaseStudy:
         self._train(cell, seed, folder)
         self._generate(cell, seed, folder)
         self._audit(folder)
-        result = {"cell": asdict(cell), "seed": seed, **self._measure(folder)}
+        with self._one:  # a rival's `fit` changes it
+            result = {"cell": asdict(cell), "seed": seed, **self._measure(folder)}
         with replacing(done) as path:
             path.write_text(json.dumps(result, indent=1))
         return result
@@ -239,7 +252,10 @@ class CaseStudy:
         log = folder / "log.txt"
         start = time.perf_counter()
         with log.open("a") as file:
-            status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, cwd=folder).returncode
+            share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.workers))}
+            status = subprocess.run(
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, **share}
+            ).returncode
         if status:
             raise ChildProcessError(
                 f"{log}: expected stage {stage} to end well, found exit status {status}; see the log's end"

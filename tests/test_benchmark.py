@@ -103,7 +103,7 @@ def test_the_config_runs_and_resumes(tmp_path):
     result = run_config("benchmark.yaml", tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "whole.json").read_text())
-    assert list(found["conditions"]) == ["aligned", "misaligned", "strong"]
+    assert list(found["conditions"]) == ["aligned", "misaligned", "strong", "generator"]
     table = found["conditions"]["misaligned"]
     assert table["pairs"]["SSCD"] == {"missing": "weights not given"}
     assert table["pairs"]["ours"]["macro_f1"] > table["pairs"]["SSIM"]["macro_f1"]

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -74,9 +76,11 @@ def study_dir(tmp_path_factory):
         f"['{ROOT}/configs/case_study.yaml','{folder}/tiny.json']",
         folder,
         *("--dataset_dir", "participants.csv", "--autoencoder_file", "autoencoder.pt", "--output_dir", "out"),
+        *("--pairs", "3"),
     )
     assert result.returncode == 0, result.stderr
     assert "few, seed 0:" in result.stdout
+    assert (folder / "out" / "case_study.png").exists() and (folder / "out" / "contact_sheet_1.png").exists()
     return folder
 
 
@@ -153,6 +157,33 @@ def test_a_failing_stage_names_its_log(finished, make, tmp_path):
         study.run()
     log = (study.output_dir / "cells" / "bad_0" / "log.txt").read_text()
     assert "error: condition: expected none, variables or embedding, got 'text'" in log
+
+
+def test_cells_of_several_workers_come_in_order_and_a_failure_ends_them(make, monkeypatch, tmp_path):
+    study = make([CELL | {"name": name} for name in "abcd"])
+    study.workers, study.output_dir, done, pause = 2, tmp_path, [], threading.Event()
+
+    def run_cell(cell, seed):
+        if cell.name == "a":
+            pause.wait(20)  # ends after b and c
+        if cell.name == "c":
+            pause.set()
+        done.append(cell.name)
+        return {"cell": asdict(cell), "seed": seed}
+
+    monkeypatch.setattr(study, "run_cell", run_cell)
+    monkeypatch.setattr(study, "_over_cells", lambda results: {})
+    for name in ("table", "_line"):
+        monkeypatch.setattr(case_study, name, lambda content: "")
+    monkeypatch.setattr(case_study, "plot_study", lambda study, path: None)
+    assert [r["cell"]["name"] for r in study.run()["cells"]] == ["a", "b", "c", "d"] and done[0] == "b"
+
+    def fail(cell, seed):
+        raise ChildProcessError("no")
+
+    monkeypatch.setattr(study, "run_cell", fail)
+    with pytest.raises(ChildProcessError):
+        study.run()
 
 
 def test_cells_that_cannot_be_are_errors(make):
