@@ -516,8 +516,8 @@ def simulated() -> dict[str, Callable[[], object]]:
     return rows
 
 
-def real(dataset_dir: str, split_file: str, autoencoder_file: str | None) -> dict[str, Callable[[], object]]:
-    """Return the questions on real slices; those of an autoencoder of configs/ldm/ where its weights are given."""
+def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> dict[str, Callable[[], object]]:
+    """Return the questions on real slices, which an autoencoder of configs/ldm/ passes too."""
     everybody = functools.cache(lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test")))
     strengths = component(str(ROOT / "configs" / "planted_copies.yaml"), "strengths")
 
@@ -547,12 +547,11 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str | None) -> dic
         "real slices, unseen ones noisy": functools.partial(any_call, 40, change=noisy),
         "real slices, unseen ones blurred, raw similarity": functools.partial(any_call, 40, change=blurred, raw=True),
     }
-    if autoencoder_file is not None:
-        model = str(ROOT / "configs" / "ldm" / "model.yaml")
-        trip = RoundTrip(load_weights(component(model, "autoencoder_def", size="cpu"), autoencoder_file))
-        for raw in (False, True):
-            name = "real slices, unseen ones through an autoencoder" + (", raw similarity" if raw else "")
-            rows[name] = functools.partial(any_call, 40, change=trip, raw=raw)
+    model = str(ROOT / "configs" / "ldm" / "model.yaml")
+    trip = RoundTrip(load_weights(component(model, "autoencoder_def", size="cpu"), autoencoder_file))
+    for raw in (False, True):
+        name = "real slices, unseen ones through an autoencoder" + (", raw similarity" if raw else "")
+        rows[name] = functools.partial(any_call, 40, change=trip, raw=raw)
     windows = functools.cache(
         lambda: RealSlices(dataset_dir, split_file, ("train", "validation", "test"), window=30, k=12)
     )
@@ -650,7 +649,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", help="a datalist of volumes; without it only the simulated rows")
     parser.add_argument("--split_file", default=str(ROOT / "configs" / "splits" / "ixi.json"))
-    parser.add_argument("--autoencoder_file", help="weights of configs/ldm/train_autoencoder.yaml, size cpu")
+    parser.add_argument(
+        "--autoencoder_file",
+        default=str(ROOT / "models" / "autoencoder.pt"),
+        help="weights of configs/ldm/train_autoencoder.yaml, size cpu",
+    )
     parser.add_argument("--output_dir", default="eval/validity")
     arguments = parser.parse_args()
     path = Path(arguments.output_dir) / "validity.json"

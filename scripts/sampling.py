@@ -40,6 +40,8 @@ __all__ = [
     "set_timesteps",
 ]
 
+LEVEL_SPREAD_MM = 4.0  # of slices nearest to one level, which lie on a grid of 4 mm
+
 
 class _Autocast:
     """Mixed into an inferer: its passes run under autocast, on CPUs too, where MONAI's engines do not."""
@@ -237,11 +239,14 @@ class Sampler:
         idist.barrier()
 
     def _write_datalist(self) -> None:
+        levels = [float(record.get("level") or "nan") for record in self.model.records]
+        # trained at one level, the model draws that level; an audit compares like with like where it knows it
+        level = round(float(np.mean(levels)), 1) if np.ptp(levels) <= LEVEL_SPREAD_MM else ""
         rows = []
         for index in range(len(self)):
             record = self.model.records[index // self.samples_per_record]
             name = self.path(index).relative_to(self.output_dir).as_posix()
-            rows.append({"image": name, "group": record["image"], "seed": self.seed + index})
+            rows.append({"image": name, "group": record["image"], "level": level, "seed": self.seed + index})
         write_table(self.output_dir / "generated.csv", rows)
 
 

@@ -40,6 +40,8 @@ RUN_BY = {
     "case_study.yaml": "test_case_study.py",
     "ldm/train_autoencoder.yaml": "test_configs.py",
     "ldm/train_diffusion.yaml": "test_case_study.py",
+    "ldm/autoencoder_cpu.yaml": "test_configs.py",
+    "ldm/diffusion_cpu.yaml": "test_multi_gpu.py",
     "ldm/generate.yaml": "test_case_study.py",
     "ldm/multi_gpu_autoencoder.yaml": "test_multi_gpu.py",
     "ldm/multi_gpu_diffusion.yaml": "test_multi_gpu.py",

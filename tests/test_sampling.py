@@ -88,6 +88,20 @@ def test_every_sample_is_a_file_and_the_datalist_names_record_and_seed(sampler):
     assert {image.shape for image in pixels(made)} == {(8, 12)}  # (posterior-anterior, left-right), as pictures are
 
 
+@pytest.mark.parametrize(
+    ("levels", "written"), [((56, 54, 58), "56.0"), ((56, 54, 60), ""), ((56, 54, ""), ""), ((None, None, None), "")]
+)
+def test_samples_of_a_model_of_one_level_have_that_level(sampler, levels, written):
+    made = sampler()
+    for record, level in zip(made.model.records, levels, strict=True):
+        record.pop("level", None)
+        if level is not None:
+            record["level"] = str(level)
+    made.run()
+    with (made.output_dir / "generated.csv").open(newline="") as file:
+        assert {row["level"] for row in csv.DictReader(file)} == {written}
+
+
 def test_samples_depend_on_their_seed_and_not_on_the_batch(sampler):
     first, second, third = sampler("a"), sampler("b", batch_size=5), sampler("c", seed=8)
     for made in (first, second, third):
