@@ -10,13 +10,18 @@
 # limitations under the License.
 from __future__ import annotations
 
+import re
+
+import nibabel
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
+from test_configs import run_config
 
+from scripts.files import read_table
 from scripts.slices import foreground
 from scripts.volumes import align_volumes, start_from_slices
 
@@ -89,3 +94,28 @@ def test_start_is_what_the_slices_say():
 def test_volumes_thinner_than_the_window_are_an_error():
     with pytest.raises(ValueError, match=r"at least 7 a side, got \(5, 48, 56\)"):
         align_volumes(texture(0)[:5], texture(0), motion(), SPACING)
+
+
+def test_page_of_an_audit_of_volumes_shows_three_planes_and_the_score_in_3d(tmp_path):
+    def write(folder: str, name: str, volume: np.ndarray) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        image = nibabel.Nifti1Image(volume.transpose(1, 2, 0), np.diag([2.0, 2, 4, 1]))
+        nibabel.save(image, tmp_path / folder / f"{name}.nii.gz")
+
+    for seed in range(12):
+        write("train", f"sub-{seed:02d}", texture(seed))
+    write(
+        "generated", "copy", moved(texture(3), motion((8, 0, 0), (0, 3, -2), flip=(1, -1, 1))) ** 1.3
+    )  # turned in plane
+    write("generated", "new", texture(50))
+    keys = ("--train_dir", "train", "--generated_dir", "generated", "--output_dir", "out", "--control_images", "4")
+    result = run_config("detect.yaml", tmp_path, *keys)
+    assert result.returncode == 0, result.stderr
+    copy, new = read_table(tmp_path / "out" / "matches.csv")
+    assert copy["generated_id"] == "copy.nii.gz" and copy["train_subject"] == "sub-03" and copy["memorized"] == "1"
+    assert new["memorized"] == "0"
+    page = (tmp_path / "out" / "report.html").read_text()
+    score = re.search(r"in 3-D ([0-9.]+)", page)
+    assert score is not None and float(score[1]) > 0.8
+    figure = page[page.index("<figure") : page.index("in 3-D")]
+    assert figure.count("data:image/png") == 3 * 3  # generated, aligned, difference, each in three planes
