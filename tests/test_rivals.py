@@ -28,7 +28,6 @@ RNG = np.random.default_rng(5)
 @pytest.mark.parametrize(
     "method",
     [SSIM(), SSIM("foreground"), Correlation(), CalibratedL2(nearest=3)],
-    ids=str,
     ids=lambda method: type(method).__name__,
 )
 def test_pairs_and_matrix_agree(method):
