@@ -13,7 +13,7 @@ detect: $(VENV)/.run
 	@$(BIN)/python -m monai.bundle run --config_file configs/detect.yaml $(value ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 slow-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow

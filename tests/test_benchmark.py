@@ -99,7 +99,7 @@ def test_the_config_runs_and_resumes(tmp_path):
     (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:18]}))
     arguments = ["--dataset_dir", str(ROOT / "demo" / "train"), "--split_file", str(tmp_path / "split.json")]
     arguments += ["--output_dir", str(tmp_path / "out"), "--pairs", "20", "--queries", "10", "--draws", "20"]
-    arguments += ["--audits", "1"]
+    arguments += ["--audits", "1", "--audited", "['strong']"]
     result = run_config("benchmark.yaml", tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "whole.json").read_text())
