@@ -84,8 +84,8 @@ def contact_sheets(
     cells = np.concatenate([query, aligned, np.abs(query - aligned)], axis=1).transpose(0, 2, 1)  # (P, H, 3 W)
     pages = []
     for number, start in enumerate(range(0, len(cells), page), start=1):
-        figure = Figure(figsize=(12, 2.5 * -(-min(page, len(cells) - start) // 2)), layout="constrained")
         lines = -(-min(page, len(cells) - start) // 2)
+        figure = Figure(figsize=(12, 2.5 * lines), layout="constrained")
         for axes, index in zip(figure.subplots(lines, 2, squeeze=False).flat, range(start, start + page)):
             axes.axis("off")
             if index < len(cells):
