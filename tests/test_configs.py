@@ -361,6 +361,15 @@ def test_autoencoder_is_trained_and_goes_on_where_it_was_stopped(tmp_path):
     assert "Epoch[1] Metrics" not in resumed.stdout + resumed.stderr
     network = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
     load_weights(network, tmp_path / "out" / "autoencoder.pt")
+    evaluation = [*files, str(ROOT / "configs" / "ldm" / "evaluate_autoencoder.yaml")]
+    psnr = []
+    for weights in (ROOT / "models" / "autoencoder.pt", tmp_path / "out" / "autoencoder.pt"):
+        result = run_config(str(evaluation), tmp_path, "--autoencoder_file", str(weights), "--output_dir", "evaluated")
+        assert result.returncode == 0, result.stderr
+        psnr.append(float(re.search(r"Metrics -- val_psnr: ([\d.]+)", result.stdout + result.stderr)[1]))
+    assert psnr[0] > psnr[1] + 5  # a trained one against four steps
+    wrong = run_config(str(evaluation), tmp_path, "--form", "skull")
+    assert wrong.returncode == 1 and "form: expected one of brain, head" in wrong.stderr, wrong.stderr
 
 
 @pytest.mark.parametrize("name", ["train", "watch_training", "ldm/train_autoencoder", "ldm/train_diffusion"])

@@ -41,6 +41,7 @@ RUN_BY = {
     "ldm/train_autoencoder.yaml": "test_configs.py",
     "ldm/train_diffusion.yaml": "test_case_study.py",
     "ldm/autoencoder_cpu.yaml": "test_configs.py",
+    "ldm/evaluate_autoencoder.yaml": "test_configs.py",
     "ldm/diffusion_cpu.yaml": "test_multi_gpu.py",
     "ldm/generate.yaml": "test_case_study.py",
     "ldm/multi_gpu_autoencoder.yaml": "test_multi_gpu.py",
