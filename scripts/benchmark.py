@@ -17,7 +17,7 @@ import copy as copying
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,8 @@ class Benchmark(Randomizable):
     def __call__(self, validation: Slices, test: Slices, output: str | Path) -> dict[str, Any]:
         """Return and write ``{conditions: {name: {pairs: {method: ...}, search: ..., audit: ...}}, cap, ...}``.
 
-        Thresholds are fitted on pairs of `validation`; `test` is only scored. Conditions that the file has are kept.
+        Thresholds are fitted on pairs of `validation`; `test` is only scored. Rows that the file has are kept, so that
+        a stopped benchmark goes on, and a method whose weights come later is all that is run then.
         """
         self.set_random_state(self.seed)
         self.copy.set_random_state(state=self.R)
@@ -116,15 +117,20 @@ class Benchmark(Randomizable):
         result |= {"cap": cap, "pairs": self.pairs, "queries": self.queries, "seed": self.seed}
         result |= {"subjects": {"validation": validation.subjects, "test": test.subjects}}
         for name, transform in self.conditions.items():
-            if name in result["conditions"]:
+            table = result["conditions"].setdefault(name, {"pairs": {}, "search": {}})
+            new = {m: method for m, method in self.methods.items() if "macro_f1" not in table["pairs"].get(m, {})}
+            if table["pairs"] and not any(new.values()):
                 continue
             moved = {part: self._move(pairs.second, transform) for part, pairs in drawn.items()}
-            result["conditions"][name] = {
-                "pairs": self._pair_table(drawn, moved, validation, test, weights),
-                "search": self._search_table(test, sources, self._move(copies, transform)),
-            }
+            rows = table["pairs"] | self._pair_rows(new, drawn, moved, validation, test, weights)
+            table["pairs"] = {method: rows[method] for method in self.methods}
+            self._compare(table["pairs"])
+            searching = {m: method for m, method in new.items() if method is not None and method.searches}
+            rows = table["search"] | self._search_rows(searching, test, sources, self._move(copies, transform))
+            table["search"] = {method: rows[method] for method in self.methods if method in rows}
             if self.audit is not None and name in self.audited:
-                result["conditions"][name]["audit"] = self._audit_table(test, transform, cap)
+                rows = table.get("audit", {}) | self._audit_rows(searching, test, transform, cap)
+                table["audit"] = {method: rows[method] for method in self.methods if method in rows}
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(result, indent=1))
         return result
@@ -135,14 +141,12 @@ class Benchmark(Randomizable):
         transform.set_random_state(self.seed)  # the same moves for every method and table
         return np.stack([transform({"image": torch.from_numpy(i)[None]})["image"][0].numpy() for i in images])
 
-    def _searching(self) -> Iterator[tuple[str, Method]]:
-        return ((name, method) for name, method in self.methods.items() if method is not None and method.searches)
-
-    def _pair_table(self, drawn, moved, validation: Slices, test: Slices, weights) -> dict[str, Any]:
+    def _pair_rows(
+        self, methods: Mapping[str, Method | None], drawn, moved, validation: Slices, test: Slices, weights
+    ) -> dict[str, Any]:
         pairs, label = drawn["test"], drawn["test"].label
         table: dict[str, Any] = {}
-        draws: dict[str, dict[str, NDArray]] = {}
-        for name, method in self.methods.items():
+        for name, method in methods.items():
             if method is None:
                 table[name] = {"missing": "weights not given"}
                 continue
@@ -153,7 +157,7 @@ class Benchmark(Randomizable):
             fitted = method.fit(test.images)
             score = fitted.pairs(pairs.first, moved["test"])
             predicted, duplicate, one = classify(score, thresholds), label == DUPLICATE, np.ones(len(score))
-            draws[name] = {
+            draws = {
                 "macro_f1": macro_f1(label, predicted, weights),
                 "duplicate_auc": duplicate_auc(score, label, weights),
                 "tpr": rate_at_false_alarms(score, duplicate, self.false_alarms, weights),
@@ -164,25 +168,32 @@ class Benchmark(Randomizable):
                 "macro_f1": float(macro_f1(label, predicted)),
                 "duplicate_auc": float(duplicate_auc(score, label, one)),
                 "tpr": float(rate_at_false_alarms(score, duplicate, self.false_alarms)),
-                "ci95": {key: _interval(values) for key, values in draws[name].items()},
-                "draws": {key: values.round(4).tolist() for key, values in draws[name].items()},
+                "ci95": {key: _interval(values) for key, values in draws.items()},
+                "draws": {key: values.round(4).tolist() for key, values in draws.items()},
                 "ssim_error": None if truth is None else ssim_errors(score, truth),
                 "scores": [np.quantile(score[label == c], np.linspace(0, 1, 101)).round(5).tolist() for c in range(3)],
             }
             logger.info("%s: macro-F1 %.3f", name, table[name]["macro_f1"])
-        for name in draws if self.reference in draws else ():
-            table[name]["reference_minus"] = {
-                key: _interval(draws[self.reference][key] - values) for key, values in draws[name].items()
-            }
         return table
 
-    def _search_table(self, test: Slices, sources: NDArray, moved: NDArray) -> dict[str, Any]:
+    def _compare(self, rows: dict[str, Any]) -> None:
+        """Give each row the interval of the reference minus it, of the same draws."""
+        reference = rows.get(self.reference, {}).get("draws")
+        for row in rows.values():
+            if reference is not None and "draws" in row:
+                row["reference_minus"] = {
+                    key: _interval(np.subtract(reference[key], values)) for key, values in row["draws"].items()
+                }
+
+    def _search_rows(
+        self, methods: Mapping[str, Method], test: Slices, sources: NDArray, moved: NDArray
+    ) -> dict[str, Any]:
         """Recall of the source subject, and of copies at a share of false alarms among searches without a source."""
         table: dict[str, Any] = {}
         source = test.subject[sources]
         # a search is of its source's subject: those are resampled
         weights = pair_weights(np.stack([source, source], 1), self.draws, np.random.RandomState(self.seed))
-        for name, method in self._searching():
+        for name, method in methods.items():
             fitted = method.fit(test.images)
             fitted.matrix(moved[:8], test.images)  # the references are embedded once for all searches
             start = time.perf_counter()
@@ -209,9 +220,9 @@ class Benchmark(Randomizable):
             }
         return table
 
-    def _audit_table(self, test: Slices, transform: Any, cap: float) -> dict[str, Any]:
+    def _audit_rows(self, methods: Mapping[str, Method], test: Slices, transform: Any, cap: float) -> dict[str, Any]:
         """Recall and false-discovery share of whole audits, the method retrieving."""
-        table: dict[str, Any] = {name: {"recall": [], "false_share": []} for name, _ in self._searching()}
+        table: dict[str, Any] = {name: {"recall": [], "false_share": []} for name in methods}
         for draw in range(self.audits):
             rng = np.random.RandomState(self.seed + draw)
             self.copy.set_random_state(state=rng)
@@ -223,7 +234,7 @@ class Benchmark(Randomizable):
             # new images are degraded alike
             images = draw_copies(test.images[np.r_[copied, new]], self.copy, cap, self.verifier)
             images = self._move(images, transform)
-            for name, method in self._searching():
+            for name, method in methods.items():
                 found = self._audit(method.fit(test.images[train]), test, train, images)
                 called, right = found
                 truth = np.r_[test.subject[copied], np.full(len(new), -1)]

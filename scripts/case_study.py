@@ -29,27 +29,25 @@ import numpy as np
 import torch
 from monai.metrics import MMDMetric
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
 
-from .calibration import exact_interval
-from .components import bundle_file
+from .components import bundle_file, choice
 from .datalists import find_images
 from .files import read_table, replacing, write_image, write_table
 from .latents import pixels, planar_slices, tissue_shares
 from .rivals import Method
-from .study_report import plot_study, table
+from .study_report import leaks_by_copies, plot_study, table
 
-__all__ = ["CaseStudy", "Cell", "copies_slope", "export_slices"]
+__all__ = ["CaseStudy", "Cell", "export_slices"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training condition: `subjects` trained on `passes` times, `duplication` and `condition` as in
-    configs/ldm/train_diffusion.yaml."""
+    """One training condition: so many `subjects`, trained on `passes` times; `slices` of them, a name among the study's
+    tables; `duplication` and `condition` as in configs/ldm/train_diffusion.yaml."""
 
     name: str
     subjects: int
+    slices: str = "one"
     duplication: str = "none"
     passes: int = 100
     condition: str = "none"
@@ -58,11 +56,11 @@ class Cell:
 def export_slices(
     items: Sequence[dict[str, Any]],
     preprocessing: Callable,
-    level: float,
+    levels: Sequence[float],
     output_dir: str | Path,
     tissues: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
-    """Write the slice of each item nearest to `level` mm as PNG, and slices.csv with its columns; return that.
+    """Write the slices of each item nearest to `levels` mm as PNG, and slices.csv with its columns; return that.
 
     Items with a mask are skull-stripped. A finished slices.csv is left as it is.
 
@@ -78,12 +76,13 @@ def export_slices(
     rows = []
     for item in items:
         shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
-        slice_ = planar_slices([item], preprocessing, [level])[0]
-        name = f"{item['subject_id']}.png"
-        with replacing(output / name) as path:
-            write_image(np.asarray(slice_["image"])[0], path)
         columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
-        rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
+        slices = planar_slices([item], preprocessing, levels)
+        for number, slice_ in enumerate(slices):
+            name = f"{item['subject_id']}{f'_{number}' if slices[1:] else ''}.png"
+            with replacing(output / name) as path:
+                write_image(np.asarray(slice_["image"])[0], path)
+            rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
     write_table(table, rows)
     return table
 
@@ -94,7 +93,7 @@ class CaseStudy:
     Below `output_dir`, cells/NAME_SEED/ holds train.csv, holdout.csv, model/, generated/, audit/, result.json, log.txt.
 
     Args:
-        table: of :func:`export_slices`.
+        tables: of :func:`export_slices`, by what a cell calls its `slices`; all of the same subjects.
         autoencoder_file: weights of configs/ldm/train_autoencoder.yaml.
         output_dir: of the study.
         cells: conditions.
@@ -103,7 +102,8 @@ class CaseStudy:
         preprocessing: the bundle's chain, for the rivals and the quality.
         methods: rival similarities by name.
         features: images (N, H, W) to vectors (N, D) for the quality; None: pixels of images at an eighth of the size.
-        condition_columns: of the table, where a cell's condition is `variables`.
+        condition_columns: of the tables, where a cell's condition is `variables`; such a cell trains on subjects that
+            have a value in each.
         overlay: config laid over train_diffusion.yaml; None: none.
         train, generate, detect: keys that differ in the three configs.
         workers: cells at a time, each with its share of the cores: small networks gain little from a second one.
@@ -111,7 +111,7 @@ class CaseStudy:
 
     def __init__(
         self,
-        table: str | Path,
+        tables: Mapping[str, str | Path],
         autoencoder_file: str | Path,
         output_dir: str | Path,
         cells: Sequence[Mapping[str, Any]],
@@ -127,7 +127,8 @@ class CaseStudy:
         detect: Mapping[str, Any] | None = None,
         workers: int = 1,
     ) -> None:
-        self.table, self.autoencoder_file = Path(table).absolute(), Path(autoencoder_file).absolute()
+        self.tables = {name: Path(table).absolute() for name, table in tables.items()}
+        self.autoencoder_file = Path(autoencoder_file).absolute()
         self.output_dir = Path(output_dir).absolute()
         self.cells, self.seeds, self.samples = [Cell(**cell) for cell in cells], list(seeds), samples
         self.preprocessing = preprocessing
@@ -135,13 +136,18 @@ class CaseStudy:
         self.features, self.condition_columns, self.overlay = features or _pooled, list(condition_columns), overlay
         self.workers, self._one = workers, threading.Lock()
         self.keys = {"train": dict(train or {}), "generate": dict(generate or {}), "detect": dict(detect or {})}
-        self.rows = read_table(self.table)
-        people = len({row["subject_id"] for row in self.rows})
         for cell in self.cells:
-            if samples % cell.subjects or people - cell.subjects < 6:
+            images, unseen = (self._rows(cell, self.seeds[0], part) for part in (True, False))
+            people = len({row["subject_id"] for row in images})
+            if people < cell.subjects or len({row["subject_id"] for row in unseen}) < 6:
                 raise ValueError(
-                    f"cell {cell.name}: expected a number of subjects that divides {samples} samples and leaves 6 of "
-                    f"{people} or more as holdout, found {cell.subjects}; change the cell or samples"
+                    f"cell {cell.name}: expected {cell.subjects} subjects to train on and 6 or more as holdout, found "
+                    f"{people} and {len({row['subject_id'] for row in unseen})}; change the cell"
+                )
+            if len(images) < samples and samples % len(images):
+                raise ValueError(
+                    f"cell {cell.name}: expected a number of training images that divides {samples} samples, found "
+                    f"{len(images)}; change the cell or samples"
                 )
 
     def run(self) -> dict[str, Any]:
@@ -152,7 +158,7 @@ class CaseStudy:
             try:
                 for result in pool.map(self.run_cell, *zip(*jobs)):
                     results.append(result)
-                    study = {"samples": self.samples, "cells": results, **self._over_cells(results)}
+                    study = {"samples": self.samples, "cells": results, **leaks_by_copies(results)}
                     with replacing(self.output_dir / "case_study.json") as path:
                         path.write_text(json.dumps(study, indent=1))
                     with replacing(self.output_dir / "case_study.md") as path:
@@ -185,13 +191,22 @@ class CaseStudy:
             path.write_text(json.dumps(result, indent=1))
         return result
 
+    def _rows(self, cell: Cell, seed: int, training: bool) -> list[dict[str, Any]]:
+        """Return the images that a cell trains on, or those of all other subjects.
+
+        Cells of one seed draw from the same permutation, so that the fewer subjects are among the more.
+        """
+        table = choice("slices", self.tables, cell.slices)
+        rows = read_table(table)
+        needed = self.condition_columns if cell.condition == "variables" else []
+        usable = {r["subject_id"] for r in rows if all(r.get(c, "") not in ("", "n/a") for c in needed)}
+        order = np.random.RandomState(seed).permutation(sorted({row["subject_id"] for row in rows})).tolist()
+        chosen = set([name for name in order if name in usable][: cell.subjects])
+        return [r | {"image": str(table.parent / r["image"])} for r in rows if (r["subject_id"] in chosen) is training]
+
     def _split(self, cell: Cell, seed: int, folder: Path) -> None:
-        """Write train.csv and holdout.csv: the same subjects for cells of one size and seed."""
-        names = sorted({row["subject_id"] for row in self.rows})
-        chosen = set(np.random.RandomState(seed).permutation(names)[: cell.subjects].tolist())
-        for name, wanted in (("train", True), ("holdout", False)):
-            rows = [row for row in self.rows if (row["subject_id"] in chosen) is wanted]
-            write_table(folder / f"{name}.csv", [r | {"image": str(self.table.parent / r["image"])} for r in rows])
+        for name, training in (("train", True), ("holdout", False)):
+            write_table(folder / f"{name}.csv", self._rows(cell, seed, training))
 
     def _train(self, cell: Cell, seed: int, folder: Path) -> None:
         model = folder / "model"
@@ -219,13 +234,16 @@ class CaseStudy:
     def _generate(self, cell: Cell, seed: int, folder: Path) -> None:
         if (folder / "generated" / "generated.csv").exists():
             return
+        images = len(read_table(folder / "train.csv"))
         keys = {
             "model_dir": folder / "model",
             "autoencoder_file": self.autoencoder_file,
             "output_dir": folder / "generated",
-            "samples_per_record": self.samples // cell.subjects,
+            "samples_per_record": max(1, self.samples // images),
             "seed": 1_000_000 * seed,
         }
+        if images > self.samples:
+            keys["records"] = self.samples
         self._run_config(folder, "generate", [bundle_file("configs/ldm/generate.yaml")], keys)
 
     def _audit(self, folder: Path) -> None:
@@ -279,8 +297,8 @@ class CaseStudy:
             "set_level": report["set_level"],
             "positive_control": report["positive_control"],
             "subjects": [
-                {"subject_id": r["subject_id"], "copies": int(r["copies"]), "leaked": r["subject_id"] in leaked}
-                for r in records
+                {"subject_id": name, "copies": copies, "leaked": name in leaked}
+                for name, copies in {r["subject_id"]: int(r["copies"]) for r in records}.items()
             ],
             "rivals": {name: _flagged(method, **images) for name, method in self.methods.items()},
             "quality": _quality(self.features, **images),
@@ -291,67 +309,8 @@ class CaseStudy:
         """Return the images of a datalist as the embedder sees them, (N, H, W)."""
         return pixels(find_images(table, warn=False), self.preprocessing)
 
-    def _over_cells(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Leak probability against the number of copies, over all cells with duplicated subjects."""
-        subjects = [subject for r in results if r["cell"]["duplication"] != "none" for subject in r["subjects"]]
-        if not subjects:
-            return {"copies": None}
-        copies = np.array([s["copies"] for s in subjects])
-        leaked = np.array([s["leaked"] for s in subjects])
-        table = []
-        for count in np.unique(copies):
-            here = leaked[copies == count]
-            table.append(
-                {
-                    "copies": int(count),
-                    "subjects": len(here),
-                    "leaked": int(here.sum()),
-                    "ci95": exact_interval(int(here.sum()), len(here)),
-                }
-            )
-        once, often = leaked[copies == 1], leaked[copies >= 10]
-        return {
-            "copies": table,
-            "slope": copies_slope(copies, leaked, np.array([s["subject_id"] for s in subjects])),
-            "leaked_once": float(once.mean()) if len(once) else None,
-            "leaked_ten_or_more": float(often.mean()) if len(often) else None,
-        }
-
 
 _SETS = {"train": "train.csv", "holdout": "holdout.csv", "generated": "generated/generated.csv"}
-
-
-def copies_slope(
-    copies: NDArray, leaked: NDArray, subjects: NDArray, draws: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """Return the slope of the log odds of a leak over log2 of the copies, with its 95 % bootstrap interval.
-
-    A logistic regression whose coefficients have a normal prior of deviation 10, so that a slope exists where copies
-    separate the leaked from the others.
-
-    Args:
-        copies, leaked: of each subject in each training (R,).
-        subjects: ids (R,); people are resampled, with all trainings that they were in.
-        draws, seed: of the bootstrap.
-    """
-    x = np.c_[np.ones(len(copies)), np.log2(copies)]
-    rng = np.random.RandomState(seed)
-
-    def fit(rows: NDArray) -> NDArray[np.float64]:
-        a, y = x[rows], leaked[rows].astype(float)
-
-        def loss(beta: NDArray) -> tuple[float, NDArray]:
-            z = a @ beta
-            return float(np.logaddexp(0, z).sum() - y @ z + beta @ beta / 200), a.T @ (expit(z) - y) + beta / 100
-
-        return minimize(loss, np.zeros(2), jac=True, method="BFGS").x
-
-    _, person = np.unique(subjects, return_inverse=True)
-    rows = [np.flatnonzero(person == p) for p in range(person.max() + 1)]
-    slopes = [fit(np.concatenate([rows[p] for p in rng.choice(len(rows), len(rows))]))[1] for _ in range(draws)]
-    intercept, slope = fit(np.arange(len(copies)))
-    low, high = np.percentile(slopes, [2.5, 97.5])
-    return {"per_doubling": float(slope), "ci95": [float(low), float(high)], "intercept": float(intercept)}
 
 
 def _flagged(method: Method, train: NDArray, holdout: NDArray, generated: NDArray) -> dict[str, float]:

@@ -216,14 +216,15 @@ class ColourFeatures(nn.Module):
     """Grey images (B, 1, H, W) in [0, 1] as a colour network wants them; its features, averaged over space.
 
     Args:
-        network: images (B, 3, h, w) in, (B, D) or (B, D, h, w) out.
+        network: images (B, 3, h, w) in, (B, D) or (B, D, h, w) out. A module, not a method of one, which would not
+            follow into evaluation mode.
         size: the side to which images are resized.
         mean, std: of the network's training images, a value a channel.
     """
 
     def __init__(
         self,
-        network: nn.Module | Callable[[torch.Tensor], torch.Tensor],
+        network: nn.Module,
         size: int = 224,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
@@ -265,7 +266,8 @@ def imagenet(path: str | Path | None, device: torch.device | str = "cpu") -> Emb
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return Embedding(ColourFeatures(network.extract_features).to(device), AutocastInferer(), device=device)
+    network._fc = nn.Identity()  # the features that the classifier sees
+    return Embedding(ColourFeatures(network).to(device), AutocastInferer(), device=device)
 
 
 def scripted(

@@ -129,7 +129,7 @@ class LatentModel:
 
 
 class Sampler:
-    """Draws `samples_per_record` images for each training record's condition and writes a file each.
+    """Draws `samples_per_record` images for the condition of each training record and writes a file each.
 
     Sample i starts from noise of its own seed, `seed` + i, so that neither the batch size nor the number of processes
     nor a stop changes what is drawn. Files appear whole. `generated.csv`, written last, names each image's record, as
@@ -142,6 +142,7 @@ class Sampler:
         scheduler: with its timesteps set.
         output_dir: gets images/ and generated.csv.
         samples_per_record: images of a record's condition.
+        records: of them so many, spread evenly; None: all.
         batch_size: images at a time.
         seed: of the first sample.
         suffix: `.png`, or `.nii.gz` for a slice of `pixel_mm` mm.
@@ -157,6 +158,7 @@ class Sampler:
         scheduler: Scheduler,
         output_dir: str | Path,
         samples_per_record: int = 30,
+        records: int | None = None,
         batch_size: int = 16,
         seed: int = 0,
         suffix: str = ".png",
@@ -169,15 +171,22 @@ class Sampler:
                 "suffix must be .png or .nii.gz, samples_per_record and batch_size at least 1, got "
                 f"{suffix!r}, {samples_per_record} and {batch_size}"
             )
+        trained = len(model.records)
+        if records is not None and not (isinstance(records, int) and 1 <= records <= trained):
+            raise ValueError(
+                f"records: expected 1 to {trained}, those that the model was trained on, found {records!r}"
+            )
+        self.rows = np.linspace(0, trained - 1, records or trained).round().astype(int).repeat(samples_per_record)
         self.model, self.autoencoder, self.diffusion = model, autoencoder, diffusion
         self.inferer, self.scheduler, self.output_dir = inferer, scheduler, Path(output_dir)
-        self.samples_per_record, self.batch_size, self.seed = samples_per_record, batch_size, seed
+        self.batch_size, self.seed = batch_size, seed
         self.suffix, self.pixel_mm, self.device = suffix, pixel_mm, device
         steps = [int(t) for t in scheduler.timesteps]
-        self.identity = {"seed": seed, "suffix": suffix, "timesteps": steps, **(identity or {})}
+        drawn = {"records": records, "samples_per_record": samples_per_record}  # they say which record a number has
+        self.identity = {"seed": seed, "suffix": suffix, "timesteps": steps, **drawn, **(identity or {})}
 
     def __len__(self) -> int:
-        return len(self.model.records) * self.samples_per_record
+        return len(self.rows)
 
     def path(self, index: int) -> Path:
         """Return the file of one sample."""
@@ -212,8 +221,7 @@ class Sampler:
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(self.seed + i)) for i in indices]
         condition = None
         if self.model.condition_dim:
-            rows = np.array(indices) // self.samples_per_record
-            condition = torch.from_numpy(self.model.conditions[rows])[:, None].to(self.device)
+            condition = torch.from_numpy(self.model.conditions[self.rows[indices]])[:, None].to(self.device)
         images: Any = self.inferer.sample(
             torch.stack(noise).to(self.device),
             self.autoencoder,
@@ -244,7 +252,7 @@ class Sampler:
         level = round(float(np.mean(levels)), 1) if np.ptp(levels) <= LEVEL_SPREAD_MM else ""
         rows = []
         for index in range(len(self)):
-            record = self.model.records[index // self.samples_per_record]
+            record = self.model.records[self.rows[index]]
             name = self.path(index).relative_to(self.output_dir).as_posix()
             rows.append({"image": name, "group": record["image"], "level": level, "seed": self.seed + index})
         write_table(self.output_dir / "generated.csv", rows)

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a case study shows: a table, a figure, and sheets of pairs for the eye."""
+"""What a case study shows: a table, leaks against copies, a figure, and sheets of pairs for the eye."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import expit
 
+from .calibration import exact_interval
 from .files import read_table, replacing, write_table
 from .latents import pixels
 from .verification import Verifier, render
 
-__all__ = ["contact_sheets", "plot_study", "table"]
+__all__ = ["contact_sheets", "copies_slope", "leaks_by_copies", "plot_study", "table"]
+
+OFTEN = 10  # copies of a subject, against one
 
 
 def table(study: Mapping[str, Any]) -> str:
     """Return a study's cells as a Markdown table, with what the rivals flag below."""
     lines = [
-        "| cell | subjects | copies | passes | condition | seed | samples called (95 %) | subjects leaked (95 %) | "
-        "recall of the positive control | AUC of the set | MMD (training images) | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| cell | subjects | slices | copies | passes | condition | seed | samples called (95 %) | "
+        "subjects leaked (95 %) | recall of the positive control | AUC of the set | MMD (training images) | minutes |",
+        "|---" * 13 + "|",
     ]
     for r in study["cells"]:
         cell, leaked, quality = r["cell"], r["leaked_subjects"], r["quality"]
         lines.append(
-            f"| {cell['name']} | {cell['subjects']} | {cell['duplication']} | {cell['passes']} | {cell['condition']} | "
-            f"{r['seed']} | {r['memorized']['rate']:.3f} ({_span(r['memorized']['ci95'])}) | "
+            f"| {cell['name']} | {cell['subjects']} | {cell['slices']} | {cell['duplication']} | {cell['passes']} | "
+            f"{cell['condition']} | {r['seed']} | {r['memorized']['rate']:.3f} ({_span(r['memorized']['ci95'])}) | "
             f"{leaked['rate']:.3f} ({_span(leaked['ci95'])}) | {r['positive_control']['recall']:.2f} | "
             f"{r['set_level']['auc']:.2f} | {quality['mmd']:.3g} ({quality['mmd_train']:.3g}) | "
             f"{sum(r['seconds'].values()) / 60:.1f} |"
@@ -56,6 +61,74 @@ def table(study: Mapping[str, Any]) -> str:
 
 def _span(interval: Sequence[float]) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def leaks_by_copies(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the leaked subjects of every number of copies and the slope over it, of all models with repeated subjects.
+
+    Args:
+        cells: results of :meth:`CaseStudy.run_cell`.
+    """
+    subjects = [
+        subject | {"duplication": r["cell"]["duplication"], "model": f"{r['cell']['name']}_{r['seed']}"}
+        for r in cells
+        if r["cell"]["duplication"] != "none"
+        for subject in r["subjects"]
+    ]
+    if not subjects:
+        return {"copies": None}
+    column = {key: np.array([s[key] for s in subjects]) for key in subjects[0]}
+    rows = []
+    for duplication, count in sorted({(s["duplication"], s["copies"]) for s in subjects}):
+        here = column["leaked"][(column["duplication"] == duplication) & (column["copies"] == count)]
+        row = {"duplication": duplication, "copies": int(count), "subjects": len(here), "leaked": int(here.sum())}
+        rows.append(row | {"ci95": exact_interval(row["leaked"], row["subjects"])})
+    often = np.isin(column["model"], column["model"][column["copies"] >= OFTEN])  # models that have such subjects
+    shares = {}
+    for name, chosen in (("leaked_once", column["copies"] == 1), ("leaked_often", column["copies"] >= OFTEN)):
+        here = column["leaked"][chosen & often]
+        shares[name] = {"subjects": len(here), "leaked": int(here.sum())}
+    slope = copies_slope(column["copies"], column["leaked"], column["subject_id"], column["model"])
+    return {"copies": rows, "slope": slope, **shares}
+
+
+def copies_slope(
+    copies: NDArray, leaked: NDArray, subjects: NDArray, models: NDArray, draws: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Return the slope of the log odds of a leak over log2 of the copies, with its 95 % bootstrap interval.
+
+    A logistic regression with an intercept for each model, as models differ in how much they leak at all. Coefficients
+    have a normal prior of deviation 10, so that a slope exists where copies separate the leaked from the others.
+
+    Args:
+        copies, leaked: of each subject in each model's training (R,).
+        subjects: ids (R,); people are resampled, with all trainings that they were in.
+        models: names (R,).
+        draws, seed: of the bootstrap.
+    """
+    names, model = np.unique(models, return_inverse=True)
+    x = np.c_[np.eye(len(names))[model], np.log2(copies)]
+    rng = np.random.RandomState(seed)
+
+    def fit(rows: NDArray) -> NDArray[np.float64]:
+        a, y = x[rows], leaked[rows].astype(float)
+
+        def loss(beta: NDArray) -> tuple[float, NDArray]:
+            z = a @ beta
+            return float(np.logaddexp(0, z).sum() - y @ z + beta @ beta / 200), a.T @ (expit(z) - y) + beta / 100
+
+        return minimize(loss, np.zeros(x.shape[1]), jac=True, method="BFGS").x
+
+    _, person = np.unique(subjects, return_inverse=True)
+    rows = [np.flatnonzero(person == p) for p in range(person.max() + 1)]
+    slopes = [fit(np.concatenate([rows[p] for p in rng.choice(len(rows), len(rows))]))[-1] for _ in range(draws)]
+    *intercepts, slope = fit(np.arange(len(copies))).tolist()
+    low, high = np.percentile(slopes, [2.5, 97.5])
+    return {
+        "per_doubling": slope,
+        "ci95": [float(low), float(high)],
+        "intercepts": dict(zip(names.tolist(), intercepts)),
+    }
 
 
 def contact_sheets(
@@ -106,19 +179,28 @@ def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     if study["copies"]:
-        copies = np.array([row["copies"] for row in study["copies"]])
-        share = np.array([row["leaked"] / row["subjects"] for row in study["copies"]])
-        span = np.array([row["ci95"] for row in study["copies"]]).T
-        left.errorbar(copies, share, [share - span[0], span[1] - share], fmt="o", color="#15616d", capsize=2, ms=4)
-        grid, slope = np.linspace(1, copies.max(), 200), study["slope"]
-        fitted = expit(slope["intercept"] + slope["per_doubling"] * np.log2(grid))
+        slope, groups = study["slope"], sorted({row["duplication"] for row in study["copies"]})
+        for group, color, shift in zip(groups, ("#15616d", "#c2410c"), (0.0, 0.15)):
+            rows = [row for row in study["copies"] if row["duplication"] == group]
+            copies = np.array([row["copies"] for row in rows])
+            share = np.array([row["leaked"] / row["subjects"] for row in rows])
+            span = np.array([row["ci95"] for row in rows]).T
+            grid = np.linspace(1, copies.max(), 200)
+            models = {f"{r['cell']['name']}_{r['seed']}" for r in study["cells"] if r["cell"]["duplication"] == group}
+            fitted = [expit(slope["intercepts"][m] + slope["per_doubling"] * np.log2(grid)) for m in models]
+            left.errorbar(
+                copies + shift,  # side by side
+                share,
+                [share - span[0], span[1] - share],
+                fmt="o",
+                color=color,
+                capsize=2,
+                ms=4,
+                label=f"1-{copies.max()} copies, {len(models)} models",
+            )
+            left.plot(grid, np.mean(fitted, axis=0), color=color)
         low, high = slope["ci95"]
-        left.plot(
-            grid,
-            fitted,
-            color="#c2410c",
-            label=f"log odds +{slope['per_doubling']:.2f} a doubling ({low:.2f} to {high:.2f})",
-        )
+        left.set_title(f"log odds +{slope['per_doubling']:.2f} a doubling ({low:.2f} to {high:.2f})", fontsize=9)
         left.legend(frameon=False, fontsize=8, loc="upper left")
     left.set(
         xlabel="copies of a subject in the training set", ylabel="share of subjects leaked (95 %)", ylim=(-0.03, 1.2)

@@ -94,12 +94,32 @@ def test_a_benchmark_goes_on_where_it_stopped_and_repeats_itself(tmp_path):
     assert json.loads(json.dumps(whole)) == json.loads(json.dumps(resumed))
 
 
+def test_a_method_that_comes_later_is_all_that_is_run(tmp_path, monkeypatch):
+    data = slices(6, 3), slices(14, 3)
+    whole = bench({"ours": Correlation(), "L2": CalibratedL2(nearest=3)})(*data, tmp_path / "whole.json")
+    first = bench({"ours": Correlation(), "L2": None})(*data, tmp_path / "part.json")
+    assert first["conditions"]["moved"]["pairs"]["L2"] == {"missing": "weights not given"}
+
+    def fail(*arguments):
+        raise AssertionError("ran again")
+
+    monkeypatch.setattr(Correlation, "pairs", fail)
+    monkeypatch.setattr(Correlation, "matrix", fail)
+    later = bench({"ours": Correlation(), "L2": CalibratedL2(nearest=3)})(*data, tmp_path / "part.json")
+    for result in (whole, later):
+        for table in result["conditions"].values():
+            for row in table["search"].values():
+                row.pop("searches_per_second")
+    assert json.loads(json.dumps(whole)) == json.loads(json.dumps(later))
+    assert list(later["conditions"]["moved"]["audit"]) == ["ours", "L2"]
+
+
 def test_the_config_runs_and_resumes(tmp_path):
     names = [f"sub-{n:02d}" for n in range(1, 49)]
     (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:18]}))
     arguments = ["--dataset_dir", str(ROOT / "demo" / "train"), "--split_file", str(tmp_path / "split.json")]
     arguments += ["--output_dir", str(tmp_path / "out"), "--pairs", "20", "--queries", "10", "--draws", "20"]
-    arguments += ["--audits", "1", "--audited", "['strong']"]
+    arguments += ["--audits", "1", "--audited", "['strong']", "--audit_copies", "5"]
     result = run_config("benchmark.yaml", tmp_path, *arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "whole.json").read_text())

@@ -26,10 +26,11 @@ from test_configs import run_config
 
 from scripts import case_study, study_report
 from scripts.arguments import _problems
-from scripts.case_study import CaseStudy, copies_slope, export_slices
+from scripts.case_study import CaseStudy, Cell, export_slices
 from scripts.components import component
 from scripts.files import read_table, write_table
 from scripts.rivals import Correlation
+from scripts.study_report import copies_slope, leaks_by_copies
 from scripts.verification import Verifier
 from scripts.weights import save_weights
 
@@ -88,9 +89,9 @@ def study_dir(tmp_path_factory):
 def make(study_dir):
     """A function that makes a study in that folder."""
 
-    def study(cells=(CELL,), samples=16):
+    def study(cells=(CELL,), samples=16, one=study_dir / "out" / "slices" / "slices.csv"):
         return CaseStudy(
-            study_dir / "out" / "slices" / "slices.csv",
+            {"one": one, "many": study_dir / "out" / "slices_many" / "slices.csv"},
             study_dir / "autoencoder.pt",
             study_dir / "out",
             cells,
@@ -172,7 +173,7 @@ def test_cells_of_several_workers_come_in_order_and_a_failure_ends_them(make, mo
         return {"cell": asdict(cell), "seed": seed}
 
     monkeypatch.setattr(study, "run_cell", run_cell)
-    monkeypatch.setattr(study, "_over_cells", lambda results: {})
+    monkeypatch.setattr(case_study, "leaks_by_copies", lambda results: {})
     for name in ("table", "_line"):
         monkeypatch.setattr(case_study, name, lambda content: "")
     monkeypatch.setattr(case_study, "plot_study", lambda study, path: None)
@@ -187,16 +188,52 @@ def test_cells_of_several_workers_come_in_order_and_a_failure_ends_them(make, mo
 
 
 def test_cells_that_cannot_be_are_errors(make):
-    for cell, samples in (({"name": "a", "subjects": 9}, 18), ({"name": "b", "subjects": 8}, 17)):
-        with pytest.raises(ValueError, match="expected a number of subjects that divides"):
-            make([cell], samples=samples)
+    for cell, samples, sentence in (
+        ({"subjects": 9}, 18, "expected 9 subjects to train on and 6 or more as holdout, found 9 and 5"),
+        ({"subjects": 15}, 15, "expected 15 subjects to train on and 6 or more as holdout, found 14 and 0"),
+        ({"subjects": 8}, 17, "expected a number of training images that divides 17 samples, found 8"),
+        ({"subjects": 8, "slices": "all"}, 16, "slices: expected one of one, many, got 'all'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            make([{"name": "a", **cell}], samples=samples)
+
+
+def test_a_conditioned_cell_trains_on_subjects_with_all_values(make, study_dir, tmp_path):
+    rows = read_table(study_dir / "out" / "slices" / "slices.csv")
+    for row, column in zip(rows, ("age", "sex", "age")):
+        row[column] = "n/a" if column == "age" else ""
+    write_table(tmp_path / "slices.csv", rows)
+    study = make(one=tmp_path / "slices.csv")
+    free, bound = (Cell("a", 7, condition=condition) for condition in ("none", "variables"))
+    for seed in range(5):
+        plain, known, unseen = (
+            {row["subject_id"] for row in study._rows(cell, seed, training)}
+            for cell, training in ((free, True), (bound, True), (bound, False))
+        )
+        assert len(plain) == len(known) == 7 and known | unseen == {row["subject_id"] for row in rows}
+        assert not known & {row["subject_id"] for row in rows[:3]}
+        assert plain - {row["subject_id"] for row in rows[:3]} <= known  # as few others as can be
+
+
+def test_a_cell_of_many_slices_is_drawn_from_for_some_of_them(make, study_dir, monkeypatch, tmp_path):
+    rows = read_table(study_dir / "out" / "slices" / "slices.csv")
+    write_table(study_dir / "out" / "slices_many" / "slices.csv", [row for row in rows for _ in range(3)])
+    cell, ran = {"name": "many", "subjects": 8, "slices": "many"}, []
+    study = make([cell], samples=5)  # fewer than 24 records, which need not divide them
+    monkeypatch.setattr(study, "_run_config", lambda folder, stage, configs, keys: ran.append(keys))
+    study._split(study.cells[0], 0, tmp_path)
+    assert len(read_table(tmp_path / "train.csv")) == 24 and len(read_table(tmp_path / "holdout.csv")) == 18
+    study._generate(study.cells[0], 0, tmp_path)
+    assert ran[0]["records"] == 5 and ran[0]["samples_per_record"] == 1
+    shipped = ConfigParser.load_config_file(str(ROOT / "configs" / "ldm" / "generate.yaml"))
+    assert not list(_problems(shipped | {"records": 5}, shipped, {"records": "5"}, (), ()))
 
 
 def test_table_figure_and_sheets_show_the_study(finished, tmp_path):
     study, result = finished
     text = study_report.table(result)
     assert text == (study.output_dir / "case_study.md").read_text()
-    assert "| few | 8 | low | 1 | variables | 0 |" in text and "cross-correlation" in text
+    assert "| few | 8 | one | low | 1 | variables | 0 |" in text and "cross-correlation" in text
     study_report.plot_study(result, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size == (1440, 570)
@@ -218,40 +255,85 @@ def test_slices_are_exported_once_with_their_columns(tmp_path):
 
     items = [{"image": "a.nii", "id": "a.nii", "subject_id": "a", "age": "40"}]
     for _ in range(2):
-        path = export_slices(items, chain, 21.0, tmp_path / "slices")
+        path = export_slices(items, chain, [21.0], tmp_path / "slices")
     assert read_table(path) == [{"image": "a.png", "subject_id": "a", "age": "40"}] and len(calls) == 1
     assert np.asarray(Image.open(path.parent / "a.png")).shape == (6, 8)
     assert np.asarray(Image.open(path.parent / "a.png"))[0, 0] == 51
+    many = export_slices(items, chain, [9.0, 31.0], tmp_path / "many")
+    assert [row["image"] for row in read_table(many)] == ["a_0.png", "a_1.png"]
+    assert np.asarray(Image.open(many.parent / "a_1.png"))[0, 0] == 76
+
+
+def simulated(people: int, slope: float, *intercepts: float) -> tuple[np.ndarray, ...]:
+    """Copies, leaks, subjects and models of people who were in a training for each intercept."""
+    rng, parts = np.random.RandomState(0), []
+    for number, intercept in enumerate(intercepts):
+        copies = rng.randint(1, 15, size=people)
+        leaked = rng.rand(people) < 1 / (1 + np.exp(-intercept - slope * np.log2(copies)))
+        parts.append((copies, leaked, np.arange(people), np.full(people, f"m{number}")))
+    return tuple(map(np.concatenate, zip(*parts)))
 
 
 def test_slope_is_that_of_the_simulated_odds():
-    rng = np.random.RandomState(0)
-    copies = rng.randint(1, 15, size=4000)
-    leaked = rng.rand(4000) < 1 / (1 + np.exp(3 - 1.2 * np.log2(copies)))
-    everyone = np.arange(4000)
-    found = copies_slope(copies, leaked, everyone, draws=200)
-    assert found["per_doubling"] == pytest.approx(1.2, abs=0.2) and found["intercept"] == pytest.approx(-3, abs=0.6)
+    found = copies_slope(*simulated(3000, 1.2, -3, 0), draws=200)
+    assert found["per_doubling"] == pytest.approx(1.2, abs=0.2)
+    assert found["intercepts"] == {"m0": pytest.approx(-3, abs=0.5), "m1": pytest.approx(0, abs=0.3)}
     low, high = found["ci95"]
     assert low < 1.2 < high and high - low < 0.4
-    none = copies_slope(copies, rng.rand(4000) < 0.3, everyone, draws=200)["ci95"]
+    none = copies_slope(*simulated(3000, 0, -1), draws=200)["ci95"]
     assert none[0] < 0 < none[1]
 
 
+def test_a_model_that_leaks_more_is_no_slope():
+    """Few copies in a model that leaks much, many in one that does not: pooled, copies would seem to protect."""
+    copies, leaked, subjects, models = simulated(3000, 0, -2, 2)
+    few = models == "m1"
+    keep = np.where(few, copies <= 4, copies >= 4)
+    low, high = copies_slope(*(a[keep] for a in (copies, leaked, subjects, models)), draws=200)["ci95"]
+    assert low < 0 < high
+    assert copies_slope(*(a[keep] for a in (copies, leaked, subjects)), np.zeros(keep.sum()), draws=50)["ci95"][1] < -1
+
+
 def test_trainings_of_the_same_people_are_no_new_evidence():
-    rng = np.random.RandomState(0)
-    copies = rng.randint(1, 15, size=300)
-    leaked = rng.rand(300) < 1 / (1 + np.exp(3 - 1.2 * np.log2(copies)))
-    people = np.arange(300)
-    once = np.diff(copies_slope(copies, leaked, people)["ci95"])
-    again = np.tile(copies, 4), np.tile(leaked, 4)
-    assert np.diff(copies_slope(*again, np.tile(people, 4))["ci95"]) == pytest.approx(once, rel=0.15)
-    assert np.diff(copies_slope(*again, np.arange(1200))["ci95"]) < 0.65 * once  # a half, if people were taken for four
+    one = simulated(300, 1.2, -3)
+    once = np.diff(copies_slope(*one)["ci95"])
+    copies, leaked, people, models = (np.tile(a, 4) for a in one)
+    assert np.diff(copies_slope(copies, leaked, people, models)["ci95"]) == pytest.approx(once, rel=0.15)
+    # a half, if people were taken for four
+    assert np.diff(copies_slope(copies, leaked, np.arange(1200), models)["ci95"]) < 0.65 * once
 
 
 def test_slope_exists_where_copies_separate_the_leaked_and_where_nothing_leaked():
-    copies = np.arange(1, 15)
-    assert 1 < copies_slope(copies, copies > 7, copies, draws=50)["per_doubling"] < 100
-    assert copies_slope(copies, copies > 20, copies, draws=50)["per_doubling"] <= 0
+    copies, model = np.arange(1, 15), np.zeros(14)
+    assert 1 < copies_slope(copies, copies > 7, copies, model, draws=50)["per_doubling"] < 100
+    assert copies_slope(copies, copies > 20, copies, model, draws=50)["per_doubling"] <= 0
+
+
+def test_leaks_are_counted_by_copies_and_duplication():
+    def result(name, duplication, counts):
+        subjects = [{"subject_id": f"s{i}", "copies": n, "leaked": leak} for i, (n, leak) in enumerate(counts)]
+        return {"cell": {"name": name, "duplication": duplication}, "seed": 0, "subjects": subjects}
+
+    cells = [
+        result("once", "none", [(1, True)]),
+        result("low", "low", [(1, True), (1, False), (4, True)]),
+        result("high", "high", [(1, False), (1, False), (12, True), (14, False), (9, True)]),
+    ]
+    found = leaks_by_copies(cells)
+    counts = {(row["duplication"], row["copies"]): (row["leaked"], row["subjects"]) for row in found["copies"]}
+    assert counts == {
+        ("low", 1): (1, 2),
+        ("low", 4): (1, 1),
+        ("high", 1): (0, 2),
+        ("high", 9): (1, 1),
+        ("high", 12): (1, 1),
+        ("high", 14): (0, 1),
+    }
+    # of the model that has subjects of ten copies or more
+    assert found["leaked_once"] == {"subjects": 2, "leaked": 0}
+    assert found["leaked_often"] == {"subjects": 2, "leaked": 1}
+    assert found["slope"]["intercepts"].keys() == {"low_0", "high_0"}
+    assert leaks_by_copies(cells[:1]) == {"copies": None}
 
 
 def test_flagged_share_of_unseen_images_is_a_twentieth():

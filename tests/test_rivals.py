@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -70,6 +72,37 @@ def test_torchscript_needs_its_hash(tmp_path):
     assert vectors.shape == (3, 5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert scripted(None, None, 32) is None and imagenet(None) is None
+
+
+class FakeEfficientNet(torch.nn.Module):
+    """Stands for the package's, which may not be installed: normalises by the batch and drops out while it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self._bn = torch.nn.Conv2d(3, 6, 8, 8), torch.nn.BatchNorm2d(6)
+        self._fc = torch.nn.Linear(6, 1000)
+
+    @classmethod
+    def from_name(cls, name):
+        assert name == "efficientnet-lite0"
+        return cls()
+
+    def extract_features(self, images):
+        return torch.nn.functional.dropout(self._bn(self.convolution(images)), 0.5, self.training)
+
+    def forward(self, images):
+        return self._fc(self.extract_features(images).mean((2, 3)))
+
+
+def test_imagenet_features_are_those_of_evaluation(tmp_path, monkeypatch):
+    module = types.ModuleType("efficientnet_lite_pytorch")
+    module.EfficientNet = FakeEfficientNet
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    torch.save(FakeEfficientNet().state_dict(), tmp_path / "weights.pth")
+    images, method = slices().images[:6], imagenet(tmp_path / "weights.pth")
+    alone = np.concatenate([method.vectors(image[None]) for image in images])
+    assert alone.shape == (6, 6)
+    np.testing.assert_allclose(alone, method.vectors(images), atol=0.01)  # bfloat16
 
 
 def test_what_an_embedding_is_meant_to_equal():

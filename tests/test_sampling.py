@@ -135,6 +135,20 @@ def test_each_record_is_sampled_under_its_condition(sampler):
     assert drawn[1].mean() < plain[1].mean() < 1 and drawn[2].mean() > plain[2].mean()  # noise is subtracted
 
 
+def test_some_records_are_drawn_for_spread_evenly(sampler):
+    made = sampler(samples=2, records=2, conditioned=True)
+    made.run()
+    with (made.output_dir / "generated.csv").open(newline="") as file:
+        assert [row["group"] for row in csv.DictReader(file)] == ["0.png", "0.png", "2.png", "2.png"]
+    plain = sampler("plain").draw([2])
+    assert made.draw([2]).mean() > plain.mean()  # of the third record's condition
+    for wrong in (0, 4, "all"):
+        with pytest.raises(ValueError, match=f"records: expected 1 to 3, .* found {wrong!r}"):
+            sampler(records=wrong)
+    with pytest.raises(ValueError, match="drawn with another records, samples_per_record"):
+        sampler(samples=1, conditioned=True).run()
+
+
 def test_a_folder_with_samples_of_another_model_is_refused(sampler):
     sampler(identity={"diffusion": "abc"}).run()
     with pytest.raises(ValueError, match="drawn with another seed, diffusion; choose another output_dir"):
