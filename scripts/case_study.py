@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from .components import bundle_file, choice
 from .datalists import find_images
 from .files import read_table, replacing, write_image, write_table
-from .latents import pixels, planar_slices, tissue_shares
+from .latents import MISSING, pixels, planar_slices, tissue_shares
 from .rivals import Method
 from .study_report import leaks_by_copies, plot_study, table
 
@@ -199,7 +199,7 @@ class CaseStudy:
         table = choice("slices", self.tables, cell.slices)
         rows = read_table(table)
         needed = self.condition_columns if cell.condition == "variables" else []
-        usable = {r["subject_id"] for r in rows if all(r.get(c, "") not in ("", "n/a") for c in needed)}
+        usable = {r["subject_id"] for r in rows if all(r.get(c) not in MISSING for c in needed)}
         order = np.random.RandomState(seed).permutation(sorted({row["subject_id"] for row in rows})).tolist()
         chosen = set([name for name in order if name in usable][: cell.subjects])
         return [r | {"image": str(table.parent / r["image"])} for r in rows if (r["subject_id"] in chosen) is training]
@@ -240,10 +240,9 @@ class CaseStudy:
             "autoencoder_file": self.autoencoder_file,
             "output_dir": folder / "generated",
             "samples_per_record": max(1, self.samples // images),
+            "records": min(images, self.samples),
             "seed": 1_000_000 * seed,
         }
-        if images > self.samples:
-            keys["records"] = self.samples
         self._run_config(folder, "generate", [bundle_file("configs/ldm/generate.yaml")], keys)
 
     def _audit(self, folder: Path) -> None:

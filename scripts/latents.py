@@ -31,6 +31,7 @@ from .files import replacing, write_table
 
 __all__ = ["Condition", "Latents", "draw_copies", "pixels", "planar_slices", "tissue_shares"]
 
+MISSING = (None, "", "n/a")  # what a table has where it has no value
 DUPLICATION = {"none": (1, 1), "low": (1, 4), "high": (1, 14)}  # copies of a subject (arXiv 2509.16582)
 
 
@@ -152,7 +153,7 @@ class Condition:
 
 def _value(item: Mapping[str, Any], column: str) -> Any:
     value = item.get(column)
-    if value in (None, "", "n/a"):
+    if value in MISSING:
         raise ValueError(
             f"{item.get('id')}: expected a value in column {column!r}, on which the model is conditioned, found none; "
             "fill it in, leave the item out or take the column out of condition_columns"
