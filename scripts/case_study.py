@@ -289,9 +289,13 @@ class CaseStudy:
         for group in report["merged_subjects"]["groups"]:  # the audit cannot tell them apart: copies are of them all
             if "+".join(group) in leaked:
                 leaked.update(group)
-        images = {name: self._images(folder / file) for name, file in _SETS.items()}
+        drawn = [row["generated_path"] for row in read_table(folder / "audit" / "matches.csv")]
+        items = {name: find_images(folder / f"{name}.csv", warn=False) for name in ("train", "holdout")}
+        items["generated"] = [{"image": path, "id": path} for path in drawn]  # without those that show nothing
+        images = {name: pixels(some, self.preprocessing) for name, some in items.items()}
         return {
             "memorized": report["memorized"],
+            "empty": len(report["inputs"]["generated"]["skipped"]),
             "leaked_subjects": {key: report["leaked_subjects"][key] for key in ("count", "rate", "ci95", "curve")},
             "set_level": report["set_level"],
             "positive_control": report["positive_control"],
@@ -303,13 +307,6 @@ class CaseStudy:
             "quality": _quality(self.features, **images),
             "seconds": json.loads((folder / "seconds.json").read_text()),
         }
-
-    def _images(self, table: Path) -> NDArray[np.float32]:
-        """Return the images of a datalist as the embedder sees them, (N, H, W)."""
-        return pixels(find_images(table, warn=False), self.preprocessing)
-
-
-_SETS = {"train": "train.csv", "holdout": "holdout.csv", "generated": "generated/generated.csv"}
 
 
 def _flagged(method: Method, train: NDArray, holdout: NDArray, generated: NDArray) -> dict[str, float]:

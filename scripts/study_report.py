@@ -37,15 +37,16 @@ OFTEN = 10  # copies of a subject, against one
 def table(study: Mapping[str, Any]) -> str:
     """Return a study's cells as a Markdown table, with what the rivals flag below."""
     lines = [
-        "| cell | subjects | slices | copies | passes | condition | seed | samples called (95 %) | "
+        "| cell | subjects | slices | copies | passes | condition | seed | empty samples | samples called (95 %) | "
         "subjects leaked (95 %) | recall of the positive control | AUC of the set | MMD (training images) | minutes |",
-        "|---" * 13 + "|",
+        "|---" * 14 + "|",
     ]
     for r in study["cells"]:
-        cell, leaked, quality = r["cell"], r["leaked_subjects"], r["quality"]
+        cell, memorized, leaked, quality = r["cell"], r["memorized"], r["leaked_subjects"], r["quality"]
         lines.append(
             f"| {cell['name']} | {cell['subjects']} | {cell['slices']} | {cell['duplication']} | {cell['passes']} | "
-            f"{cell['condition']} | {r['seed']} | {r['memorized']['rate']:.3f} ({_span(r['memorized']['ci95'])}) | "
+            f"{cell['condition']} | {r['seed']} | {r['empty']} | "
+            f"{memorized['rate']:.3f} ({_span(memorized['ci95'])}) | "
             f"{leaked['rate']:.3f} ({_span(leaked['ci95'])}) | {r['positive_control']['recall']:.2f} | "
             f"{r['set_level']['auc']:.2f} | {quality['mmd']:.3g} ({quality['mmd_train']:.3g}) | "
             f"{sum(r['seconds'].values()) / 60:.1f} |"

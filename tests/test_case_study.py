@@ -139,6 +139,17 @@ def test_subjects_that_the_audit_merged_are_both_leaked(finished, tmp_path):
     assert {s["subject_id"] for s in study._measure(folder)["subjects"] if s["leaked"]} == {a, b}
 
 
+def test_a_sample_that_shows_nothing_is_counted_and_left_out(finished, make, tmp_path):
+    study, done = make(), finished[0].output_dir / "cells" / "few_0"
+    study.output_dir, study.keys["detect"] = tmp_path, {"on_error": "skip", "control_images": 4, "thumbnails": False}
+    folder = tmp_path / "cells" / "few_0"
+    shutil.copytree(done, folder, ignore=shutil.ignore_patterns("audit", "result.json"))
+    path = sorted((folder / "generated" / "images").iterdir())[0]
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    result = study.run_cell(study.cells[0], 0)
+    assert result["empty"] == 1 and len(read_table(folder / "audit" / "matches.csv")) == 15
+
+
 def test_a_finished_cell_is_not_run_again(finished, make, monkeypatch):
     def fail(*arguments, **keys):
         raise AssertionError("a stage ran again")
@@ -233,7 +244,7 @@ def test_table_figure_and_sheets_show_the_study(finished, tmp_path):
     study, result = finished
     text = study_report.table(result)
     assert text == (study.output_dir / "case_study.md").read_text()
-    assert "| few | 8 | one | low | 1 | variables | 0 |" in text and "cross-correlation" in text
+    assert "| few | 8 | one | low | 1 | variables | 0 | 0 |" in text and "cross-correlation" in text
     study_report.plot_study(result, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size == (1440, 570)
