@@ -20,7 +20,8 @@ from test_pairs import slices
 
 from scripts.audit import Audit
 from scripts.augmentations import RandCopyd, RandMisalignd
-from scripts.benchmark import Benchmark, plot_scores, tables
+from scripts.benchmark import Benchmark
+from scripts.benchmark_report import plot_scores, tables
 from scripts.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Method
 from scripts.verification import Verifier
 
