@@ -176,9 +176,10 @@ def contact_sheets(
 
 
 def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
-    """Write the probability of a leak against a subject's copies, and leaked subjects against samples, as a figure."""
-    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Write as a figure the share of leaked subjects against their copies and against how often an image of theirs was
+    seen in training, and the leaked subjects against the samples."""
+    figure = Figure(figsize=(13.2, 3.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     if study["copies"]:
         slope, groups = study["slope"], sorted({row["duplication"] for row in study["copies"]})
         for group, color, shift in zip(groups, ("#15616d", "#c2410c"), (0.0, 0.15)):
@@ -197,7 +198,7 @@ def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
                 color=color,
                 capsize=2,
                 ms=4,
-                label=f"1-{copies.max()} copies, {len(models)} models",
+                label=f"1-{copies.max()} copies, {len(models)} model{'s' * (len(models) > 1)}",
             )
             left.plot(grid, np.mean(fitted, axis=0), color=color)
         low, high = slope["ci95"]
@@ -210,9 +211,27 @@ def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
     for name, color in zip(cells, colormaps["viridis"](np.linspace(0, 0.9, len(cells)))):
         curves = [r["leaked_subjects"]["curve"] for r in study["cells"] if r["cell"]["name"] == name]
         right.plot(curves[0]["samples"], np.mean([c["subjects"] for c in curves], axis=0), color=color, label=name)
-    right.set(xlabel="samples drawn", ylabel="subjects leaked (mean of seeds)")
+        subjects = [
+            (s, r["cell"]["passes"]) for r in study["cells"] if r["cell"]["name"] == name for s in r["subjects"]
+        ]
+        seen = np.array([passes * s["copies"] for s, passes in subjects])
+        leaked = np.array([s["leaked"] for s, _ in subjects])
+        times = np.unique(seen)
+        shares, sizes = [leaked[seen == n].mean() for n in times], [(seen == n).sum() for n in times]
+        middle.scatter(times, shares, sizes, color=color, alpha=0.7, linewidths=0)
+    middle.set(
+        xlabel="times that an image was seen in training",
+        ylabel="share of subjects leaked",
+        ylim=(-0.05, 1.2),
+        xscale="log",
+    )
+    middle.set_title("area of a disc: number of subjects", fontsize=9)
+    ticks = [50 * 2**n for n in range(7) if 50 * 2**n <= 1.5 * middle.get_xlim()[1]]
+    middle.set_xticks(ticks, [str(tick) for tick in ticks])
+    middle.minorticks_off()
+    right.set(xlabel="samples drawn", ylabel="subjects of called samples (mean of seeds)")
     right.legend(frameon=False, fontsize=7)
-    for axes in (left, right):
+    for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -247,7 +247,7 @@ def test_table_figure_and_sheets_show_the_study(finished, tmp_path):
     assert "| few | 8 | one | low | 1 | variables | 0 | 0 |" in text and "cross-correlation" in text
     study_report.plot_study(result, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as figure:
-        assert figure.size == (1440, 570)
+        assert figure.size == (1980, 570)
     pages = study_report.contact_sheets(
         study.output_dir, component(INFERENCE, "preprocessing"), Verifier(), count=5, page=4
     )
