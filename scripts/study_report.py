@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from .calibration import exact_interval
 from .files import read_table, replacing, write_table
-from .latents import pixels
+from .latents import DUPLICATION, pixels
 from .verification import Verifier, render
 
 __all__ = ["contact_sheets", "copies_slope", "leaks_by_copies", "plot_study", "table"]
@@ -37,19 +37,22 @@ OFTEN = 10  # copies of a subject, against one
 def table(study: Mapping[str, Any]) -> str:
     """Return a study's cells as a Markdown table, with what the rivals flag below."""
     lines = [
-        "| cell | subjects | slices | copies | passes | condition | seed | empty samples | samples called (95 %) | "
-        "subjects leaked (95 %) | recall of the positive control | AUC of the set | MMD (training images) | minutes |",
-        "|---" * 14 + "|",
+        "| cell, seed | trained on | samples called (95 %) | subjects leaked (95 %) | recall of the positive control | "
+        "AUC of the set | MMD (training images) | empty samples | minutes |",
+        "|---" * 9 + "|",
     ]
     for r in study["cells"]:
         cell, memorized, leaked, quality = r["cell"], r["memorized"], r["leaked_subjects"], r["quality"]
+        least, most = DUPLICATION[cell["duplication"]]
+        copies = f" x {least}-{most} copies" if most > 1 else ""
+        slices = "" if cell["slices"] == "one" else f" x {cell['slices']} slices"
+        condition = "" if cell["condition"] == "none" else f", {cell['condition']}"
         lines.append(
-            f"| {cell['name']} | {cell['subjects']} | {cell['slices']} | {cell['duplication']} | {cell['passes']} | "
-            f"{cell['condition']} | {r['seed']} | {r['empty']} | "
-            f"{memorized['rate']:.3f} ({_span(memorized['ci95'])}) | "
-            f"{leaked['rate']:.3f} ({_span(leaked['ci95'])}) | {r['positive_control']['recall']:.2f} | "
-            f"{r['set_level']['auc']:.2f} | {quality['mmd']:.3g} ({quality['mmd_train']:.3g}) | "
-            f"{sum(r['seconds'].values()) / 60:.1f} |"
+            f"| {cell['name']}, {r['seed']} | {cell['subjects']} subjects{slices}{copies}, {cell['passes']} passes"
+            f"{condition} | {memorized['rate']:.3f} ({_span(memorized['ci95'])}) | "
+            f"{leaked['rate']:.2f} ({_span(leaked['ci95'], 2)}) | {r['positive_control']['recall']:.2f} | "
+            f"{r['set_level']['auc']:.2f} | {quality['mmd']:.3f} ({quality['mmd_train']:.4f}) | {r['empty']} | "
+            f"{sum(r['seconds'].values()) / 60:.0f} |"
         )
     names = list(study["cells"][0]["rivals"])
     lines += ["", "| flagged above the 95th percentile of unseen real images | " + " | ".join(names) + " |"]
@@ -60,8 +63,8 @@ def table(study: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _span(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+def _span(interval: Sequence[float], digits: int = 3) -> str:
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
 def leaks_by_copies(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def test_table_figure_and_sheets_show_the_study(finished, tmp_path):
     study, result = finished
     text = study_report.table(result)
     assert text == (study.output_dir / "case_study.md").read_text()
-    assert "| few | 8 | one | low | 1 | variables | 0 | 0 |" in text and "cross-correlation" in text
+    assert "| few, 0 | 8 subjects x 1-4 copies, 1 passes, variables |" in text and "cross-correlation" in text
     study_report.plot_study(result, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size == (1980, 570)
