@@ -35,7 +35,7 @@ from .datalists import find_images
 from .files import read_table, replacing, write_image, write_table
 from .latents import MISSING, pixels, planar_slices, tissue_shares
 from .rivals import Method
-from .study_report import leaks_by_copies, plot_study, table
+from .study_report import leaks_by_copies, leaks_by_sight, plot_study, table
 
 __all__ = ["CaseStudy", "Cell", "export_slices"]
 
@@ -158,7 +158,8 @@ class CaseStudy:
             try:
                 for result in pool.map(self.run_cell, *zip(*jobs)):
                     results.append(result)
-                    study = {"samples": self.samples, "cells": results, **leaks_by_copies(results)}
+                    leaks = {**leaks_by_copies(results), "seen": leaks_by_sight(results)}
+                    study = {"samples": self.samples, "cells": results, **leaks}
                     with replacing(self.output_dir / "case_study.json") as path:
                         path.write_text(json.dumps(study, indent=1))
                     with replacing(self.output_dir / "case_study.md") as path:

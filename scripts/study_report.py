@@ -29,9 +29,10 @@ from .files import read_table, replacing, write_table
 from .latents import DUPLICATION, pixels
 from .verification import Verifier, render
 
-__all__ = ["contact_sheets", "copies_slope", "leaks_by_copies", "plot_study", "table"]
+__all__ = ["contact_sheets", "copies_slope", "leaks_by_copies", "leaks_by_sight", "plot_study", "table"]
 
 OFTEN = 10  # copies of a subject, against one
+SEEN = (0, 100, 200, 300, 400, 500, 600, 800)  # times that an image was seen in training
 
 
 def table(study: Mapping[str, Any]) -> str:
@@ -59,7 +60,16 @@ def table(study: Mapping[str, Any]) -> str:
     lines.append("|---" * (len(names) + 1) + "|")
     for r in study["cells"]:
         shares = " | ".join(f"{r['rivals'][name]['flagged']:.2f}" for name in names)
-        lines.append(f"| {r['cell']['name']}, seed {r['seed']} | {shares} |")
+        lines.append(f"| {r['cell']['name']}, {r['seed']} | {shares} |")
+    lines += [
+        "",
+        "| times that an image was seen in training | subjects | leaked | share (95 %) |",
+        "|---|---|---|---|",
+    ]
+    for row in study["seen"]:
+        share = f"{row['leaked'] / row['subjects']:.2f} ({_span(row['ci95'], 2)})"
+        times = f"{row['seen'][0]} to {row['seen'][1]}"
+        lines.append(f"| {times} | {row['subjects']} | {row['leaked']} | {share} |")
     return "\n".join(lines) + "\n"
 
 
@@ -94,6 +104,27 @@ def leaks_by_copies(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         shares[name] = {"subjects": len(here), "leaked": int(here.sum())}
     slope = copies_slope(column["copies"], column["leaked"], column["subject_id"], column["model"])
     return {"copies": rows, "slope": slope, **shares}
+
+
+def leaks_by_sight(cells: Sequence[Mapping[str, Any]], edges: Sequence[int] = SEEN) -> list[dict[str, Any]]:
+    """Return the leaked subjects of all models by how often an image of theirs was seen: passes times copies.
+
+    Args:
+        cells: results of :meth:`CaseStudy.run_cell`.
+        edges: least number of each row, ascending; the last has no end. `seen` of a row is what it found.
+    """
+    subjects = [(s["copies"] * r["cell"]["passes"], s["leaked"]) for r in cells for s in r["subjects"]]
+    seen, leaked = np.array(subjects).T
+    rows = []
+    for least, end in zip(edges, [*edges[1:], np.inf]):
+        chosen = (seen >= least) & (seen < end)
+        here = leaked[chosen]
+        if len(here):
+            times = [int(seen[chosen].min()), int(seen[chosen].max())]
+            count = int(here.sum())
+            interval = exact_interval(count, len(here))
+            rows.append({"seen": times, "subjects": len(here), "leaked": count, "ci95": interval})
+    return rows
 
 
 def copies_slope(

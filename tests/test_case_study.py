@@ -30,7 +30,7 @@ from scripts.case_study import CaseStudy, Cell, export_slices
 from scripts.components import component
 from scripts.files import read_table, write_table
 from scripts.rivals import Correlation
-from scripts.study_report import copies_slope, leaks_by_copies
+from scripts.study_report import copies_slope, leaks_by_copies, leaks_by_sight
 from scripts.verification import Verifier
 from scripts.weights import save_weights
 
@@ -185,6 +185,7 @@ def test_cells_of_several_workers_come_in_order_and_a_failure_ends_them(make, mo
 
     monkeypatch.setattr(study, "run_cell", run_cell)
     monkeypatch.setattr(case_study, "leaks_by_copies", lambda results: {})
+    monkeypatch.setattr(case_study, "leaks_by_sight", lambda results: [])
     for name in ("table", "_line"):
         monkeypatch.setattr(case_study, name, lambda content: "")
     monkeypatch.setattr(case_study, "plot_study", lambda study, path: None)
@@ -318,6 +319,22 @@ def test_slope_exists_where_copies_separate_the_leaked_and_where_nothing_leaked(
     copies, model = np.arange(1, 15), np.zeros(14)
     assert 1 < copies_slope(copies, copies > 7, copies, model, draws=50)["per_doubling"] < 100
     assert copies_slope(copies, copies > 20, copies, model, draws=50)["per_doubling"] <= 0
+
+
+def test_leaks_are_counted_by_how_often_an_image_was_seen():
+    def result(passes, counts):
+        return {"cell": {"passes": passes}, "subjects": [{"copies": n, "leaked": leak} for n, leak in counts]}
+
+    cells = [result(50, [(1, False), (2, True), (4, False)]), result(200, [(1, True), (9, True)])]
+    found = leaks_by_sight(cells, (0, 100, 200, 300))
+    assert [(row["seen"], row["leaked"], row["subjects"]) for row in found] == [
+        ([50, 50], 0, 1),
+        ([100, 100], 1, 1),  # 2 x 50
+        ([200, 200], 1, 2),  # 4 x 50 and 200
+        ([1800, 1800], 1, 1),  # 9 x 200
+    ]
+    assert found[0]["ci95"] == pytest.approx([0, 0.975])  # Clopper and Pearson: 1 - 0.025 ** (1 / n)
+    assert len(leaks_by_sight(cells, (0, 10_000))) == 1  # no subject, no row
 
 
 def test_leaks_are_counted_by_copies_and_duplication():
