@@ -290,12 +290,15 @@ class CaseStudy:
         for group in report["merged_subjects"]["groups"]:  # the audit cannot tell them apart: copies are of them all
             if "+".join(group) in leaked:
                 leaked.update(group)
-        drawn = [row["generated_path"] for row in read_table(folder / "audit" / "matches.csv")]
+        matches = read_table(folder / "audit" / "matches.csv")
         items = {name: find_images(folder / f"{name}.csv", warn=False) for name in ("train", "holdout")}
-        items["generated"] = [{"image": path, "id": path} for path in drawn]  # without those that show nothing
+        items["generated"] = [  # without those that show nothing
+            {"image": row["generated_path"], "id": row["generated_path"]} for row in matches
+        ]
         images = {name: pixels(some, self.preprocessing) for name, some in items.items()}
         return {
             "memorized": report["memorized"],
+            "duplicates": sum(row["memorized"] == "1" and row["label"] == "duplicate" for row in matches),
             "empty": len(report["inputs"]["generated"]["skipped"]),
             "leaked_subjects": {key: report["leaked_subjects"][key] for key in ("count", "rate", "ci95", "curve")},
             "set_level": report["set_level"],

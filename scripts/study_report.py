@@ -38,12 +38,13 @@ SEEN = (0, 100, 200, 300, 400, 500, 600, 800)  # times that an image was seen in
 def table(study: Mapping[str, Any]) -> str:
     """Return a study's cells as a Markdown table, with what the rivals flag below."""
     lines = [
-        "| cell, seed | trained on | samples called (95 %) | subjects leaked (95 %) | recall of the positive control | "
-        "AUC of the set | MMD (training images) | empty samples | minutes |",
-        "|---" * 9 + "|",
+        "| cell, seed | trained on | samples called (95 %) | of them duplicates | subjects leaked (95 %) | "
+        "recall of the positive control | AUC of the set | MMD (training images) | empty samples | minutes |",
+        "|---" * 10 + "|",
     ]
     for r in study["cells"]:
         cell, memorized, leaked, quality = r["cell"], r["memorized"], r["leaked_subjects"], r["quality"]
+        duplicates = f"{r['duplicates'] / memorized['count']:.2f}" if memorized["count"] else ""
         least, most = DUPLICATION[cell["duplication"]]
         copies = f" x {least}-{most} copies" if most > 1 else ""
         slices = "" if cell["slices"] == "one" else f" x {cell['slices']} slices"
@@ -51,6 +52,7 @@ def table(study: Mapping[str, Any]) -> str:
         lines.append(
             f"| {cell['name']}, {r['seed']} | {cell['subjects']} subjects{slices}{copies}, {cell['passes']} passes"
             f"{condition} | {memorized['rate']:.3f} ({_span(memorized['ci95'])}) | "
+            f"{duplicates} | "
             f"{leaked['rate']:.2f} ({_span(leaked['ci95'], 2)}) | {r['positive_control']['recall']:.2f} | "
             f"{r['set_level']['auc']:.2f} | {quality['mmd']:.3f} ({quality['mmd_train']:.4f}) | {r['empty']} | "
             f"{sum(r['seconds'].values()) / 60:.0f} |"
@@ -202,7 +204,7 @@ def contact_sheets(
         pages.append(output / f"contact_sheet_{number}.png")
         with replacing(pages[-1]) as path:
             figure.savefig(path, dpi=110)
-    keys = ("cell", "generated_id", "train_subject", "aligned_ssim", "q_value", "memorized")
+    keys = ("cell", "generated_id", "train_subject", "aligned_ssim", "q_value", "label", "memorized")
     write_table(
         output / "contact_sheet.csv", [{"pair": n} | {k: rows[i][k] for k in keys} for n, i in enumerate(chosen)]
     )
@@ -242,7 +244,7 @@ def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
         xlabel="copies of a subject in the training set", ylabel="share of subjects leaked (95 %)", ylim=(-0.03, 1.2)
     )
     cells = list(dict.fromkeys(r["cell"]["name"] for r in study["cells"]))
-    for name, color in zip(cells, colormaps["viridis"](np.linspace(0, 0.9, len(cells)))):
+    for name, color in zip(cells, colormaps["tab10"](np.arange(len(cells)) % 10)):
         curves = [r["leaked_subjects"]["curve"] for r in study["cells"] if r["cell"]["name"] == name]
         right.plot(curves[0]["samples"], np.mean([c["subjects"] for c in curves], axis=0), color=color, label=name)
         subjects = [
@@ -264,7 +266,7 @@ def plot_study(study: Mapping[str, Any], path: str | Path) -> None:
     middle.set_xticks(ticks, [str(tick) for tick in ticks])
     middle.minorticks_off()
     right.set(xlabel="samples drawn", ylabel="subjects of called samples (mean of seeds)")
-    right.legend(frameon=False, fontsize=7)
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:

@@ -120,6 +120,7 @@ def test_a_cell_is_trained_sampled_and_audited(finished):
     report = json.loads((folder / "audit" / "report.json").read_text())
     assert report["calibration"]["null"] == "holdout" and report["inputs"]["generated"]["images"] == 16
     assert cell["memorized"] == report["memorized"] and cell["seconds"].keys() == {"train", "generate", "detect"}
+    assert cell["duplicates"] <= cell["memorized"]["count"]
     counts = {s["subject_id"]: s["copies"] for s in cell["subjects"]}
     assert len(counts) == 8 and set(counts.values()) <= {1, 2, 3, 4} and max(counts.values()) > 1
     assert len(cell["rivals"]) == 5 and all(0 <= rival["flagged"] <= 1 for rival in cell["rivals"].values())
