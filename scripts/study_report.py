@@ -97,8 +97,7 @@ def leaks_by_copies(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rows = []
     for duplication, count in sorted({(s["duplication"], s["copies"]) for s in subjects}):
         here = column["leaked"][(column["duplication"] == duplication) & (column["copies"] == count)]
-        row = {"duplication": duplication, "copies": int(count), "subjects": len(here), "leaked": int(here.sum())}
-        rows.append(row | {"ci95": exact_interval(row["leaked"], row["subjects"])})
+        rows.append({"duplication": duplication, "copies": int(count), **_leaks(here)})
     often = np.isin(column["model"], column["model"][column["copies"] >= OFTEN])  # models that have such subjects
     shares = {}
     for name, chosen in (("leaked_once", column["copies"] == 1), ("leaked_often", column["copies"] >= OFTEN)):
@@ -120,13 +119,15 @@ def leaks_by_sight(cells: Sequence[Mapping[str, Any]], edges: Sequence[int] = SE
     rows = []
     for least, end in zip(edges, [*edges[1:], np.inf]):
         chosen = (seen >= least) & (seen < end)
-        here = leaked[chosen]
-        if len(here):
-            times = [int(seen[chosen].min()), int(seen[chosen].max())]
-            count = int(here.sum())
-            interval = exact_interval(count, len(here))
-            rows.append({"seen": times, "subjects": len(here), "leaked": count, "ci95": interval})
+        if chosen.any():
+            rows.append({"seen": [int(seen[chosen].min()), int(seen[chosen].max())], **_leaks(leaked[chosen])})
     return rows
+
+
+def _leaks(leaked: NDArray) -> dict[str, Any]:
+    """Return the number of subjects, of leaked ones, and the exact interval of their share."""
+    count = int(leaked.sum())
+    return {"subjects": len(leaked), "leaked": count, "ci95": exact_interval(count, len(leaked))}
 
 
 def copies_slope(

@@ -120,7 +120,6 @@ def test_a_cell_is_trained_sampled_and_audited(finished):
     report = json.loads((folder / "audit" / "report.json").read_text())
     assert report["calibration"]["null"] == "holdout" and report["inputs"]["generated"]["images"] == 16
     assert cell["memorized"] == report["memorized"] and cell["seconds"].keys() == {"train", "generate", "detect"}
-    assert cell["duplicates"] <= cell["memorized"]["count"]
     counts = {s["subject_id"]: s["copies"] for s in cell["subjects"]}
     assert len(counts) == 8 and set(counts.values()) <= {1, 2, 3, 4} and max(counts.values()) > 1
     assert len(cell["rivals"]) == 5 and all(0 <= rival["flagged"] <= 1 for rival in cell["rivals"].values())
@@ -129,7 +128,7 @@ def test_a_cell_is_trained_sampled_and_audited(finished):
     assert [row["copies"] for row in result["copies"]] == sorted(set(counts.values()))
 
 
-def test_subjects_that_the_audit_merged_are_both_leaked(finished, tmp_path):
+def test_merged_subjects_are_both_leaked_and_calls_labelled_duplicates_are_counted(finished, tmp_path):
     study, _ = finished
     folder = tmp_path / "cell"
     shutil.copytree(study.output_dir / "cells" / "few_0", folder)
@@ -137,7 +136,15 @@ def test_subjects_that_the_audit_merged_are_both_leaked(finished, tmp_path):
     report = json.loads((folder / "audit" / "report.json").read_text())
     report["merged_subjects"]["groups"], report["leaked_subjects"]["ids"] = [[a, b]], [f"{a}+{b}"]
     (folder / "audit" / "report.json").write_text(json.dumps(report))
-    assert {s["subject_id"] for s in study._measure(folder)["subjects"] if s["leaked"]} == {a, b}
+    matches = read_table(folder / "audit" / "matches.csv")
+    for row, (called, label) in zip(
+        matches, ((1, "duplicate"), (1, "similar"), (0, "duplicate"), *[(0, "different")] * 13)
+    ):
+        row["memorized"], row["label"] = called, label
+    write_table(folder / "audit" / "matches.csv", matches)
+    measured = study._measure(folder)
+    assert {s["subject_id"] for s in measured["subjects"] if s["leaked"]} == {a, b}
+    assert measured["duplicates"] == 1  # called and as alike as copies
 
 
 def test_a_sample_that_shows_nothing_is_counted_and_left_out(finished, make, tmp_path):
