@@ -23,13 +23,14 @@ from .degradation import RoundTrip
 from .detect import AuditData, detect, fingerprint, run_audit
 from .embeddings import Embedder, EmbeddingSet, ImageError
 from .handlers import MemorizationHandler
+from .inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .latents import Condition, Latents, draw_copies, planar_slices, tissue_shares
 from .losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .metrics import MemorizationMetric, MemorizationSummary
 from .neighbors import nearest_subjects
 from .networks import DeepSSIM, Posed
 from .report import Report
-from .sampling import AutocastDiffusionInferer, AutocastLatentInferer, LatentModel, Sampler, file_hashes, set_timesteps
+from .sampling import LatentModel, Sampler, file_hashes, set_timesteps
 from .slices import (
     AxialSlicesd,
     GreyImageReader,
@@ -40,7 +41,7 @@ from .slices import (
     foreground,
 )
 from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
-from .training import AutocastInferer, LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection, held_out_summary
+from .training import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection, held_out_summary
 from .verification import Verifier
 from .weights import load_weights, save_weights
 

@@ -33,7 +33,7 @@ from . import calibration
 from .calibration import Null
 from .degradation import Change, Degradation, match_degradation
 from .embeddings import Embedder, EmbeddingSet
-from .neighbors import nearest_subjects
+from .neighbors import subject_similarities
 from .search import Found, Search, Units
 from .verification import Verifier
 
@@ -376,11 +376,10 @@ def _leaked(p: NDArray, best: NDArray, names: NDArray, fdr: float) -> dict[str, 
 def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> dict[str, Any]:
     """Are generated and null images equally similar to all of train? AUC of the mean similarity over its subjects."""
     means = []
-    for sample, barred in ((units, None), (null_units, null_units.subject if leave_out else None)):
-        count = int(search.subjects.max()) + 1
-        similarity = nearest_subjects(
-            sample.vectors, search.vectors, search.subjects, count, sample.unit, barred
-        ).similarity
+    for sample, barred in ((units, False), (null_units, leave_out)):
+        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
+        if barred:
+            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
         similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
         means.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
     if not all(map(len, means)):

@@ -20,7 +20,7 @@ import torch
 from monai.networks.nets import AutoencoderKL
 from torch.nn.functional import l1_loss
 
-from .training import AutocastInferer
+from .inferers import AutocastInferer
 
 __all__ = ["AutoencoderLoss", "LastOutputInferer", "ReconstructionInferer"]
 

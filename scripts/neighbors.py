@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidates", "nearest_subjects"]
+__all__ = ["Candidates", "nearest_subjects", "starts_of_runs", "subject_similarities"]
 
 
 class Candidates(NamedTuple):
@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
 
     subject: NDArray[np.int64]
     image: NDArray[np.int64]
-    similarity: NDArray[np.float32]
+    similarity: NDArray[np.float64]
 
 
 def nearest_subjects(
@@ -47,6 +47,10 @@ def nearest_subjects(
     A subject's similarity to a query is that of its best image; a unit's is the mean over its queries. A plain search
     for the k nearest images is not this: with 100 images a subject, the first 50 are often one subject.
 
+    The cosines that are returned are computed in float64, one pair at a time, so that neither `block` nor the number
+    of queries nor the processor moves them; only among subjects within about 1e-7 of each other, float32's rounding in
+    the search, may the choice depend on these.
+
     Args:
         queries: (Q, D), L2-normalised.
         references: (R, D), L2-normalised.
@@ -61,34 +65,15 @@ def nearest_subjects(
 
     Cost: Q x R x D multiplications, streamed over the references.
     """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
     queries, references = np.asarray(queries, np.float32), np.asarray(references, np.float32)
-    if block < 1:
-        raise ValueError(f"block must be at least 1, got {block}")
-    if not (np.isfinite(queries).all() and np.isfinite(references).all()):
-        raise ValueError("expected finite embeddings, found NaN or infinite ones")
-    if k < 1 or queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
-        raise ValueError(f"expected k >= 1, (Q, D) and (R, D), got k={k}, {queries.shape} and {references.shape}")
-    if subjects.shape != references.shape[:1]:
-        raise ValueError(f"subjects must have one number a reference, {len(references)}, got {subjects.shape}")
-    count = len(queries)
-    number = int(subjects.max()) + 1 if len(subjects) else 0
-    best = np.full((count, number), -np.inf, np.float32)
-    where = np.full((count, number), -1, np.int64)
-    order = np.argsort(subjects, kind="stable")
-    for start in range(0, len(order), block):
-        rows = order[start : start + block]
-        similarity = queries @ references[rows].T  # (Q, D) x (D, b) -> (Q, b)
-        runs = np.flatnonzero(np.r_[True, np.diff(subjects[rows]) > 0])
-        for first, last in zip(runs, np.r_[runs[1:], len(rows)]):
-            s = subjects[rows[first]]
-            column = first + similarity[:, first:last].argmax(1)
-            value = similarity[np.arange(count), column]
-            better = value > best[:, s]
-            best[better, s], where[better, s] = value[better], rows[column[better]]
+    best, where = subject_similarities(queries, references, subjects, block)
+    count, number = best.shape
     units = np.arange(count) if units is None else np.asarray(units)
     if len(units) != count or (np.diff(units) < 0).any():
         raise ValueError(f"units must be one ascending number a query, {count}, got {len(units)}")
-    starts = np.flatnonzero(np.r_[True, np.diff(units) > 0]) if count else np.zeros(0, int)
+    starts = starts_of_runs(units)
     sizes = np.diff(np.r_[starts, count])
     score = np.add.reduceat(best, starts, axis=0) / sizes[:, None] if count else best  # (Q, S) -> (U, S)
     if exclude is not None:
@@ -99,8 +84,55 @@ def nearest_subjects(
     chosen[:, :wanted] = np.argsort(-score, axis=1, kind="stable")[:, :wanted]
     chosen[:, :wanted][np.isneginf(np.take_along_axis(score, chosen[:, :wanted], 1))] = -1
     each = np.repeat(chosen, sizes, axis=0)  # (U, k) -> (Q, k)
-    missing = each < 0
-    rows = np.arange(count)[:, None]
-    image = np.where(missing, -1, where[rows, each] if number else -1)
-    similarity = np.where(missing, -np.inf, best[rows, each] if number else -np.inf).astype(np.float32)
+    image = np.where(each < 0, -1, where[np.arange(count)[:, None], each] if number else -1)
+    similarity = np.full(image.shape, -np.inf)
+    for column in range(k):  # a column at a time bounds the memory
+        rows = np.flatnonzero(image[:, column] >= 0)
+        pairs = queries[rows].astype(float) * references[image[rows, column]]
+        similarity[rows, column] = pairs.sum(1)
     return Candidates(chosen, image, similarity)
+
+
+def subject_similarities(
+    queries: NDArray[np.float32], references: NDArray[np.float32], subjects: NDArray[np.int64], block: int = 65536
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the cosine of each query with each subject's best image, (Q, S), and that image's row, (Q, S).
+
+    -inf and -1 for subject numbers without images. Arguments and errors as :func:`nearest_subjects`.
+    """
+    queries, references = np.asarray(queries, np.float32), np.asarray(references, np.float32)
+    if block < 1:
+        raise ValueError(f"block must be at least 1, got {block}")
+    if not (np.isfinite(queries).all() and np.isfinite(references).all()):
+        raise ValueError("expected finite embeddings, found NaN or infinite ones")
+    if queries.ndim != 2 or references.ndim != 2 or queries.shape[1] != references.shape[1]:
+        raise ValueError(f"expected embeddings (Q, D) and (R, D), got {queries.shape} and {references.shape}")
+    if subjects.shape != references.shape[:1]:
+        raise ValueError(f"subjects must have one number a reference, {len(references)}, got {subjects.shape}")
+    number = int(subjects.max()) + 1 if len(subjects) else 0
+    best = np.full((len(queries), number), -np.inf, np.float32)
+    where = np.full((len(queries), number), -1, np.int64)
+    order = np.argsort(subjects, kind="stable")
+    for start in range(0, len(order), block):
+        rows = order[start : start + block]
+        similarity = queries @ references[rows].T  # (Q, D) x (D, b) -> (Q, b)
+        runs = starts_of_runs(subjects[rows])
+        value = np.maximum.reduceat(similarity, runs, axis=1)
+        # the first row of each run that attains its maximum; the others count as later than all
+        sizes = np.diff(np.r_[runs, len(rows)])
+        place = np.where(similarity == np.repeat(value, sizes, axis=1), np.arange(len(rows)), len(rows))
+        row = rows[np.minimum.reduceat(place, runs, axis=1)]
+        here = subjects[rows[runs]]
+        better = value > best[:, here]  # a subject may reach over two blocks
+        best[:, here] = np.where(better, value, best[:, here])
+        where[:, here] = np.where(better, row, where[:, here])
+    return best, where
+
+
+def starts_of_runs(numbers: NDArray) -> NDArray[np.int64]:
+    """Return where the runs of equal values begin in (N,), as numpy's ``reduceat`` takes them.
+
+    >>> starts_of_runs(np.array([3, 3, 5, 7, 7])).tolist()
+    [0, 2, 3]
+    """
+    return np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]]) if len(numbers) else np.zeros(0, np.int64)

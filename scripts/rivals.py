@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from .components import component
+from .inferers import AutocastInferer
 from .slices import foreground
 from .ssim import SSIMForm, ssim_cross, ssim_pairs
-from .training import AutocastInferer
 from .verification import Verifier
 from .weights import load_weights
 
@@ -153,9 +153,10 @@ class CalibratedL2(Method):
 
     @staticmethod
     def _distances(queries, references) -> NDArray[np.float64]:
-        a, b = (x.reshape(len(x), -1).astype(np.float32) for x in (queries, references))
+        # float64: the difference of nearly equal squares loses half of the digits
+        a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (queries, references))
         square = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * (a @ b.T)
-        return np.sqrt(np.maximum(square, 0), dtype=np.float64)
+        return np.sqrt(np.maximum(square, 0))
 
     def _scale(self, queries) -> NDArray[np.float64]:
         if self.references is None:
@@ -164,7 +165,8 @@ class CalibratedL2(Method):
         return self.alpha * near.mean(1)
 
     def pairs(self, first, second):
-        distance = np.linalg.norm((first - second).reshape(len(first), -1), axis=1)
+        difference = first.astype(np.float64) - second
+        distance = np.linalg.norm(difference.reshape(len(first), -1), axis=1)
         return -distance / self._scale(second)
 
     def matrix(self, queries, references):

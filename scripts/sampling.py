@@ -22,7 +22,7 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from monai.inferers import DiffusionInferer, LatentDiffusionInferer
+from monai.inferers import LatentDiffusionInferer
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 from numpy.typing import NDArray
@@ -32,8 +32,6 @@ from .files import read_table, replacing, write_image, write_table
 from .weights import sha256_of_file
 
 __all__ = [
-    "AutocastDiffusionInferer",
-    "AutocastLatentInferer",
     "LatentModel",
     "Sampler",
     "file_hashes",
@@ -41,40 +39,6 @@ __all__ = [
 ]
 
 LEVEL_SPREAD_MM = 4.0  # of slices nearest to one level, which lie on a grid of 4 mm
-
-
-class _Autocast:
-    """Mixed into an inferer: its passes run under autocast, on CPUs too, where MONAI's engines do not."""
-
-    enabled = True
-
-    def _context(self, tensor: torch.Tensor):
-        return torch.autocast(tensor.device.type, torch.bfloat16, self.enabled)
-
-    def __call__(self, inputs: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self._context(inputs):
-            return super().__call__(inputs, *args, **kwargs).float()  # type: ignore[misc]
-
-    def sample(self, input_noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what MONAI's inferer samples from noise (B, C, h, w)."""
-        with self._context(input_noise):
-            return super().sample(input_noise, *args, **kwargs)  # type: ignore[misc]
-
-
-class AutocastDiffusionInferer(_Autocast, DiffusionInferer):
-    """MONAI's ``DiffusionInferer`` in bfloat16; `enabled=False` leaves the network's own dtype."""
-
-    def __init__(self, scheduler: Scheduler, enabled: bool = True) -> None:
-        super().__init__(scheduler)
-        self.enabled = enabled
-
-
-class AutocastLatentInferer(_Autocast, LatentDiffusionInferer):
-    """MONAI's ``LatentDiffusionInferer`` in bfloat16; `enabled=False` leaves the networks' own dtype."""
-
-    def __init__(self, scheduler: Scheduler, scale_factor: float = 1.0, enabled: bool = True) -> None:
-        super().__init__(scheduler, scale_factor)
-        self.enabled = enabled
 
 
 def set_timesteps(scheduler: Scheduler, steps: int, spacing: str = "linspace") -> Scheduler:

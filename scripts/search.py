@@ -59,7 +59,7 @@ class Found:
     subject: NDArray[np.int64]
     aligned_ssim: NDArray[np.float64]
     image: NDArray[np.int64]
-    similarity: NDArray[np.float32]
+    similarity: NDArray[np.float64]
     slice_ssim: NDArray[np.float32]
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What training adds to MONAI's engines: batches that cover the range of SSIM, and autocast on any device."""
+"""What training adds to MONAI's engines: batches that cover the range of SSIM, and a summary on unseen subjects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.engines import PrepareBatch
-from monai.inferers import SimpleInferer
 from monai.transforms import Randomizable
 from monai.utils import CommonKeys
 from torch.utils.data import Dataset, Sampler
@@ -33,7 +32,6 @@ from .slices import foreground
 from .ssim import ssim_matrix
 
 __all__ = [
-    "AutocastInferer",
     "LevelSampler",
     "PrepareMoved",
     "SliceGroups",
@@ -43,24 +41,6 @@ __all__ = [
 ]
 
 COPY = 2  # a group's first near-duplicate: after the anchor and its neighbour
-
-
-class AutocastInferer(SimpleInferer):
-    """Run the network under autocast on the input's device; MONAI's engines autocast on CUDA alone.
-
-    Args:
-        dtype: a torch dtype; bfloat16 doubles the speed of recent CPUs and needs no loss scaling.
-        enabled: false computes in the network's own dtype.
-    """
-
-    def __init__(self, dtype: torch.dtype = torch.bfloat16, enabled: bool = True) -> None:
-        super().__init__()
-        self.dtype, self.enabled = dtype, enabled
-
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any):
-        with torch.autocast(inputs.device.type, self.dtype, self.enabled):
-            layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
-            return super().__call__(inputs.contiguous(memory_format=layout), network, *args, **kwargs)
 
 
 class PrepareMoved(PrepareBatch):

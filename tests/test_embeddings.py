@@ -25,8 +25,8 @@ from PIL import Image
 from scripts.components import component
 from scripts.datalists import find_images
 from scripts.embeddings import Embedder, ImageError
+from scripts.inferers import AutocastInferer
 from scripts.networks import DeepSSIM
-from scripts.training import AutocastInferer
 from scripts.weights import load_weights
 
 

@@ -30,8 +30,8 @@ from conftest import ROOT
 
 from scripts import embeddings
 from scripts.embeddings import Embedder, EmbeddingSet
+from scripts.inferers import AutocastInferer
 from scripts.networks import DeepSSIM
-from scripts.training import AutocastInferer
 
 FILES = ("candidates.csv", "matches.csv", "slices.csv", "report.json", "report.html")
 BATCH = 4

@@ -40,6 +40,18 @@ def test_pairs_and_matrix_agree(method):
         np.testing.assert_allclose(method.pairs(images[5:10], images[[i] * 5]), matrix[i], rtol=1e-4, atol=1e-5)
 
 
+def test_l2_keeps_its_digits_between_images_that_are_nearly_alike():
+    """By squares in float32 the distance of the nearest image would come from its last digits."""
+    references = 0.9 + 1e-4 * RNG.random((60, 32, 40)).astype(np.float32)
+    query = references[:1] + 1e-5 * RNG.random((1, 32, 40)).astype(np.float32)
+    flat, one = (x.reshape(len(x), -1).astype(float) for x in (references, query))
+    distance = np.sort(np.linalg.norm(flat - one, axis=1))
+    method = CalibratedL2(nearest=10).fit(references)
+    expected = -distance[0] / (0.5 * distance[:10].mean())
+    assert method.matrix(query, references).max() == pytest.approx(expected, rel=1e-4)
+    assert method.pairs(references[:1], query)[0] == pytest.approx(expected, rel=1e-4)
+
+
 def test_correlation_is_pearsons():
     a, b = RNG.random((2, 3, 8, 9)).astype(np.float32)
     expected = [np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b)]

@@ -16,13 +16,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from monai.networks.schedulers import DDIMScheduler
 from PIL import Image
 
+from scripts.inferers import AutocastLatentInferer
 from scripts.latents import Latents
 from scripts.sampling import (
-    AutocastDiffusionInferer,
-    AutocastLatentInferer,
     LatentModel,
     Sampler,
     file_hashes,
@@ -182,22 +181,6 @@ def test_model_folders_that_lack_something_are_errors(sampler, tmp_path):
         FileNotFoundError, match="conditions.npy: expected a file that configs/ldm/train_diffusion.yaml"
     ):
         sampler()
-
-
-def test_diffusion_runs_under_autocast_and_returns_float32():
-    seen = []
-
-    class Spy(torch.nn.Linear):
-        def forward(self, x, timesteps, context=None):
-            seen.append(super().forward(x).dtype)
-            return super().forward(x)
-
-    scheduler, images = DDPMScheduler(num_train_timesteps=10), torch.rand(2, 1, 4, 4)
-    for enabled in (True, False):
-        inferer = AutocastDiffusionInferer(scheduler, enabled=enabled)
-        out = inferer(images, Spy(4, 4), noise=torch.randn_like(images), timesteps=torch.tensor([1, 2]))
-        assert out.dtype == torch.float32
-    assert seen == [torch.bfloat16, torch.float32]
 
 
 def test_hashes_of_files_by_name(tmp_path):

@@ -20,9 +20,8 @@ from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
 
 from scripts.augmentations import RandCopyd, RandMisalignd
-from scripts.networks import DeepSSIM
+from scripts.inferers import AutocastInferer
 from scripts.training import (
-    AutocastInferer,
     LevelSampler,
     PrepareMoved,
     SliceGroups,
@@ -178,23 +177,6 @@ def test_items_without_a_level_are_drawn_uniformly():
     torch.manual_seed(2)
     counts = np.bincount(list(sampler), minlength=6)
     assert counts.sum() == 1200 and (np.abs(counts - 200) < 5 * np.sqrt(200 * 5 / 6)).all()  # five deviations
-
-
-def test_autocast_computes_in_bfloat16_and_stays_close():
-    torch.manual_seed(0)
-    network = DeepSSIM((32, 28), 8, channels=(4, 4, 4), hidden=8, orientations=4).eval()
-    x = torch.rand(2, 1, 32, 28)
-    with torch.no_grad():
-        exact = network(x)
-        torch.testing.assert_close(AutocastInferer(enabled=False)(x, network), exact, atol=1e-6, rtol=0)
-        assert 0 < (AutocastInferer()(x, network) - exact).abs().max() < 0.05
-
-
-def test_autocast_reaches_the_layers_in_the_given_type():
-    x, network = torch.rand(1, 1, 8, 8), torch.nn.Conv2d(1, 1, 3)
-    types = [AutocastInferer(**more)(x, network).dtype for more in ({}, {"dtype": torch.float16}, {"enabled": False})]
-    assert types == [torch.bfloat16, torch.float16, torch.float32]
-    torch.testing.assert_close(AutocastInferer(enabled=False)(x, torch.add, x, alpha=2), 3 * x)
 
 
 @pytest.mark.parametrize("count", [1, 2])
