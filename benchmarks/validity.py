@@ -39,22 +39,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.calibration import (  # noqa: E402
-    LEAST_DISTANCE,
-    NEIGHBOURS,
-    Null,
-    benjamini_hochberg,
-    exact_interval,
-    leaked_subjects,
-    local_statistic,
-)
-from scripts.components import component  # noqa: E402
-from scripts.datalists import find_images  # noqa: E402
-from scripts.degradation import Degradation, RoundTrip  # noqa: E402
-from scripts.embeddings import EmbeddingSet  # noqa: E402
-from scripts.search import Search, Units  # noqa: E402
-from scripts.verification import Alignment, Verifier, render  # noqa: E402
-from scripts.weights import load_weights  # noqa: E402
+from scripts.audit.degradation import Degradation, RoundTrip  # noqa: E402
+from scripts.audit.search import Search, Units  # noqa: E402
+from scripts.bundle.components import component  # noqa: E402
+from scripts.bundle.weights import load_weights  # noqa: E402
+from scripts.decision.null import Null  # noqa: E402
+from scripts.decision.rates import benjamini_hochberg, exact_interval, leaked_subjects  # noqa: E402
+from scripts.decision.statistic import LEAST_DISTANCE, NEIGHBOURS, local_statistic  # noqa: E402
+from scripts.embedder.embedding_set import EmbeddingSet  # noqa: E402
+from scripts.images.datalists import find_images  # noqa: E402
+from scripts.similarity.rendering import render  # noqa: E402
+from scripts.similarity.verification import Alignment, Verifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / "configs" / "detect.yaml")

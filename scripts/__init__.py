@@ -11,39 +11,45 @@
 
 """DeepSSIM as a MONAI bundle; configs name these as ``_target_: scripts.<Name>``, installed as ``deepssim.<Name>``."""
 
-from .arguments import check_arguments, run_or_exit
-from .audit import Audit, AuditResult, Label
-from .augmentations import RandCopyd, RandMisalignd
-from .autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
-from .calibration import benjamini_hochberg, leaked_subjects, local_statistic, p_values
-from .compare import compare_reports
-from .components import bundle_file, choice, component
-from .datalists import find_images, split_subjects, with_and_without_mask
-from .degradation import RoundTrip
-from .detect import AuditData, detect, fingerprint, run_audit
-from .embeddings import Embedder, EmbeddingSet, ImageError
+from .audit.audit import Audit
+from .audit.degradation import RoundTrip
+from .audit.neighbors import nearest_subjects
+from .audit.result import AuditResult, Label
+from .bundle.arguments import check_arguments
+from .bundle.components import bundle_file, choice, component
+from .bundle.errors import run_or_exit
+from .bundle.files import file_hashes
+from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
+from .bundle.weights import load_weights, save_weights
+from .decision.null import p_values
+from .decision.rates import benjamini_hochberg, leaked_subjects
+from .decision.statistic import local_statistic
+from .detect import AuditData, detect, run_audit
+from .embedder.cache import fingerprint
+from .embedder.embedder import Embedder
+from .embedder.embedding_set import EmbeddingSet
+from .embedder.evaluation import held_out_summary
+from .embedder.file_loader import ImageError
+from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
+from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from .embedder.networks import DeepSSIM, Posed
 from .handlers import MemorizationHandler
-from .inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
-from .latents import Condition, Latents, draw_copies, planar_slices, tissue_shares
-from .losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from .images.augmentations import RandCopyd, RandMisalignd
+from .images.datalists import find_images
+from .images.foreground import foreground
+from .images.loading import planar_slices
+from .images.readers import GreyImageReader
+from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
+from .images.subjects import split_subjects, with_and_without_mask
+from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
+from .ldm.conditions import Condition, tissue_shares
+from .ldm.latents import Latents, draw_copies
+from .ldm.sampling import LatentModel, Sampler, set_timesteps
 from .metrics import MemorizationMetric, MemorizationSummary
-from .neighbors import nearest_subjects
-from .networks import DeepSSIM, Posed
-from .report import Report
-from .sampling import LatentModel, Sampler, file_hashes, set_timesteps
-from .slices import (
-    AxialSlicesd,
-    GreyImageReader,
-    PerDimensionalityd,
-    PlanarSliced,
-    ShrinkToFitd,
-    SkullStripd,
-    foreground,
-)
-from .ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
-from .training import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection, held_out_summary
-from .verification import Verifier
-from .weights import load_weights, save_weights
+from .report.compare import compare_reports
+from .report.report import Report
+from .similarity.ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
+from .similarity.verification import Verifier
 
 __all__ = [
     "Audit",

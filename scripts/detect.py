@@ -14,26 +14,22 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .arguments import run_or_exit
-from .audit import Audit, AuditResult
-from .datalists import find_images
-from .embeddings import Embedder
-from .report import Report
-from .weights import sha256_of_file
+from .audit.audit import Audit
+from .audit.result import AuditResult
+from .bundle.errors import run_or_exit
+from .embedder.embedder import Embedder
+from .images.datalists import find_images
+from .report.report import Report
 
-__all__ = ["AuditData", "detect", "fingerprint", "run_audit"]
-
+__all__ = ["AuditData", "detect", "run_audit"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +70,6 @@ class AuditData:
                     f"{self.train_dir}, such as {min(both)}; take them out of one of the two"
                 )
         return found
-
-
-def fingerprint(checkpoint: str | os.PathLike, config_file: str | os.PathLike, overrides: Mapping, *more: Any) -> str:
-    """Return a text that changes whenever an embedding would: weights, config, overrides, code and libraries."""
-    code = [sha256_of_file(Path(__file__).with_name(name)) for name in ("slices.py", "networks.py", "embeddings.py")]
-    weights = sha256_of_file(checkpoint) if Path(checkpoint).is_file() else ""
-    versions = [version(name) for name in ("torch", "monai", "numpy", "pillow", "nibabel")]
-    parts = [weights, sha256_of_file(config_file), json.dumps(dict(overrides), sort_keys=True, default=str), *code]
-    return hashlib.sha256("|".join([*parts, *versions, *map(repr, more)]).encode()).hexdigest()
 
 
 def run_audit(data: AuditData, embedder: Embedder, audit: Audit) -> AuditResult:

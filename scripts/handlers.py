@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .metrics import MemorizationMetric, MemorizationSummary
-from .verification import render
+from .similarity.rendering import render
 
 __all__ = ["MemorizationHandler"]
 

@@ -23,11 +23,13 @@ from monai.metrics import CumulativeIterationMetric
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 
-from . import calibration
-from .calibration import Null
-from .neighbors import nearest_subjects
-from .search import Search, Units
-from .verification import Verifier
+from .audit.neighbors import nearest_subjects
+from .audit.search import Search, Units
+from .decision.null import Null
+from .decision.rates import benjamini_hochberg, clustered_interval, leaked_subjects, set_level
+from .decision.statistic import NEIGHBOURS, local_statistic
+from .images.subjects import numbered_subjects
+from .similarity.verification import Verifier
 
 __all__ = ["MemorizationMetric", "MemorizationSummary"]
 
@@ -97,21 +99,20 @@ class MemorizationMetric(CumulativeIterationMetric):
         p_value: str = "tail",
     ) -> None:
         super().__init__()
-        if k < calibration.NEIGHBOURS or not 0 < fdr < 1 or p_value not in ("tail", "rank"):
+        if k < NEIGHBOURS or not 0 < fdr < 1 or p_value not in ("tail", "rank"):
             raise ValueError(
-                f"k must be at least {calibration.NEIGHBOURS}, fdr in (0, 1), p_value tail or rank, got {k}, {fdr} and "
-                f"{p_value!r}"
+                f"k must be at least {NEIGHBOURS}, fdr in (0, 1), p_value tail or rank, got {k}, {fdr} and {p_value!r}"
             )
         if verifier is not None and embedder is None:
             raise ValueError("verifier aligns images, so it needs an embedder; embeddings alone cannot be aligned")
         self.embedder, self.k, self.fdr, self.p_value = embedder, k, fdr, p_value
         self.verifier = Verifier() if verifier is None and embedder is not None else verifier
-        self.names, self.subjects = _numbered(subject_ids, reference, "reference")
+        self.names, self.subjects = numbered_subjects(subject_ids, reference, "reference")
         self.images, self.vectors = self._embed(reference, "reference")
-        own = self.subjects if holdout is None else _numbered(holdout_ids, holdout, "holdout")[1]
+        own = self.subjects if holdout is None else numbered_subjects(holdout_ids, holdout, "holdout")[1]
         images, vectors = (self.images, self.vectors) if holdout is None else self._embed(holdout, "holdout")
         found = self._search(images, vectors, own if holdout is None else None)
-        statistic = calibration.local_statistic(found[..., 0])
+        statistic = local_statistic(found[..., 0])
         unknown = np.full(len(own), np.nan)
         if holdout is not None:
             self.null = Null(statistic, own, unknown, correction=1)
@@ -161,18 +162,18 @@ class MemorizationMetric(CumulativeIterationMetric):
         if not isinstance(data, torch.Tensor):
             raise ValueError("expected images before aggregate(), got none since the last reset")
         found = data.cpu().numpy()  # (N, k, 3)
-        statistic = calibration.local_statistic(found[..., 0])
+        statistic = local_statistic(found[..., 0])
         p = self.null.p_values(statistic, np.full(len(statistic), np.nan), self.p_value)
-        q = calibration.benjamini_hochberg(p)
+        q = benjamini_hochberg(p)
         memorized = q <= self.fdr
         score, subject, reference = found[np.arange(len(found)), found[..., 0].argmax(1)].T
         subject = subject.astype(int)
-        leaked, _, leaked_q = calibration.leaked_subjects(p, subject)
+        leaked, _, leaked_q = leaked_subjects(p, subject)
         rng = np.random.RandomState(0)  # the same images give the same intervals in every process
-        whole = calibration.set_level(statistic, self.null.statistic, self.null.subject, rng)
+        whole = set_level(statistic, self.null.statistic, self.null.subject, rng)
         return MemorizationSummary(
             rate=float(memorized.mean()),
-            ci95=calibration.clustered_interval(memorized, subject, rng),
+            ci95=clustered_interval(memorized, subject, rng),
             leaked=self.names[leaked[leaked_q <= self.fdr]].tolist(),
             auc=whole["auc"],
             auc_ci95=whole["ci95"],
@@ -183,14 +184,3 @@ class MemorizationMetric(CumulativeIterationMetric):
             q_value=q,
             memorized=memorized,
         )
-
-
-def _numbered(ids: Sequence[str] | None, data: torch.Tensor, name: str) -> tuple[NDArray, NDArray[np.int64]]:
-    """Return the distinct ids and each row's number among them."""
-    if len(data) == 0:
-        raise ValueError(f"{name} must hold at least one image, got none")
-    if ids is None:
-        return np.arange(len(data)).astype(str), np.arange(len(data))
-    if len(ids) != len(data):
-        raise ValueError(f"expected one subject id for each of the {len(data)} images of {name}, got {len(ids)}")
-    return np.unique(np.asarray(ids, str), return_inverse=True)

@@ -11,13 +11,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "data"))
+from helpers import ROOT, SHARED_DATA
 
 
 @pytest.fixture

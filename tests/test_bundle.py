@@ -21,7 +21,7 @@ import sys
 import monai
 import pytest
 import torch
-from conftest import ROOT, SHARED_DATA
+from helpers import ROOT, SHARED_DATA
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_metadata, verify_net_in_out
 
 METADATA = ROOT / "configs" / "metadata.json"

@@ -13,43 +13,28 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import DEMO, ROOT, read, run_config
 from monai.bundle import ConfigParser
 from PIL import Image, ImageFilter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from scripts import component, load_weights
 
-
-def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
-    file = name if name.startswith("[") else str(ROOT / "configs" / name)
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", file, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-
-
-DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generated")}
 FEW = ("--control_images", "8", "--null_slices", "1")  # enough where the decisions are not the point
 
 
 def without_digits(text: str) -> str:
     return re.sub(r"\d+", "#", text)
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")

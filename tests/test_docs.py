@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from monai.bundle import ConfigParser
 
 import scripts
@@ -32,18 +32,18 @@ RUN_BY = {
     "train.yaml": "test_configs.py",
     "train_gpu.yaml": "test_configs.py",
     "evaluate.yaml": "test_configs.py",
-    "benchmark.yaml": "test_benchmark.py",
-    "compare.yaml": "test_compare.py",
-    "planted_copies.yaml": "test_planted.py",
-    "planted_volumes.yaml": "test_planted.py",
+    "benchmark.yaml": "studies/test_benchmark.py",
+    "compare.yaml": "report/test_compare.py",
+    "planted_copies.yaml": "studies/test_planted.py",
+    "planted_volumes.yaml": "studies/test_planted.py",
     "watch_training.yaml": "test_handlers.py",
-    "case_study.yaml": "test_case_study.py",
+    "case_study.yaml": "studies/test_case_study.py",
     "ldm/train_autoencoder.yaml": "test_configs.py",
-    "ldm/train_diffusion.yaml": "test_case_study.py",
+    "ldm/train_diffusion.yaml": "studies/test_case_study.py",
     "ldm/autoencoder_cpu.yaml": "test_configs.py",
     "ldm/evaluate_autoencoder.yaml": "test_configs.py",
     "ldm/diffusion_cpu.yaml": "test_multi_gpu.py",
-    "ldm/generate.yaml": "test_case_study.py",
+    "ldm/generate.yaml": "studies/test_case_study.py",
     "ldm/multi_gpu_autoencoder.yaml": "test_multi_gpu.py",
     "ldm/multi_gpu_diffusion.yaml": "test_multi_gpu.py",
     "ldm/multi_gpu_generate.yaml": "test_multi_gpu.py",

@@ -35,7 +35,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from PIL import Image
 
 import scripts
@@ -284,7 +284,7 @@ def error_parts(error: str, expected: str) -> list[str]:
         (errno.EACCES, "permission denied; change the file's mode or choose another folder"),
     ],
 )
-@pytest.mark.parametrize("place", ["scripts.embeddings._write_array", "scripts.report.Report._write"])
+@pytest.mark.parametrize("place", ["scripts.embedder.embedder._write_array", "scripts.report.report.Report._write"])
 def test_a_disk_that_takes_no_more(shell, monkeypatch, place, number, sentence):
     """The shells of this suite may be root's, to whom no folder is read-only: the call fails instead."""
 

@@ -13,13 +13,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT, TinyEmbedder, blobs, near, run_config, unit_vectors
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardImageHandler, TensorBoardStatsHandler
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_configs import run_config
-from test_metrics import Embedder, blobs, near, unit_vectors
 
 from scripts.handlers import MemorizationHandler
 from scripts.metrics import MemorizationMetric
@@ -50,7 +48,7 @@ def images() -> Model:
 @pytest.fixture
 def metric(images) -> MemorizationMetric:
     torch.manual_seed(0)
-    return MemorizationMetric(images.train, Embedder())
+    return MemorizationMetric(images.train, TinyEmbedder())
 
 
 def test_rate_rises_with_the_copies_and_is_logged(images, metric, tmp_path):

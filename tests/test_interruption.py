@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
-from scripts import embeddings
-from scripts.embeddings import Embedder, EmbeddingSet
-from scripts.inferers import AutocastInferer
-from scripts.networks import DeepSSIM
+from scripts.bundle.inferers import AutocastInferer
+from scripts.embedder import embedder as embeddings
+from scripts.embedder.embedder import Embedder
+from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.embedder.networks import DeepSSIM
 
 FILES = ("candidates.csv", "matches.csv", "slices.csv", "report.json", "report.html")
 BATCH = 4

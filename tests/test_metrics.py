@@ -12,29 +12,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT, TinyEmbedder, blobs, near, unit_vectors
 from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
 
-from scripts.calibration import benjamini_hochberg
+from scripts.decision.rates import benjamini_hochberg
 from scripts.metrics import MemorizationMetric
-from scripts.verification import Verifier
-
-REPOSITORY = Path(__file__).parents[1]
-
-
-def unit_vectors(count: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(count, 12, generator=generator))
-
-
-def near(vectors: torch.Tensor, seed: int = 5, distance: float = 0.02) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(vectors + distance * torch.randn(vectors.shape, generator=generator))
+from scripts.similarity.verification import Verifier
 
 
 @pytest.fixture
@@ -45,27 +33,6 @@ def reference() -> torch.Tensor:
 @pytest.fixture
 def new() -> torch.Tensor:
     return unit_vectors(30, seed=4)
-
-
-class Embedder(torch.nn.Module):
-    """Unit vectors that differ between training and evaluation mode, as dropout makes them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = torch.nn.Linear(32 * 40, 16)
-        self.dropout = torch.nn.Dropout(0.5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.normalize(self.dropout(self.linear(images.flatten(1) - 0.3)))
-
-
-def blobs(count: int, seed: int) -> torch.Tensor:
-    """Images (N, 1, 32, 40) of an ellipse with a texture of its own."""
-    rng = np.random.RandomState(seed)
-    y, x = np.mgrid[-1:1:32j, -1:1:40j]
-    coarse = torch.from_numpy(rng.rand(count, 1, 8, 10).astype(np.float32))
-    texture = torch.nn.functional.interpolate(coarse, (32, 40), mode="bicubic", align_corners=True)
-    return (0.3 + 0.6 * texture).clip(0, 1) * torch.from_numpy((y**2 + x**2 < 0.7).astype(np.float32))
 
 
 def test_copies_are_counted_and_new_ones_are_not(reference, new):
@@ -146,7 +113,7 @@ def test_too_few_subjects_leave_no_null(reference):
 
 def test_moved_copies_are_aligned_where_there_are_images():
     torch.manual_seed(0)
-    train, embedder = blobs(30, seed=0), Embedder().train()
+    train, embedder = blobs(30, seed=0), TinyEmbedder().train()
     metric = MemorizationMetric(train, embedder, verifier=Verifier())
     copies = torch.flip(train[[4, 9]], dims=[3]).roll(1, 2)
     metric(torch.cat([blobs(8, seed=1), train[[20]], copies]))
@@ -158,7 +125,7 @@ def test_moved_copies_are_aligned_where_there_are_images():
 
 def test_embedder_is_in_evaluation_mode_and_gives_no_gradient():
     torch.manual_seed(0)
-    embedder = Embedder().train()
+    embedder = TinyEmbedder().train()
     train = blobs(12, seed=0)
     metric = MemorizationMetric(train, embedder)
     with torch.no_grad():
@@ -183,7 +150,7 @@ def test_it_is_the_key_metric_of_an_evaluator(reference, new):
         ({"subject_ids": ["a"]}, "one subject id for each of the 60 images of reference, got 1"),
         ({"holdout": torch.zeros(0, 12)}, "holdout must hold at least one image"),
         ({"verifier": Verifier()}, "needs an embedder"),
-        ({"embedder": Embedder()}, r"images \(N, 1, H, W\), got \(60, 12\)"),
+        ({"embedder": TinyEmbedder()}, r"images \(N, 1, H, W\), got \(60, 12\)"),
     ],
 )
 def test_errors_say_what_was_expected(reference, arguments, message):
@@ -199,7 +166,7 @@ def test_images_for_a_metric_of_embeddings_are_an_error(reference):
 TWO_PROCESSES = """
 import sys, torch, ignite.distributed as idist
 sys.path.insert(0, {tests!r}); sys.path.insert(0, {root!r})
-from test_metrics import near, unit_vectors
+from helpers import near, unit_vectors
 from scripts.metrics import MemorizationMetric
 
 def job(local_rank):
@@ -224,9 +191,9 @@ if __name__ == "__main__":
 
 
 def test_two_processes_decide_as_one(tmp_path):
-    text = TWO_PROCESSES.format(tests=str(REPOSITORY / "tests"), root=str(REPOSITORY))
+    text = TWO_PROCESSES.format(tests=str(ROOT / "tests"), root=str(ROOT))
     script = tmp_path / "two.py"
     script.write_text(text)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("agrees") == 2

@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import DEMO, ROOT, run_config
 from PIL import Image
-from test_configs import DEMO, run_config
 
-from scripts.components import component
-from scripts.files import read_table
-from scripts.weights import save_weights
+from scripts.bundle.components import component
+from scripts.bundle.files import read_table
+from scripts.bundle.weights import save_weights
 
 LDM = ROOT / "configs" / "ldm"
 

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 CONFIG = """
 imports:
@@ -50,7 +50,7 @@ def installed(tmp_path_factory) -> Path:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in ("scripts", "configs", "models"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "requirements.txt", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "requirements.txt", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     result = subprocess.run([*command, "--target", target, source], capture_output=True, text=True)
@@ -85,8 +85,11 @@ def test_another_bundle_uses_the_metric_and_the_transforms(other_bundle, install
 
 
 def test_the_installed_code_is_that_of_the_bundle(installed):
-    for path in (ROOT / "scripts").glob("*.*"):
-        assert (installed / "deepssim" / path.name).read_bytes() == path.read_bytes(), path.name
+    files = [path for path in (ROOT / "scripts").rglob("*.*") if path.suffix in (".py", ".j2", ".js")]
+    assert len({path.parent for path in files}) > 9, "rooms"
+    for path in files:
+        name = path.relative_to(ROOT / "scripts")
+        assert (installed / "deepssim" / name).read_bytes() == path.read_bytes(), name
     version = json.loads((installed / "deepssim" / "configs" / "metadata.json").read_text())["version"]
     assert (installed / f"deepssim-{version}.dist-info").is_dir()
 

@@ -1,0 +1,82 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Take one component from another config of the bundle, so that a chain or a network is written down once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+__all__ = ["bundle_file", "choice", "component"]
+
+PACKAGE = __name__.partition(".")[0]  # scripts in the bundle, deepssim where it is installed
+
+
+def bundle_file(name: str) -> Path:
+    """Return the path of a file that comes with the bundle, such as ``configs/inference.yaml`` or ``models/model.pt``.
+
+    In the bundle it lies beside this package, in an installation inside it.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for root in (package.parent, package):
+        if (root / "configs" / "metadata.json").is_file() and (root / name).is_file():
+            return root / name
+    raise FileNotFoundError(f"{name}: expected a file of the bundle, found none; check the name")
+
+
+def component(config_file: str | os.PathLike, component_id: str, **overrides: Any) -> Any:
+    """Return the object that `component_id` of a bundle config describes, after overriding top-level keys.
+
+    Raises:
+        ValueError: if the config has no such key or an override names none.
+    """
+    # installed, the package has another name than the one in the bundle's configs
+    parser = ConfigParser(_renamed(ConfigParser.load_config_file(str(config_file)), "scripts", PACKAGE))
+    for key in (component_id, *overrides):
+        if key not in parser:
+            found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
+            raise ValueError(f"{config_file}: expected a key {key!r}, found {found}")
+    parser.update(overrides)
+    return parser.get_parsed_content(component_id)
+
+
+def choice(key: str, options: Mapping[str, Any], value: str) -> Any:
+    """Return the option of this name, for a config's closed sets.
+
+    Raises:
+        ValueError: if there is none.
+
+    >>> choice("size", {"published": 256, "cpu": 32}, "cpu")
+    32
+    """
+    if value not in options:
+        raise ValueError(f"{key}: expected one of {', '.join(options)}, got {value!r}")
+    return options[value]
+
+
+def _renamed(content: Any, name: str, new: str) -> Any:
+    """Return the content with package `name` called `new` in every target, import and expression."""
+    if isinstance(content, dict):
+        return {key: _renamed(value, name, new) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_renamed(value, name, new) for value in content]
+    if isinstance(content, str) and content.startswith((f"{name}.", "$")):
+        return re.sub(rf"(?<![\w./'\"]){name}\b", new, content)
+    return content

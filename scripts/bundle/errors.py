@@ -1,0 +1,87 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a user's files and arguments can cause, as one sentence and exit status 1."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .components import PACKAGE
+
+__all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
+
+
+# what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
+EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
+REMEDIES = {
+    errno.ENOENT: "expected a file, found none; check the path",
+    errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
+    errno.EDQUOT: "the disk quota is used up; free some space and run again, what is finished is kept",
+    errno.EACCES: "permission denied; change the file's mode or choose another folder",
+    errno.EPERM: "operation not permitted; change the file's mode or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another output_dir",
+    errno.ENOTDIR: "a part of this path is a file; choose another folder",
+    errno.EEXIST: "a file of this name is where a folder is needed; choose another folder",
+    errno.EISDIR: "a folder is where a file is needed; remove or rename it",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "symbolic links lead in a circle; remove one of them",
+}
+
+
+def run_or_exit(job: Callable, *args: Any) -> Any:
+    """Return ``job(*args)``; an expected error or Ctrl-C ends the process with one sentence and status 1.
+
+    With `verbose`, errors keep their traceback; those that no user can cause always do.
+    """
+    try:
+        return job(*args)
+    except KeyboardInterrupt:
+        sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
+    except Exception as error:
+        cause = expected_cause(error)
+        if cause is None or debugging():
+            raise
+        sys.exit(f"error: {sentence(cause)}")
+
+
+def debugging() -> bool:
+    return logging.getLogger(PACKAGE).isEnabledFor(logging.DEBUG)
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the error and what caused it: MONAI's outer exceptions say only which part failed."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def expected_cause(error: BaseException) -> BaseException | None:
+    """Return the outermost error of the chain that a user can cause."""
+    return next((e for e in causes(error) if isinstance(e, EXPECTED_ERRORS)), None)
+
+
+def first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), "")
+
+
+def sentence(error: BaseException) -> str:
+    """Return an error as one sentence that names the file, where it knows one."""
+    if isinstance(error, OSError) and error.errno is not None:
+        remedy = REMEDIES.get(error.errno, error.strerror or type(error).__name__)
+        return f"{error.filename}: {remedy}" if error.filename else remedy
+    first = first_line(error)
+    return first if isinstance(error, (ValueError, OSError)) and first else f"{type(error).__name__}: {first}"

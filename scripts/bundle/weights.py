@@ -1,0 +1,124 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Read and write a network's weights; nothing that a file holds is run."""
+
+from __future__ import annotations
+
+import copy
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from .files import replacing
+
+__all__ = ["load_weights", "save_weights"]
+
+
+def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> torch.nn.Module:
+    """Return the network with the state dict of `checkpoint`, in evaluation mode.
+
+    Accepts a bare state dict or a dict with one under `model`; read with ``weights_only=True``, so a file from
+    elsewhere cannot run code. Of MONAI's AutoencoderKL and DiffusionModelUNet also those that monai-generative 0.2.3
+    trained, under its names.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no state dict, or of another architecture.
+    """
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # torch names no type, and its own text advises weights_only=False
+        raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
+    state = state.get("model", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected a state dict, bare or under 'model', found other content; save "
+            "network.state_dict()"
+        )
+    expected = network.state_dict()
+    if hasattr(network, "load_old_state_dict") and expected.keys() != state.keys():
+        state = _from_generative(network, state, checkpoint) or state
+    other = sorted(expected.keys() ^ state.keys()) or [
+        name for name in expected if expected[name].shape != state[name].shape
+    ]
+    if other:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
+            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the "
+            "checkpoint"
+        )
+    if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:
+        raise ValueError(f"checkpoint {checkpoint}: expected finite weights, found NaN or infinite ones in {broken[0]}")
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _from_generative(
+    network: torch.nn.Module, state: Mapping[str, torch.Tensor], checkpoint: str | os.PathLike
+) -> dict[str, torch.Tensor] | None:
+    """Return a state dict of monai-generative 0.2.3 under MONAI's names; None if it is none of this architecture.
+
+    MONAI's own ``load_old_state_dict`` renames. What it does wrong without a word is undone here: it empties the dict
+    that it is given, leaves weights random that the file lacks, and applies self-attention's `proj_attn`, which 0.2.3
+    defined and never applied (MONAI issues 7991, 8030, 8544). Networks with `use_convtranspose` differ too much.
+    """
+    probe, left = copy.deepcopy(network), dict(state)
+    with torch.no_grad():
+        for value in probe.state_dict().values():
+            value.fill_(torch.nan if value.is_floating_point() else 0)
+    try:
+        probe.load_old_state_dict(left)  # type: ignore[operator]
+    except (KeyError, RuntimeError):
+        return None
+    if dropped := [name for name in left if ".to_out.0." in name]:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected a network with include_fc: true, as monai-generative 0.2.3 projects "
+            f"what cross-attention returns ({dropped[0]}); change network_def"
+        )
+    converted = probe.state_dict()
+    for name, value in converted.items():
+        if name.endswith(".attn.out_proj.weight"):
+            value.copy_(torch.eye(len(value)))
+        elif name.endswith(".attn.out_proj.bias"):
+            value.zero_()
+    unknown = [name for name in left if ".proj_attn." not in name]
+    return None if unknown or any(value.isnan().any() for value in converted.values()) else converted
+
+
+def _refusal(checkpoint: Path) -> str:
+    """Say why torch.load refuses a file, from its first bytes."""
+    with checkpoint.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        return "expected weights, found an empty file; copy it again"
+    if start == b"PK":  # a zip file: torch's own format
+        if zipfile.is_zipfile(checkpoint) and any("/code/" in name for name in zipfile.ZipFile(checkpoint).namelist()):
+            return "expected a state dict, found TorchScript, which could run code; save network.state_dict()"
+        if not zipfile.is_zipfile(checkpoint):
+            return "expected weights, found a file that is cut off or damaged; copy it again"
+    return (
+        "expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save "
+        "network.state_dict()"
+    )
+
+
+def save_weights(network: torch.nn.Module, path: str | os.PathLike) -> None:
+    """Write a network's state dict, on the CPU, for :func:`load_weights`."""
+    with replacing(path) as temporary:
+        torch.save({name: value.detach().cpu() for name, value in network.state_dict().items()}, temporary)

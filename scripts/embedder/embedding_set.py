@@ -1,0 +1,71 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The embedded images of a data set: ids, vectors and network inputs travel together."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EmbeddingSet"]
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """The embedded images of one data set, a row each; the slices of a volume are consecutive rows.
+
+    Attributes:
+        items: one dict a file, as :func:`~scripts.images.datalists.find_images` returns them.
+        file: (N,) the row's index into `items`, ascending.
+        slice: (N,) index of the slice in its volume, -1 for a planar image.
+        level: (N,) mm below the top of the object, NaN where unknown.
+        vectors: (N, D) float32, L2-normalised.
+        images: (N, H, W) float16 in [0, 1], what the network saw.
+        skipped: (path, reason) of every file left out.
+    """
+
+    items: list[dict[str, Any]]
+    file: NDArray[np.int64]
+    slice: NDArray[np.int64]
+    level: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+    images: NDArray[np.float16]
+    skipped: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    @property
+    def subject_ids(self) -> NDArray[np.str_]:
+        """(N,) each row's subject."""
+        return np.array([item["subject_id"] for item in self.items])[self.file]
+
+    def repeated(self) -> list[list[str]]:
+        """Return the ids of files that show the same image, a list for each such image.
+
+        Pixels are compared after preprocessing, so that a copy in another format or with other headers is seen too.
+        """
+        starts = np.flatnonzero(np.r_[True, np.diff(self.file) > 0])
+        same: dict[bytes, list[str]] = {}
+        for item, pixels in zip(self.items, np.split(self.images, starts[1:])):
+            key = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()
+            same.setdefault(key, []).append(item["id"])
+        return [ids for ids in same.values() if len(ids) > 1]
+
+    def row_id(self, row: int) -> str:
+        """Return the file's id, with the slice's index where it is one of a volume."""
+        name = self.items[self.file[row]]["id"]
+        return name if self.slice[row] < 0 else f"{name}#z={self.slice[row]}"

@@ -1,0 +1,188 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What training adds to MONAI's engines: batches that cover the range of SSIM."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.engines import PrepareBatch
+from monai.transforms import Randomizable
+from monai.utils import CommonKeys
+from torch.utils.data import Dataset, Sampler
+
+from .networks import DeepSSIM
+
+__all__ = ["LevelSampler", "PrepareMoved", "SliceGroups", "Views", "fit_projection"]
+
+
+COPY = 2  # a group's first near-duplicate: after the anchor and its neighbour
+
+
+class PrepareMoved(PrepareBatch):
+    """Give the trainer a batch's images, and as label a dict of `image`, before it was moved, and `matrix`, how."""
+
+    def __call__(self, batchdata: Mapping[str, Any], device=None, non_blocking: bool = False, **kwargs: Any):
+        move = {"device": device, "non_blocking": non_blocking}
+        label = {"image": CommonKeys.LABEL, "matrix": f"{CommonKeys.IMAGE}_matrix"}
+        return batchdata[CommonKeys.IMAGE].to(**move), {name: batchdata[key].to(**move) for name, key in label.items()}
+
+
+class SliceGroups(Randomizable, Dataset):
+    """Groups of related images, each with what the network sees (`image`) and what SSIM is computed on (`label`).
+
+    A group is an anchor, a neighbouring slice, graded near-duplicates of the anchor (`copy`) and a mixture of the
+    anchor with any other image. The pairs inside groups fill the upper range of SSIM, the pairs between
+    groups the lower, with no generator needed. ``__getitem__`` returns a list, which MONAI's DataLoader flattens.
+
+    Args:
+        data: items or lists of items (one a volume) with `image` (1, H, W), `subject_id`, and optional `series` and
+            `level`; a CacheDataset serves.
+        copy: random dictionary transform that degrades `image`.
+        misalign: random dictionary transform that moves `image`; applied to each image alone.
+        copies: near-duplicates in a group.
+        neighbour_mm: largest distance in level of a neighbouring slice.
+        mixture: largest share of the other image in a mixture.
+        seed: fixes every group, for validation; None draws anew each time.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any],
+        copy: Any,
+        misalign: Any,
+        copies: int = 1,
+        neighbour_mm: float = 6.0,
+        mixture: float = 0.5,
+        seed: int | None = None,
+    ) -> None:
+        self.data = data
+        self.copy, self.misalign = copy, misalign
+        self.copies, self.neighbour_mm, self.mixture, self.seed = copies, neighbour_mm, mixture, seed
+        self.group = copies + 3  # images of an index
+        self.items = _flat(data)
+        self.series = [str(item.get("series", item["subject_id"])) for item in self.items]
+        self.members: dict[str, list[int]] = defaultdict(list)
+        for index, series in enumerate(self.series):
+            self.members[series].append(index)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+        super().set_random_state(seed, state)
+        for transform in (self.copy, self.misalign):
+            transform.set_random_state(state=self.R)
+        return self
+
+    def _image(self, index: int) -> torch.Tensor:
+        return torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
+
+    def _neighbour(self, index: int) -> torch.Tensor:
+        """Another image of the series nearby; where there is none, a mixture that is no near-duplicate."""
+        level = self.items[index].get("level", 0.0)
+        near = [
+            i
+            for i in self.members[self.series[index]]
+            if i != index and abs(self.items[i].get("level", 0.0) - level) <= self.neighbour_mm
+        ]
+        if near:
+            return self._image(near[self.R.randint(len(near))])
+        return self._mixed(index, self.R.uniform(self.mixture / 2, self.mixture))
+
+    def _mixed(self, index: int, share: float) -> torch.Tensor:
+        return (1 - share) * self._image(index) + share * self._image(self.R.randint(len(self.items)))
+
+    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+        if self.seed is not None:
+            self.set_random_state(self.seed + index)
+        anchor = self._image(index)
+        images = [anchor, self._neighbour(index)]
+        images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
+        images.append(self._mixed(index, self.R.uniform(0, self.mixture)))
+        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for image in images]
+
+
+class Views(Randomizable, Dataset):
+    """Each image on its own, misaligned `count` times: the data of the published recipe (1) and of SimCLR (2).
+
+    Args:
+        data: as :class:`SliceGroups` takes it.
+        misalign: random dictionary transform that moves `image`.
+        count: views of an image.
+    """
+
+    def __init__(self, data: Sequence[Any], misalign: Any, count: int = 1) -> None:
+        self.items = _flat(data)
+        self.misalign, self.group = misalign, count
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+        super().set_random_state(seed, state)
+        self.misalign.set_random_state(state=self.R)
+        return self
+
+    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+        image = torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
+        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for _ in range(self.group)]
+
+
+class LevelSampler(Sampler[int]):
+    """Indices of anchors such that most of a batch shows one level: different subjects at one level are what a search
+    has to tell apart, and random batches hold hardly any such pair.
+
+    Args:
+        groups: the dataset; items without a `level` are drawn uniformly.
+        batch_size: anchors in a batch, as in the DataLoader.
+        batches: batches in an epoch.
+        share: share of a batch's anchors at its level.
+        band_mm: largest distance from the batch's level.
+    """
+
+    def __init__(
+        self, groups: SliceGroups, batch_size: int, batches: int, share: float = 0.6, band_mm: float = 8.0
+    ) -> None:
+        self.batch_size, self.batches, self.share, self.band_mm = batch_size, batches, share, band_mm
+        self.levels = np.array([item.get("level", np.nan) for item in groups.items], float)
+        self.variants = np.array([item.get("variant", "") for item in groups.items])
+
+    def __len__(self) -> int:
+        return self.batch_size * self.batches
+
+    def __iter__(self):
+        # torch's global seed, as RandomSampler: set_determinism and resuming work unchanged
+        rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_().item()))
+        for _ in range(self.batches):
+            indices = rng.integers(len(self.levels), size=self.batch_size)
+            near = np.abs(self.levels - self.levels[indices[0]]) <= self.band_mm
+            alike = np.flatnonzero(near & (self.variants == self.variants[indices[0]]))
+            if len(alike):
+                count = int(self.share * self.batch_size)
+                indices[:count] = rng.choice(alike, count)
+            yield from indices.tolist()
+
+
+def fit_projection(network: DeepSSIM, groups: SliceGroups | Views, count: int, seed: int) -> None:
+    """Set the network's projection to the principal components of at most `count` training images, before training."""
+    chosen = np.random.RandomState(seed).permutation(len(groups))[:count]
+    network.fit_projection(torch.stack([torch.as_tensor(groups.items[index]["image"]) for index in chosen]))
+
+
+def _flat(data: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Items and lists of items (one a volume) as one list."""
+    return [item for entry in data for item in (entry if isinstance(entry, list) else [entry])]

@@ -1,0 +1,177 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Find a data set's images and whose they are: a folder or a datalist in, a list of MONAI item dicts out."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .subjects import name_subjects
+
+__all__ = ["find_images"]
+
+logger = logging.getLogger(__name__)
+
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
+DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
+FILE_COLUMNS = ("image", "mask")
+
+
+def find_images(
+    source: str | os.PathLike,
+    subject_pattern: str | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    warn: bool = True,
+) -> list[dict[str, Any]]:
+    """Return one item dict for each image of a folder or datalist, in the order of their ids.
+
+    Every dict has `image` (absolute path), `id` (path relative to the folder, unique), `subject_id`, and the datalist's
+    other columns (`mask` becomes an absolute path; empty values are left out).
+
+    Args:
+        source: a folder, searched recursively, or a .json, .csv or .tsv datalist with a column `image` and optional
+            `subject_id` (or BIDS `participant_id`), `mask`, `group`. A .json file holds a list of objects, or one such
+            list under `training` or another single key. Relative paths are relative to the datalist.
+        subject_pattern: regular expression with a group `subject`, searched in the relative path; None tries BIDS
+            `sub-*` and `IXInnn`, then takes the file's stem. A datalist's subject column wins.
+        include, exclude: glob or globs on the relative path; an image is kept if it matches any of `include` and none
+            of `exclude`.
+        warn: say when no pattern matched and every file counts as a subject.
+
+    Raises:
+        FileNotFoundError: if the source, or a file of a datalist, does not exist.
+        ValueError: if there is no image, a column is missing, an id occurs twice, or the pattern misses a file.
+    """
+    root, others = Path(source), Counter[str]()
+    if root.is_dir():
+        files = _walk(root, frozenset())
+        others.update("".join(p.suffixes[-1:]) or "no suffix" for p in files if not _is_image(p))
+        records = [{"image": str(p.relative_to(root))} for p in files if _is_image(p)]
+    elif root.suffix.lower() in DATALIST_SUFFIXES and root.is_file():
+        try:
+            records, root = _read_datalist(root), root.parent
+        except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{source}: expected a datalist in UTF-8, found {error}; repair the file") from error
+    else:
+        raise FileNotFoundError(
+            f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
+            f"{'another file' if root.exists() else 'nothing'}; check the path"
+        )
+    ids = {_image_id(record) for record in records}
+    kept = {image_id for image_id in ids if _kept(image_id, include, exclude)}
+    items = [_item(record, root, source) for record in records if _image_id(record) in kept]
+    found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+    if not items:
+        raise ValueError(
+            f"{source}: expected images ({' '.join(IMAGE_SUFFIXES)}), found {len(records)}, of which include and "
+            f"exclude keep none{f', beside other files ({found})' if found else ''}; check the folder and the globs"
+        )
+    if len(kept) < len(items):
+        double = Counter(item["id"] for item in items).most_common(1)[0][0]
+        raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")
+    if found:
+        logger.warning("%s: passed over %d files that are no images: %s", source, others.total(), found)
+    name_subjects(items, subject_pattern, source, warn)
+    return sorted(items, key=lambda item: item["id"])
+
+
+def _is_image(path: Path) -> bool:
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
+    """Return the files below a folder, hidden ones left out, in order; links to folders are followed.
+
+    Raises:
+        ValueError: at a link to a folder that it stands in, or to nothing.
+        OSError: at a folder that may not be read.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        raise ValueError(f"{folder}: expected a folder, found a link to one that it stands in; remove the link")
+    files: list[Path] = []
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if path.is_dir():
+            files += _walk(path, above | {real})
+        elif path.is_file():
+            files.append(path)
+        elif path.is_symlink() and _is_image(path):  # not fetched (git-annex), or moved away
+            raise ValueError(f"{path}: expected an image, found a link to nothing; fetch the file or remove the link")
+    return files
+
+
+def _read_datalist(path: Path) -> list[dict[str, Any]]:
+    if path.suffix.lower() == ".json":
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
+            content = lists[0] if lists else None
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
+        rows = content
+    else:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+            table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            cells = [[cell.strip() for cell in row] for row in table if row]
+        header = cells[0] if cells else []
+        if len(set(header)) < len(header):
+            raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
+        for number, row in enumerate(cells[1:], start=1):
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
+                    "quote cells that hold the separator"
+                )
+        rows = [dict(zip(header, row)) for row in cells[1:]]
+    for number, row in enumerate(rows, start=1):
+        if not row.get("image") or not isinstance(row["image"], str):
+            raise ValueError(
+                f"{path}: expected a column 'image' with a path, found none in row {number} "
+                f"(columns {', '.join(map(str, row))}); name or fill it"
+            )
+    return [{k: v for k, v in row.items() if v not in ("", None)} for row in rows]
+
+
+def _image_id(record: dict[str, Any]) -> str:
+    return Path(os.path.normpath(record["image"])).as_posix()  # one spelling a file
+
+
+def _item(record: dict[str, Any], root: Path, source: str | os.PathLike) -> dict[str, Any]:
+    # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
+    item = {k: v for k, v in record.items() if isinstance(k, str) and not k.startswith("image_")}
+    for column in FILE_COLUMNS:
+        if column in record:
+            path = root / str(record[column])
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{path}: expected a file, as {source} lists it under {column!r}, found none; correct the list"
+                )
+            item[column] = os.path.abspath(path)  # not resolved: the target of a link may lack the suffix
+    item["id"] = _image_id(record)
+    return item
+
+
+def _kept(image_id: str, include, exclude) -> bool:
+    include = [include] if isinstance(include, str) else include or ["*"]
+    exclude = [exclude] if isinstance(exclude, str) else exclude or []
+    matches = [any(fnmatch.fnmatch(image_id, glob) for glob in globs) for globs in (include, exclude)]
+    return matches[0] and not matches[1]

@@ -1,0 +1,192 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From an image file of any kind to 2-D images on the network's field: MONAI dictionary transforms.
+
+A volume becomes several images (a list of dicts, which ``monai.transforms.Compose`` maps over); a planar image one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform, Resize, Transform
+from scipy import ndimage
+
+__all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd"]
+
+
+class PerDimensionalityd(Transform):
+    """Apply `volume` transforms to dicts whose image has three spatial axes, `planar` ones where it has two.
+
+    The image is channel first; a volume with one slice, (1, H, W, 1), is a volume. Anything else raises ValueError.
+    """
+
+    def __init__(self, key: Hashable, planar: Sequence[Callable], volume: Sequence[Callable]) -> None:
+        self.key = key
+        self.planar, self.volume = Compose(planar), Compose(volume)
+
+    def __call__(self, data: Mapping[Hashable, Any]):
+        shape = tuple(data[self.key].shape)
+        if len(shape) not in (3, 4):
+            raise ValueError(
+                f"{data.get('id', self.key)}: expected a 2-D image or a 3-D volume, found shape {shape[1:]}"
+            )
+        return (self.planar if len(shape) == 3 else self.volume)(data)
+
+
+class SkullStripd(MapTransform):
+    """Set everything outside the brain to zero where a dict has a mask; dicts without one pass unchanged."""
+
+    def __init__(self, keys: KeysCollection, mask_key: Hashable = "mask") -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        mask = result.pop(self.mask_key, None)
+        if mask is not None:
+            for key in self.key_iterator(result):
+                same = not isinstance(mask, MetaTensor) or np.allclose(mask.affine, result[key].affine, atol=1e-3)
+                if mask.shape != result[key].shape or not same:
+                    raise ValueError(f"{data.get('id', key)}: expected a mask on the image's grid, found another grid")
+                result[key] = result[key] * (mask > 0)
+        return result
+
+
+class AxialSlicesd(MapTransform):
+    """Cut a RAS volume (1, X, Y, Z) into axial images: a list of dicts, each with an image (1, X, Y).
+
+    Slices lie every `spacing` mm, counted down from the top of the object, so that one `level` (mm below the top)
+    shows about the same anatomy in every subject.
+
+    Args:
+        keys: the volume's key; one key.
+        spacing: distance of the slices in mm; slices are picked, not interpolated.
+        levels: first and last level in mm below the top of the object.
+        min_foreground: least object area of a slice in cm2.
+
+    A volume of one slice gives that slice, its level unknown unless the dict has one.
+
+    Every dict gets `level` (mm), `slice` (index along Z) and the other entries of the volume's dict; an `id` gets the
+    slice's index.
+
+    Raises:
+        ValueError: if the volume has no object or no slice meets the conditions.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing: float = 4.0,
+        levels: tuple[float, float] = (12.0, 112.0),
+        min_foreground: float = 40.0,
+    ) -> None:
+        super().__init__(keys)
+        if spacing <= 0 or levels[0] > levels[1]:
+            raise ValueError(f"spacing must be positive and levels ascending, got {spacing} and {levels}")
+        self.spacing, self.levels, self.min_foreground = spacing, levels, min_foreground
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        (key,) = self.keys
+        volume = data[key]
+        affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
+        size = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
+        array = np.asarray(volume, np.float32)
+        if array.shape[0] != 1:
+            raise ValueError(f"{data.get('id', key)}: expected a volume of one channel, found {array.shape[0]}")
+        array = array[0]
+        if not np.isfinite(array).all():
+            raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
+        if 1 in array.shape[:2]:
+            raise ValueError(f"{data.get('id', key)}: expected axial slices, found one of another plane")
+        if array.shape[2] == 1:
+            level = float(data.get("level", "nan"))
+            return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
+        area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
+        present = np.flatnonzero(area >= 0.1 * area.max())
+        if area.max() == 0:
+            raise ValueError(f"{data.get('id', key)}: the volume shows no object (all voxels alike)")
+        top = present[-1]
+        result = []
+        for level in np.arange(self.levels[0], self.levels[1] + 1e-6, self.spacing):
+            z = top - round(level / size[2])
+            if z >= 0 and area[z] >= self.min_foreground:
+                image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
+                name: dict[Hashable, Any] = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
+                result.append({**data, **name, key: image, "level": float(level), "slice": int(z)})
+        if not result:
+            raise ValueError(
+                f"{data.get('id', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
+                f"{self.min_foreground} cm2 of foreground; lower min_foreground or change levels"
+            )
+        return result
+
+    @staticmethod
+    def _object(array: np.ndarray) -> np.ndarray:
+        """The largest connected bright part, with its holes filled slice by slice."""
+        smooth = ndimage.uniform_filter(array - array.min(), 3)
+        labels, count = ndimage.label(smooth > 0.1 * np.percentile(smooth, 99))
+        if count == 0:
+            return np.zeros(array.shape, bool)
+        largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+        return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
+
+
+class PlanarSliced(MapTransform):
+    """Make a planar image (1, H, W) look like the only slice of a volume, and no larger than `frame` pixels.
+
+    Larger images are scaled down, aspect kept, by a factor that depends on their frame, not on their content, so that
+    images of one size keep their relative scale. `slice` becomes -1; `level` stays as a datalist gives it, else NaN.
+    """
+
+    def __init__(self, keys: KeysCollection, frame: int) -> None:
+        super().__init__(keys)
+        self.frame = frame
+        self.resize = Resize(frame, size_mode="longest", mode="area")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            if not np.isfinite(np.asarray(result[key])).all():  # scaling would turn the others into one value
+                raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
+            if max(result[key].shape[1:]) > self.frame:
+                result[key] = self.resize(result[key])
+        result["slice"] = -1
+        result["level"] = float(result.get("level", "nan"))
+        return result
+
+
+class ShrinkToFitd(MapTransform):
+    """Scale a planar image (1, H, W) down, aspect kept, where it does not fit into `spatial_size`.
+
+    A chest X-ray fills its frame: cropping it to the network's field would cut the sides off. Slices of volumes
+    (`slice` 0 or more) stay as they are, since a pixel of theirs has a size in mm.
+    """
+
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
+        super().__init__(keys)
+        self.spatial_size = spatial_size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result) if result.get("slice", -1) < 0 else ():
+            shape = result[key].shape[1:]
+            factor = min(field / max(size, 1) for field, size in zip(self.spatial_size, shape))  # nothing stays so
+            if factor < 1:
+                size = [max(1, min(n, round(m * factor))) for n, m in zip(self.spatial_size, shape)]
+                result[key] = Resize(size, mode="area")(result[key])
+        return result

@@ -1,0 +1,148 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whose images they are: subjects are named, numbered and split."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["name_subjects", "numbered_subjects", "split_subjects", "starts_of_runs", "with_and_without_mask"]
+
+logger = logging.getLogger(__name__)
+
+
+# tried in this order when no pattern is given: BIDS, then the IXI data set's file names
+SUBJECT_PATTERNS = (r"(?P<subject>sub-[A-Za-z0-9]+)", r"(?P<subject>IXI\d{3})")
+
+
+def split_subjects(
+    items: Sequence[dict[str, Any]], split_file: str | os.PathLike | None, validation_share: float, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Return ``{part: items}`` with no subject in two parts.
+
+    Args:
+        items: dicts with `subject_id`.
+        split_file: .json file ``{part: [subject_id, ...]}``; None draws `train` and `validation` at random by `seed`.
+        validation_share: share of the subjects for validation, at least one, where there is no file.
+        seed: of the random split.
+
+    Raises:
+        ValueError: if a listed subject has no image or stands in two parts, or fewer than two subjects are to be split.
+    """
+    subjects = sorted({item["subject_id"] for item in items})
+    if split_file:
+        try:
+            split = json.loads(Path(split_file).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
+        if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
+            raise ValueError(f"{split_file}: expected an object of lists of subjects, found another content")
+        listed = [subject for part in split.values() for subject in part]
+        if len(set(listed)) < len(listed):
+            double = Counter(listed).most_common(1)[0][0]
+            raise ValueError(f"{split_file}: expected every subject once, found {double} twice; repair the split")
+        if missing := set(listed) - set(subjects):
+            raise ValueError(f"{split_file}: found no image of {len(missing)} subjects, such as {min(missing)}")
+    else:
+        if len(subjects) < 2:
+            raise ValueError(f"a split by subject needs at least 2 subjects, got {len(subjects)}")
+        if not 0 <= validation_share < 1:
+            raise ValueError(f"validation_share must be in [0, 1), got {validation_share}")
+        order = np.random.default_rng(seed).permutation(subjects).tolist()
+        count = min(len(order) - 1, max(1, round(validation_share * len(order))))
+        split = {"validation": order[:count], "train": order[count:]}
+    return {part: [item for item in items if item["subject_id"] in set(names)] for part, names in split.items()}
+
+
+def with_and_without_mask(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return every item whole and, where it has a mask, once more masked: whole-head and skull-stripped.
+
+    `series` and `variant` keep the two apart, so that neighbouring slices come from one and the same.
+    """
+    whole = [
+        {k: v for k, v in item.items() if k != "mask"} | {"series": item["id"], "variant": "whole"} for item in items
+    ]
+    masked = [{**item, "series": item["id"] + "#masked", "variant": "masked"} for item in items if "mask" in item]
+    return whole + masked
+
+
+def _stem(image_id: str) -> str:
+    name = Path(image_id).name
+    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
+
+
+def name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn: bool) -> None:
+    """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
+    try:
+        named = pattern is None or "subject" in re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({error})") from error
+    if not named:
+        raise ValueError(
+            f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}"
+        )
+    tried = SUBJECT_PATTERNS if pattern is None else (pattern,)
+    stems = 0
+    listed = [item.get("subject_id", item.get("participant_id")) for item in items]
+    if None in listed and any(known is not None for known in listed):
+        empty = items[listed.index(None)]["id"]
+        raise ValueError(
+            f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in"
+        )
+    for item, known in zip(items, listed):
+        if known is None:
+            found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)
+            if found is None and pattern is not None:
+                raise ValueError(
+                    f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
+                )
+            known = found["subject"] if found else _stem(item["id"])
+            stems += found is None
+        item["subject_id"] = str(known)
+    if warn and stems and len({item["subject_id"] for item in items}) == len(items) > 1:
+        logger.warning(
+            "%s: no subject pattern matched, so each of the %d files counts as a subject of its own; if a person has "
+            "several files, pass subject_pattern or a datalist with a column subject_id",
+            source,
+            len(items),
+        )
+
+
+def starts_of_runs(numbers: NDArray) -> NDArray[np.int64]:
+    """Return where the runs of equal values begin in (N,), as numpy's ``reduceat`` takes them.
+
+    >>> starts_of_runs(np.array([3, 3, 5, 7, 7])).tolist()
+    [0, 2, 3]
+    """
+    return np.flatnonzero(np.r_[True, numbers[1:] != numbers[:-1]]) if len(numbers) else np.zeros(0, np.int64)
+
+
+def numbered_subjects(ids: Sequence[str] | None, data: torch.Tensor, name: str) -> tuple[NDArray, NDArray[np.int64]]:
+    """Return the distinct ids and each row's number among them."""
+    if len(data) == 0:
+        raise ValueError(f"{name} must hold at least one image, got none")
+    if ids is None:
+        return np.arange(len(data)).astype(str), np.arange(len(data))
+    if len(ids) != len(data):
+        raise ValueError(f"expected one subject id for each of the {len(data)} images of {name}, got {len(ids)}")
+    return np.unique(np.asarray(ids, str), return_inverse=True)

@@ -1,0 +1,32 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Write slices as image files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["write_image"]
+
+
+def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
+    """Write a slice (left-right, posterior-anterior) in [0, 1] as 8-bit PNG or as NIfTI, by the path's suffix."""
+    if path.suffix == ".png":
+        Image.fromarray((image.T * 255).round().astype(np.uint8)).save(path)
+    else:
+        affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
+        nibabel.save(nibabel.Nifti1Image(image[..., None].astype(np.float32), affine), path)  # type: ignore

@@ -1,0 +1,136 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a latent diffusion model is trained on: latents of real slices, encoded once and repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.networks.nets import AutoencoderKL
+from torch.utils.data import Dataset
+
+from ..bundle.components import choice
+from ..bundle.files import replacing, write_table
+from .autoencoder import encode
+from .conditions import Condition
+
+__all__ = ["Latents", "draw_copies"]
+
+
+DUPLICATION = {"none": (1, 1), "low": (1, 4), "high": (1, 14)}  # copies of a subject (arXiv 2509.16582)
+
+
+def draw_copies(subjects: Sequence[str], duplication: str, seed: int) -> dict[str, int]:
+    """Return how often each subject's images stand in the training set: once, 1-4 or 1-14 times at random.
+
+    Args:
+        subjects: ids; repetitions count once.
+        duplication: `none`, `low` or `high`.
+        seed: of the draw.
+
+    Raises:
+        ValueError: for another duplication.
+    """
+    names, (least, most) = sorted(set(subjects)), choice("duplication", DUPLICATION, duplication)
+    counts = np.random.RandomState(seed).randint(least, most + 1, size=len(names))
+    return dict(zip(names, counts.tolist()))
+
+
+class Latents(Dataset):
+    """Scaled latents of slices, encoded once, with their conditions; what ``DiffusionPrepareBatch`` takes.
+
+    ``self[i]`` is the i-th record: `image` (C, h, w), its latent times `scale_factor`, which gives all latents together
+    unit deviation, and `condition` (1, D) where D > 0.
+
+    Args:
+        slices: of :func:`planar_slices`.
+        autoencoder: in evaluation mode, on `device`.
+        condition: fitted to the slices.
+        copies: of each subject; None: one.
+        divisor: what the latent's height and width must be multiples of, as the diffusion model halves them.
+        batch_size, device: of the encoding.
+
+    Raises:
+        ValueError: if the latents cannot be halved so often.
+    """
+
+    def __init__(
+        self,
+        slices: Sequence[dict[str, Any]],
+        autoencoder: AutoencoderKL,
+        condition: Condition | None = None,
+        copies: Mapping[str, int] | None = None,
+        divisor: int = 1,
+        batch_size: int = 64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.slices, self.condition = slices, condition or Condition()
+        self.copies = [1 if copies is None else copies[s["subject_id"]] for s in slices]
+        images = torch.stack([torch.as_tensor(s["image"]).float() for s in slices])
+        latents = encode(autoencoder, images, batch_size, device)
+        if any(n % divisor for n in latents.shape[2:]):
+            raise ValueError(
+                f"latents of images {tuple(images.shape[2:])} are {tuple(latents.shape[2:])}, expected multiples of "
+                f"{divisor}, as the diffusion model halves them; choose another spatial_size or fewer channels"
+            )
+        self.scale_factor = 1 / float(latents.std())
+        self.latents = latents * self.scale_factor
+        self.conditions = np.stack([self.condition(s) for s in slices])
+        self.rows = np.repeat(np.arange(len(slices)), self.copies)
+
+    @property
+    def condition_dim(self) -> int:
+        """Entries of a condition, 0 without one."""
+        return self.conditions.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        row = int(self.rows[index])
+        record = {"image": self.latents[row]}
+        if self.condition_dim:
+            record["condition"] = torch.from_numpy(self.conditions[row])[None]
+        return record
+
+    def save(self, output_dir: str | Path) -> None:
+        """Write what sampling needs besides weights: model.json, and records.csv with each record's subject and copies.
+
+        conditions.npy (R, D) has the records' rows.
+        """
+        output = Path(output_dir)
+        output.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for slice_, count in zip(self.slices, self.copies):
+            level = float(slice_.get("level", np.nan))  # a planar image's is unknown
+            row = {"image": slice_["id"], "subject_id": slice_["subject_id"], "level": level if level == level else ""}
+            rows.append(row | {"copies": count} | {c: slice_.get(c, "") for c in self.condition.columns})
+        write_table(output / "records.csv", rows)
+        with replacing(output / "conditions.npy") as path, path.open("wb") as file:
+            np.save(file, self.conditions)
+        facts = {
+            "scale_factor": self.scale_factor,
+            "latent_shape": list(self.latents.shape[1:]),
+            "condition_dim": self.condition_dim,
+            "condition": {
+                "kind": self.condition.kind,
+                "columns": self.condition.columns,
+                "scales": self.condition.scales,
+            },
+        }
+        with replacing(output / "model.json") as path:
+            path.write_text(json.dumps(facts, indent=1))

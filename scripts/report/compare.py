@@ -1,0 +1,138 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Two audits side by side: before and after a mitigation, or two models trained on the same images."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.files import replacing
+
+__all__ = ["compare_reports", "difference_interval"]
+
+
+def difference_interval(
+    share: float, interval: Sequence[float], other: float, other_interval: Sequence[float]
+) -> tuple[float, float]:
+    """Return the interval of `other - share` for independent shares, from the interval of each.
+
+    The method of variance estimates recovery (Zou and Donner, Statistics in Medicine 27, 2008, eq. 5), which takes
+    intervals of any kind; with Wilson's it is Newcombe's (1998).
+    """
+    low = other - share - math.hypot(other - other_interval[0], interval[1] - share)
+    high = other - share + math.hypot(other_interval[1] - other, share - interval[0])
+    return low, high
+
+
+def compare_reports(
+    first: str | os.PathLike, second: str | os.PathLike, output_dir: str | os.PathLike
+) -> dict[str, Any]:
+    """Return, print and write to `output_dir`/comparison.json how the second audit differs from the first.
+
+    Args:
+        first, second: report.json files of ``configs/detect.yaml``, or the folders that hold them.
+
+    Raises:
+        FileNotFoundError: if there is no such report.
+        ValueError: if a file is no report, or of another version.
+    """
+    a, b = _read(first), _read(second)
+    samples = min(a["calibration"]["images"], b["calibration"]["images"])
+    difference = difference_interval(
+        a["memorized"]["rate"], a["memorized"]["ci95"], b["memorized"]["rate"], b["memorized"]["ci95"]
+    )
+    ids = [set(report["leaked_subjects"]["ids"]) for report in (a, b)]
+    result = {
+        "memorized": {
+            "rates": [a["memorized"]["rate"], b["memorized"]["rate"]],
+            "difference": b["memorized"]["rate"] - a["memorized"]["rate"],
+            "ci95": list(difference),
+        },
+        "leaked_subjects": {
+            "samples": samples,
+            "expected": [_leaked(report, samples) for report in (a, b)],
+            "both": sorted(ids[0] & ids[1]),
+            "only_first": sorted(ids[0] - ids[1]),
+            "only_second": sorted(ids[1] - ids[0]),
+        },
+        "recall": [report["positive_control"]["recall"] for report in (a, b)],
+        "set_level_auc": [report["set_level"]["auc"] for report in (a, b)],
+        "unlike": _unlike(a, b),
+    }
+    with replacing(Path(output_dir) / "comparison.json") as path:
+        path.write_text(json.dumps(result, indent=2))
+    print(_text(a, b, result))
+    return result
+
+
+def _read(path: str | os.PathLike) -> dict[str, Any]:
+    file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: expected a report.json of an audit, found none; check the path")
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+        version = report["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected a report.json of an audit, found another file; check the path") from error
+    if version != "1.0" or "curve" not in report.get("leaked_subjects", {}):
+        raise ValueError(f"{file}: expected a report of version 1.0, found {version!r}; run the audit again")
+    return report
+
+
+def _leaked(report: Mapping[str, Any], samples: int) -> float:
+    """Subjects that `samples` generated images would have leaked."""
+    curve = report["leaked_subjects"]["curve"]
+    return float(np.interp(samples, curve["samples"], curve["subjects"]))
+
+
+def _unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """What keeps the two from being compared fairly."""
+    checks = {
+        "embedder weights": lambda r: r["checkpoint"]["sha256"],
+        "false-discovery rate": lambda r: r["fdr"],
+        "training subjects": lambda r: r["inputs"]["train"]["subjects"],
+        "training images": lambda r: r["inputs"]["train"]["slices"],
+        "null": lambda r: (r["calibration"]["null"], r["calibration"]["p_value"]),
+    }
+    return [name for name, of in checks.items() if of(a) != of(b)]
+
+
+def _text(a: Mapping[str, Any], b: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    memorized, leaked = result["memorized"], result["leaked_subjects"]
+    lines = []
+    for name, report, expected in zip(("First ", "Second"), (a, b), leaked["expected"]):
+        low, high = report["memorized"]["ci95"]
+        lines.append(
+            f"{name}: {report['memorized']['count']} of {report['calibration']['images']} images are copies "
+            f"({report['memorized']['rate']:.1%}, 95 % interval {low:.1%} to {high:.1%}); "
+            f"{expected:.1f} subjects leaked by {leaked['samples']} images; "
+            f"recall on the positive control {report['positive_control']['recall']:.0%}."
+        )
+    low, high = memorized["ci95"]
+    verdict = "fewer copies" if high < 0 else "more copies" if low > 0 else "no difference that the intervals show"
+    lines.append(f"Change: {memorized['difference']:+.1%} (95 % interval {low:+.1%} to {high:+.1%}): {verdict}.")
+    lines.append(
+        f"Leaked subjects: {len(leaked['both'])} by both, {len(leaked['only_first'])} by the first alone, "
+        f"{len(leaked['only_second'])} by the second alone."
+    )
+    if abs(result["recall"][0] - result["recall"][1]) > 0.1:
+        lines.append("Recall differs by more than 0.1: fewer copies found need not mean fewer copies.")
+    if result["unlike"]:
+        lines.append(f"The audits differ in more than the generated images: {', '.join(result['unlike'])}.")
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Register training images to generated ones: Gauss-Newton on an image pyramid with several starts, in one kernel."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["register", "resample"]
+
+
+PYRAMID = (4, 2, 1)  # strides, coarse to fine
+ITERATIONS = (8, 6, 3)
+START_ANGLES = np.deg2rad([-12.0, 0.0, 12.0])  # capture range at the coarse level is about 10 degrees
+FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
+KEPT = 3  # starts that go on to the middle level
+SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
+
+
+@numba.njit(cache=True, fastmath=True, error_model="numpy")
+def _sample(image, y, x):
+    """Bilinear value and its derivatives by y and x; zero outside."""
+    height, width = image.shape
+    if not (y > -1.0 and y < height and x > -1.0 and x < width):
+        return np.float32(0), np.float32(0), np.float32(0)
+    i, j = int(np.floor(y)), int(np.floor(x))
+    fy, fx = np.float32(y - i), np.float32(x - j)
+    a = image[i, j] if i >= 0 and j >= 0 else np.float32(0)
+    b = image[i, j + 1] if i >= 0 and j + 1 < width else np.float32(0)
+    c = image[i + 1, j] if i + 1 < height and j >= 0 else np.float32(0)
+    d = image[i + 1, j + 1] if i + 1 < height and j + 1 < width else np.float32(0)
+    top, bottom = a + (b - a) * fx, c + (d - c) * fx
+    left, right = a + (c - a) * fy, b + (d - b) * fy
+    return top + (bottom - top) * fy, bottom - top, right - left
+
+
+@numba.njit(cache=True, fastmath=True, error_model="numpy")
+def _normal_equations(query, reference, flip, p, normal, gradient):
+    """Fill the 7 x 7 normal equations of (a, b, ty, tx, gain 0, gain 1, gain 2) at p and return the squared error.
+
+    The reference is sampled at [[a, -b], [b, a]] @ (flip * x) + t; its value w predicts the query as a parabola in w.
+    """
+    height, width = query.shape
+    normal[:] = 0
+    gradient[:] = 0
+    row = np.zeros(7, np.float32)
+    error = np.float64(0)
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    for i in range(height):
+        y = np.float32((i - centre_y) * flip[0])
+        for j in range(width):
+            x = np.float32((j - centre_x) * flip[1])
+            source_y = p[0] * y - p[1] * x + p[2] + centre_y
+            source_x = p[1] * y + p[0] * x + p[3] + centre_x
+            w, dy, dx = _sample(reference, source_y, source_x)
+            if w == 0 and query[i, j] < 0.02:
+                continue  # background on background carries no information
+            slope = np.float32(p[5] + 2 * p[6] * w)
+            dy *= slope
+            dx *= slope
+            row[0] = dy * y + dx * x
+            row[1] = dx * y - dy * x
+            row[2] = dy
+            row[3] = dx
+            row[4] = 1
+            row[5] = w
+            row[6] = w * w
+            residual = np.float32(query[i, j] - (p[4] + p[5] * w + p[6] * w * w))
+            error += residual * residual
+            for u in range(7):
+                gradient[u] += row[u] * residual
+                for v in range(u, 7):
+                    normal[u, v] += row[u] * row[v]
+    for u in range(7):
+        for v in range(u):
+            normal[u, v] = normal[v, u]
+    return error
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _solve(matrix, right):
+    """Return x with matrix @ x = right by Cholesky; `matrix` (n, n) is positive definite and is overwritten.
+
+    LAPACK is no choice here: called from numba's threads, some builds of OpenBLAS start threads of their own for seven
+    unknowns, which takes ten times as long and warns that it may hang.
+    """
+    n = len(right)
+    x = right.copy()
+    for u in range(n):
+        for v in range(u + 1):
+            total = matrix[u, v]
+            for w in range(v):
+                total -= matrix[u, w] * matrix[v, w]
+            matrix[u, v] = np.sqrt(total) if u == v else total / matrix[v, v]
+        for w in range(u):
+            x[u] -= matrix[u, w] * x[w]
+        x[u] /= matrix[u, u]
+    for u in range(n - 1, -1, -1):
+        for w in range(u + 1, n):
+            x[u] -= matrix[w, u] * x[w]
+        x[u] /= matrix[u, u]
+    return x
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fit(query, reference, flip, p, iterations):
+    """Refine p by damped Gauss-Newton; return the best p and its squared error."""
+    normal = np.zeros((7, 7))
+    gradient = np.zeros(7)
+    best = p.copy()
+    lowest = np.inf
+    damping = 1e-3
+    for _ in range(iterations + 1):
+        error = _normal_equations(query, reference, flip, p, normal, gradient)
+        scale = np.sqrt(p[0] ** 2 + p[1] ** 2)
+        if not np.isfinite(error) or scale < SCALE_RANGE[0] or scale > SCALE_RANGE[1] or error > lowest * 1.5:
+            p = best.copy()
+            damping *= 30
+            if damping > 1e3 or lowest == np.inf:
+                break
+            _normal_equations(query, reference, flip, p, normal, gradient)
+        elif error < lowest:
+            done = error > lowest * 0.9995
+            lowest = error
+            best = p.copy()
+            if done:
+                break
+        for u in range(7):
+            normal[u, u] += damping * normal[u, u] + 1e-6
+        p = p + _solve(normal, gradient)
+    return best, lowest
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _align_pairs(coarse, middle, fine, first, second, parameters, flips):
+    starts = len(FLIPS) * len(START_ANGLES)
+    for n in numba.prange(first.shape[0]):
+        i, j = first[n], second[n]
+        found = np.zeros((starts, 7))
+        errors = np.full(starts, np.inf)
+        for s in range(starts):
+            angle = START_ANGLES[s % len(START_ANGLES)]
+            p = np.array([np.cos(angle), np.sin(angle), 0.0, 0.0, 0.0, 1.0, 0.0])
+            found[s], errors[s] = _fit(coarse[i], coarse[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[0])
+        order = np.argsort(errors)
+        lowest = np.inf
+        best, flip = found[order[0]], FLIPS[order[0] // len(START_ANGLES)]
+        taken = 0
+        for s in order:
+            repeated = False  # two starts of one flip often meet in one optimum
+            for t in order:
+                if t == s:
+                    break
+                if (
+                    t // len(START_ANGLES) == s // len(START_ANGLES)
+                    and np.abs(found[t][:2] - found[s][:2]).max() < 0.03
+                ):
+                    repeated = True
+            if repeated or not np.isfinite(errors[s]):
+                continue
+            p = found[s].copy()
+            p[2:4] *= PYRAMID[0] / PYRAMID[1]
+            p, error = _fit(middle[i], middle[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[1])
+            if error < lowest:
+                lowest, best, flip = error, p, FLIPS[s // len(START_ANGLES)]
+            taken += 1
+            if taken == KEPT:
+                break
+        best = best.copy()
+        best[2:4] *= PYRAMID[1] / PYRAMID[2]
+        p, error = _fit(fine[i], fine[j], flip, best, ITERATIONS[2])
+        parameters[n] = p
+        flips[n] = flip
+
+
+def register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
+    """Return the maps (P, 2, 3) from query to reference pixels."""
+    levels = []
+    for stride in PYRAMID:
+        sigma = 0.5 * stride
+        stack = ndimage.gaussian_filter(np.concatenate([queries, references]), (0, sigma, sigma))
+        # pixels symmetric about the centre, so that the centre stays the centre at every level
+        starts = [(n - 1) % stride // 2 for n in stack.shape[1:]]
+        levels.append(np.ascontiguousarray(stack[:, starts[0] :: stride, starts[1] :: stride]))
+    count = len(queries)
+    parameters, flips = np.empty((count, 7)), np.empty((count, 2))
+    first = np.arange(count)
+    coarse, middle, fine = levels
+    _align_pairs(coarse, middle, fine, first, first + count, parameters, flips)
+    a, b = parameters[:, 0], parameters[:, 1]
+    linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
+    return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _resample_pairs(images, matrices, out):
+    """Fill (P, H, W) with each image at its matrix's positions. Here, as a cached kernel knows its own file alone."""
+    height, width = out.shape[1:]
+    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    for n in numba.prange(images.shape[0]):
+        m = matrices[n]
+        for i in range(height):
+            for j in range(width):
+                y, x = i - centre_y, j - centre_x
+                source_y = m[0, 0] * y + m[0, 1] * x + m[0, 2] + centre_y
+                source_x = m[1, 0] * y + m[1, 1] * x + m[1, 2] + centre_x
+                out[n, i, j] = _sample(images[n], source_y, source_x)[0]
+
+
+def resample(images: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return images (P, H, W) at the positions that maps (P, 2, 3) of :func:`register` give, bilinear, 0 outside."""
+    out = np.empty_like(images)
+    _resample_pairs(images, matrix, out)
+    return out

@@ -1,0 +1,149 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Audits of small synthetic sets: what must be called, what must not, and what is degenerate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import blobs
+
+from scripts.audit.audit import Audit
+from scripts.audit.result import Label
+from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.images.augmentations import RandCopyd
+from scripts.similarity.verification import Verifier
+
+
+class Pooled:
+    """An embedder of 4 x 4 means."""
+
+    def embed_images(self, images) -> np.ndarray:
+        small = torch.nn.functional.avg_pool2d(torch.as_tensor(np.asarray(images, np.float32))[:, None], 4)
+        return torch.nn.functional.normalize(small.flatten(1) - small.mean()).numpy()
+
+
+def images_of(count: int, seed: int) -> np.ndarray:
+    return blobs(count, seed)[:, 0].numpy()
+
+
+def embedded(images: np.ndarray, name: str = "s", slices: int = 1) -> EmbeddingSet:
+    """A set of planar images, a subject each, or of volumes of so many slices."""
+    files = len(images) // slices
+    items = [{"id": f"{name}{i:03d}", "image": f"{name}{i:03d}", "subject_id": f"{name}{i:03d}"} for i in range(files)]
+    file = np.repeat(np.arange(files), slices)
+    place = np.tile(np.arange(slices), files) if slices > 1 else np.full(files, -1)
+    level = place * 4.0 if slices > 1 else np.full(files, np.nan)
+    half = images.astype(np.float16)
+    return EmbeddingSet(items, file, place, level, Pooled().embed_images(half), half, [])
+
+
+def audit(**arguments) -> Audit:
+    copy = RandCopyd("image", elastic=(0.0, 0.5), blur=(0.0, 0.3), noise=(0.0, 0.01), grid=4)
+    return Audit(Pooled(), Verifier(), copy, **{"control_images": 10, "null_transform": "none", **arguments})
+
+
+@pytest.fixture(scope="module")
+def train() -> EmbeddingSet:
+    return embedded(images_of(40, seed=0))
+
+
+def test_generated_identical_to_train_is_called_whole(train):
+    result = audit()(train, train)
+    assert result.memorized.all() and result.leaked["ids"] == result.subject_names
+    assert {*result.label} == {Label.DUPLICATE}
+    assert result.control["recall"] == 1 and result.set_level["auc"] > 0.99
+    assert (result.found.at_best(result.found.subject) == np.arange(40)).all()
+
+
+def test_generated_identical_to_holdout_is_hardly_ever_called():
+    """Every generated image is one of the null's own: at most 5 % of such audits have any call."""
+    runs = 0
+    for seed in range(12):
+        holdout = embedded(images_of(25, seed=100 + seed), "h")
+        result = audit(seed=seed)(embedded(images_of(30, seed=200 + seed)), holdout, holdout)
+        assert result.calibration["null"] == "holdout" and result.calibration["correction"] == 1
+        runs += bool(result.memorized.any())
+    assert runs <= 3  # of 12 at 0.05: more has a probability of 0.2 %
+
+
+def test_copies_among_new_images_are_called_by_both_nulls(train):
+    generated = np.concatenate([train.images[[3, 8, 21]], images_of(20, seed=5)])
+    holdout = embedded(images_of(40, seed=6), "h")
+    result = audit()(train, embedded(generated, "g"), holdout)
+    assert result.memorized.tolist() == [True] * 3 + [False] * 20
+    assert result.leaked["ids"] == ["s003", "s008", "s021"]
+    assert result.calibration["leave_one_out"] == {**result.calibration["leave_one_out"], "calls": 3, "agrees": True}
+    alone = audit()(train, embedded(generated, "g"))
+    assert alone.calibration["leave_one_out"] is None and alone.memorized.tolist() == result.memorized.tolist()
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_one_generated_image(train, copy):
+    image = train.images[7:8] if copy else images_of(1, seed=9)
+    result = audit()(train, embedded(image, "g"))
+    assert result.memorized.tolist() == [copy] and len(result.label) == 1
+    assert result.leaked["ids"] == (["s007"] if copy else [])
+
+
+@pytest.mark.parametrize("subjects", [1, 4])
+def test_fewer_than_five_subjects_have_no_null(train, subjects):
+    few = embedded(train.images[:subjects])
+    result = audit()(few, train)
+    assert result.calibration["null"] == "none" and (result.p_value == 1).all() and not result.memorized.any()
+    # the copies are still seen, apart from the calls
+    assert result.candidate.tolist() == [True] * subjects + [False] * (40 - subjects)
+
+
+def test_a_volume_is_one_unit_and_is_judged_by_the_mean_of_its_slices():
+    stacks = images_of(12 * 3, seed=11)
+    train = embedded(stacks, slices=3)
+    generated = embedded(np.concatenate([stacks[6:9], images_of(6, seed=12)]), "g", slices=3)
+    result = audit(k=6)(train, generated)
+    assert len(result.units) == 3 and result.found.aligned_ssim.shape == (3, 6)
+    rows = result.units.rows(1)
+    np.testing.assert_allclose(result.found.aligned_ssim[1], result.found.slice_ssim[rows].mean(0), rtol=1e-6)
+    assert result.found.at_best(result.found.subject)[0] == 2 and result.p_value[0] == result.p_value.min()
+
+
+def test_the_same_seed_gives_the_same_audit_and_more_candidates_do_not_change_the_best(train):
+    generated = embedded(np.concatenate([train.images[:3], images_of(5, seed=13)]), "g")
+    first, again, wide = (
+        audit(seed=4)(train, generated),
+        audit(seed=4)(train, generated),
+        audit(seed=4, k=9)(train, generated),
+    )
+    np.testing.assert_array_equal(first.p_value, again.p_value)
+    assert first.control == again.control and first.set_level == again.set_level
+    assert (wide.found.aligned_ssim.max(1) >= first.found.aligned_ssim.max(1) - 1e-6).all()
+
+
+def test_one_person_under_two_ids_is_one_subject(train):
+    twice = embedded(np.concatenate([train.images, train.images[:2]]))
+    result = audit()(twice, embedded(np.concatenate([train.images[:2], images_of(10, seed=14)]), "g"))
+    assert result.merged == [["s000", "s040"], ["s001", "s041"]] and result.unmerged_count == 0
+    assert result.memorized.tolist() == [True] * 2 + [False] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 4}, "k must be at least 5.*got 4"),
+        ({"fdr": 0}, r"fdr in \(0, 1\), got 6 and 0"),
+        ({"p_value": "t"}, "p_value must be tail or rank.*'t'"),
+        ({"null_transform": "blur"}, "null_transform auto or none.*'blur'"),
+        ({"null_slices": 0}, "at least 1, got 300, 0 and 10"),
+    ],
+)
+def test_errors_name_the_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        audit(**arguments)

@@ -1,0 +1,168 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from scripts.images.augmentations import RandCopyd, RandMisalignd, blur
+from scripts.images.geometry import warp
+
+NOTHING = {name: 0.0 for name in ("flip_prob", "affine_prob", "gamma_prob", "bias_prob", "blur_prob", "noise_prob")}
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    """Two channels (2, 40, 33) in [0.1, 0.9] with a background of 0 around."""
+    texture = gaussian_filter(np.random.default_rng(0).normal(size=(2, 40, 33)), (0, 2, 2))
+    texture = (0.5 + 1.2 * texture).clip(0.1, 0.9)
+    texture[:, :6] = texture[:, -6:] = texture[:, :, :6] = texture[:, :, -6:] = 0
+    return torch.from_numpy(texture.astype(np.float32))
+
+
+def test_the_map_of_a_misalignment_travels_with_the_image(image):
+    transform = RandMisalignd("image", **{**NOTHING, "flip_prob": 0.5, "affine_prob": 0.9})
+    transform.set_random_state(0)
+    for _ in range(5):
+        got = transform({"image": image})
+        torch.testing.assert_close(got["image"], warp(image[None], got["image_matrix"][None])[0].clamp(0, 1))
+        assert (got["image_matrix"] != torch.eye(2, 3)).any()
+    never = RandMisalignd("image", prob=0.0)({"image": image})
+    assert never["image"] is image
+    torch.testing.assert_close(never["image_matrix"], torch.eye(2, 3))
+
+
+@pytest.mark.parametrize("sigma", [0.2, 0.7, 1.5])
+def test_blur_equals_scipy(image, sigma):
+    expected = gaussian_filter(image.numpy().astype(float), (0, sigma, sigma), mode="mirror", truncate=3)
+    np.testing.assert_allclose(blur(image, sigma), expected, atol=1e-5)
+
+
+def test_blur_of_nothing_by_nothing_and_too_wide(image):
+    assert blur(image, 0.0) is image
+    torch.testing.assert_close(blur(torch.full((1, 9, 9), 0.4), 1.0), torch.full((1, 9, 9), 0.4))
+    with pytest.raises(RuntimeError, match="[Pp]adding"):
+        blur(torch.ones(1, 3, 3), 2.0)
+
+
+def misalign(image, seed=0, **change):
+    return RandMisalignd("image", **{**NOTHING, **change}).set_random_state(seed)({"image": image})["image"]
+
+
+def test_misalign_without_any_chance_is_the_identity(image):
+    torch.testing.assert_close(misalign(image), image, atol=1e-5, rtol=0)
+
+
+def test_misalign_repeats_with_its_seed_spares_its_input_and_stays_in_range(image):
+    before = image.clone()
+    results = [
+        RandMisalignd("image").set_random_state(seed)({"image": image})["image"] for seed in (0, 0, *range(1, 20))
+    ]
+    torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
+    assert all((results[0] - other).abs().max() > 0.05 for other in results[2:])
+    assert all(r.shape == image.shape and r.min() >= 0 and r.max() <= 1 for r in results)
+    torch.testing.assert_close(image, before, atol=0, rtol=0)
+
+
+def test_flips_are_independent_and_as_often_as_stated(image):
+    transform = RandMisalignd("image", **{**NOTHING, "flip_prob": 0.3}).set_random_state(0)
+    flips = {(): image, (1,): image.flip(1), (2,): image.flip(2), (1, 2): image.flip(1, 2)}
+    seen = dict.fromkeys(flips, 0)
+    for _ in range(400):
+        result = transform({"image": image})["image"]
+        seen[[axes for axes, flipped in flips.items() if torch.allclose(result, flipped, atol=1e-5)][0]] += 1
+    assert [seen[axes] / 400 for axes in flips] == pytest.approx([0.49, 0.21, 0.21, 0.09], abs=0.08)
+
+
+def test_rotation_shift_and_zoom_fill_their_ranges(image):
+    transform = RandMisalignd("image", affine_prob=1.0, rotation=10, shift=4, zoom=(0.8, 1.25)).set_random_state(0)
+    matrices = []
+    for _ in range(500):
+        transform.randomize((1, 8, 8))
+        matrices.append(transform.matrix * np.sign(transform.matrix[[0, 1], [0, 1]])[:, None])  # without the flips
+    matrices = np.array(matrices)
+    scale = np.hypot(matrices[:, 0, 0], matrices[:, 0, 1])
+    angle = np.rad2deg(np.arccos(matrices[:, 0, 0] / scale))
+    assert angle.max() == pytest.approx(10, abs=0.2) and 0 < angle.min() < 0.2
+    assert [1 / scale.max(), 1 / scale.min()] == pytest.approx([0.8, 1.25], abs=0.01)
+    np.testing.assert_allclose(np.abs(matrices[:, :, 2]).max(0), 4, atol=0.1)
+
+
+def test_gamma_is_a_power_and_bias_and_noise_are_bounded(image):
+    inside = image > 0
+    for seed in range(20):
+        exponent = (misalign(image, seed, gamma_prob=1.0).log() / image.log())[inside]
+        assert 0.5 - 1e-3 < exponent.min() and exponent.max() < 1.5 + 1e-3 and np.ptp(exponent.numpy()) < 1e-2
+    faint = 0.3 * image
+    field = (misalign(faint, bias_prob=1.0, bias=0.2) / faint).log()
+    torch.testing.assert_close(field[0][inside[0]], field[1][inside[0]], atol=1e-3, rtol=0)  # one light on all channels
+    assert 0.02 < field[inside].std() < 0.5
+    residual = [(misalign(torch.full((1, 64, 64), 0.5), s, noise_prob=1.0, noise=0.06) - 0.5).std() for s in range(30)]
+    assert 0.05 < max(residual) < 0.062 and min(residual) < 0.01
+
+
+def test_a_chance_that_nothing_happens_at_all(image):
+    misalign = RandMisalignd("image", prob=0.3)
+    misalign.set_random_state(0)
+    moved = [not torch.equal(misalign({"image": image})["image"], image) for _ in range(400)]
+    assert 0.22 < np.mean(moved) < 0.38
+    # with certainty, nothing is drawn for it: seeds keep their meaning
+    certain = RandMisalignd("image", affine_prob=1.0)
+    certain.set_random_state(5)
+    certain.randomize((1, 8, 8))
+    rng = np.random.RandomState(5)
+    assert rng.rand() < 1  # the chance of an affine map comes first
+    angle = np.deg2rad(rng.uniform(-15, 15))
+    assert abs(certain.matrix[0, 0] / certain.matrix[0, 1]) == pytest.approx(abs(1 / np.tan(angle)))
+
+
+def test_all_keys_are_misaligned_alike_and_copied_each_alone(image):
+    data = {"a": image, "b": image, "id": 7}
+    both = RandMisalignd(["a", "b"], noise_prob=1.0).set_random_state(0)(data)
+    torch.testing.assert_close(both["a"], both["b"], atol=0, rtol=0)
+    copies = RandCopyd(["a", "b"]).set_random_state(0)(data)
+    assert (copies["a"] - copies["b"]).abs().max() > 0.01 and both["id"] == copies["id"] == 7
+
+
+def copy(image, seed=0, **change):
+    off = {"elastic": (0.0, 0.0), "blur": (0.0, 0.0), "noise": (0.0, 0.0)}
+    return RandCopyd("image", **{**off, **change}).set_random_state(seed)({"image": image})["image"]
+
+
+def test_copy_by_nothing_is_the_identity_and_each_part_acts_alone(image):
+    torch.testing.assert_close(copy(image), image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(copy(image, blur=(0.8, 0.8)), blur(image, 0.8), atol=1e-5, rtol=0)
+    assert (copy(torch.full((1, 64, 64), 0.5), noise=(0.05, 0.05)) - 0.5).std() == pytest.approx(0.05, rel=0.05)
+    bent = copy(image, elastic=(1.5, 1.5))
+    assert 0.02 < (bent - image).abs().max() and bent[0].sum() == pytest.approx(image[0].sum().item(), rel=0.15)
+    torch.testing.assert_close(copy(image, 3, elastic=(0, 2)), copy(image, 3, elastic=(0, 2)), atol=0, rtol=0)
+
+
+def test_displacement_is_smooth_and_of_the_stated_size():
+    transform = RandCopyd("image", elastic=(1.5, 1.5)).set_random_state(0)
+    fields = []
+    for _ in range(50):
+        transform.randomize((1, 96, 112))
+        fields.append(transform.displacement)
+    fields = torch.stack(fields)
+    assert 0.9 < fields.std() <= 1.5 and abs(fields.mean()) < 0.1
+    assert fields.diff(dim=-1).abs().max() < 1
+
+
+@pytest.mark.parametrize("transform", [RandMisalignd, RandCopyd])
+def test_constant_images_are_defined_and_a_missing_key_is_an_error(transform):
+    for value in (0.0, 1.0):
+        result = transform("image").set_random_state(0)({"image": torch.full((1, 32, 40), value)})["image"]
+        assert torch.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
+    with pytest.raises(KeyError, match="image"):
+        transform("image")({"other": torch.zeros(1, 32, 40)})

@@ -1,0 +1,151 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from scripts.images.loading import planar_slices
+from scripts.ldm.conditions import Condition, tissue_shares
+from scripts.ldm.latents import Latents, draw_copies
+
+
+class Pooling(torch.nn.Module):
+    """An 'autoencoder' whose latent is the image at a quarter of its size, as mean, and a deviation."""
+
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = torch.nn.functional.avg_pool2d(images, 4)
+        return mean, torch.ones_like(mean)
+
+
+def slices(count: int = 6, shape: tuple[int, int] = (32, 48)) -> list[dict]:
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "image": torch.from_numpy(rng.random((1, *shape), np.float32)),
+            "id": f"{i}.png",
+            "subject_id": f"s{i // 2}",
+            "age": 20 + 10 * i,
+            "sex": "MF"[i % 2],
+        }
+        for i in range(count)
+    ]
+
+
+def test_slices_nearest_to_the_levels_are_taken():
+    volume = [{"image": torch.full((1, 4, 4), float(i)), "level": 10.0 * i} for i in range(5)]
+    planar = {"image": torch.zeros(1, 4, 4)}
+    chain = {"v.nii": volume, "p.png": planar}
+    items = [{"id": name, "subject_id": name[0], "path": name} for name in chain]
+    chosen = planar_slices(items, lambda item: chain[item["path"]], levels=[12.0, 38.0, 41.0])
+    assert [s["id"] for s in chosen] == ["v.nii#z=1", "v.nii#z=4", "p.png"]  # two levels may mean one slice
+    assert [s["subject_id"] for s in chosen] == ["v", "v", "p"] and chosen[1]["level"] == 40.0
+    assert len(planar_slices(items, lambda item: chain[item["path"]])) == 6
+
+
+def test_copies_are_drawn_within_their_range_by_seed_alone():
+    names = [f"s{i}" for i in range(2000)]
+    assert set(draw_copies(names, "none", 0).values()) == {1}
+    for duplication, most in (("low", 4), ("high", 14)):
+        counts = draw_copies(names, duplication, 0)
+        numbers = np.bincount(list(counts.values()), minlength=most + 1)
+        assert numbers[0] == 0 and len(numbers) == most + 1
+        assert (numbers[1:] > 0.7 * 2000 / most).all()  # uniform: the least likely is 5 deviations off that
+        assert counts == draw_copies(names[::-1] * 2, duplication, 0) != draw_copies(names, duplication, 1)
+    with pytest.raises(ValueError, match="duplication: expected one of none, low, high, got 'medium'"):
+        draw_copies(names, "medium", 0)
+
+
+def test_tissue_shares_of_a_label_map(tmp_path):
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0], labels[1, :2], labels[1, 2:] = 1, 7, 9  # 16, 8 and 8 voxels
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "mask.nii.gz")
+    shares = tissue_shares(tmp_path / "mask.nii.gz", {"a": [1], "b": [7, 9], "none": [200]})
+    assert shares == {"a": 0.5, "b": 0.5, "none": 0.0}
+    nibabel.save(nibabel.Nifti1Image(0 * labels, np.eye(4)), tmp_path / "empty.nii.gz")
+    with pytest.raises(ValueError, match="expected a label map, found no voxel above 0"):
+        tissue_shares(tmp_path / "empty.nii.gz", {"a": [1]})
+
+
+def test_variables_are_standardised_and_texts_coded():
+    items = slices(4)
+    vectors = np.stack([Condition("variables", ["age", "sex"]).fit(items)(item) for item in items])
+    age = np.array([20, 30, 40, 50])
+    np.testing.assert_allclose(vectors[:, 0], (age - age.mean()) / age.std(), rtol=1e-6)
+    np.testing.assert_array_equal(vectors[:, 1], [1, 0, 1, 0])  # M; F is the first
+    assert Condition().fit(items)(items[0]).shape == (0,)
+    constant = Condition("variables", ["age"]).fit(items[:1])
+    np.testing.assert_array_equal(constant(items[0]), [0])
+
+
+def test_embedding_is_read_from_its_file(tmp_path):
+    np.save(tmp_path / "text.npy", np.arange(5.0))
+    condition = Condition("embedding", ["text"]).fit([])
+    np.testing.assert_array_equal(condition({"text": tmp_path / "text.npy"}), np.arange(5, dtype=np.float32))
+    np.save(tmp_path / "text.npy", np.array([1.0, np.nan]))
+    with pytest.raises(ValueError, match="expected a finite vector"):
+        condition({"text": tmp_path / "text.npy"})
+    np.save(tmp_path / "text.npy", np.array([{"runs": "code"}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        condition({"text": tmp_path / "text.npy"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "change", "sentence"),
+    [
+        ("text", ["age"], {}, "condition: expected none, variables or embedding, got 'text'"),
+        ("variables", [], {}, "condition_columns: expected some"),
+        ("embedding", ["a", "b"], {}, "condition_columns: expected one"),
+        ("variables", ["weight"], {}, "0.png: expected a value in column 'weight'"),
+        ("variables", ["age"], {"age": "n/a"}, "0.png: expected a value in column 'age'"),
+        ("variables", ["age"], {"age": "old"}, "0.png: expected a number as age, found 'old'"),
+        ("variables", ["sex"], {"sex": "X"}, "0.png: expected sex among F, M, found 'X'"),
+    ],
+)
+def test_conditions_that_cannot_be_had_are_errors(kind, columns, change, sentence):
+    items = slices(4)
+    with pytest.raises(ValueError, match=sentence):
+        Condition(kind, columns).fit(items)(items[0] | change)
+
+
+def test_latents_have_unit_deviation_and_stand_as_often_as_their_subject():
+    data = Latents(slices(), Pooling(), copies={"s0": 1, "s1": 3, "s2": 2}, batch_size=4)
+    assert data.latents.shape == (6, 1, 8, 12) and data.latents.std().item() == pytest.approx(1, rel=1e-5)
+    assert len(data) == 2 * (1 + 3 + 2)
+    rows = [next(r for r in range(6) if torch.equal(data.latents[r], data[i]["image"])) for i in range(len(data))]
+    assert np.bincount(rows).tolist() == [1, 1, 3, 3, 2, 2]
+    assert "condition" not in data[0]
+
+
+def test_latents_that_cannot_be_halved_are_an_error():
+    Latents(slices(), Pooling(), divisor=4)
+    with pytest.raises(ValueError, match=r"latents of images \(32, 48\) are \(8, 12\), expected multiples of 8"):
+        Latents(slices(), Pooling(), divisor=8)
+
+
+def test_what_sampling_needs_is_written(tmp_path):
+    condition = Condition("variables", ["age", "sex"]).fit(slices())
+    data = Latents(slices(), Pooling(), condition, {"s0": 1, "s1": 3, "s2": 2})
+    assert data[0]["condition"].shape == (1, 2)
+    data.save(tmp_path / "model")
+    facts = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert facts["latent_shape"] == [1, 8, 12] and facts["condition_dim"] == 2
+    assert facts["scale_factor"] == pytest.approx(1 / (data.latents / data.scale_factor).std().item(), rel=1e-5)
+    with (tmp_path / "model" / "records.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    assert [r["copies"] for r in records] == ["1", "1", "3", "3", "2", "2"]
+    assert records[0] == {"image": "0.png", "subject_id": "s0", "level": "", "copies": "1", "age": "20", "sex": "M"}
+    np.testing.assert_array_equal(np.load(tmp_path / "model" / "conditions.npy"), data.conditions)

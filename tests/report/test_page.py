@@ -1,0 +1,201 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The page of an audit in a real browser: sorting, filtering, hostile names, and no request to anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from scripts.audit.result import Label
+from scripts.decision.null import Null
+from scripts.report.page import TABLE, _sections, render_page
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+HOSTILE = '"><img src=x onerror="document.title=1"></script><script>document.title=2</script>.png'
+
+
+def summary(count: int, called: int) -> dict:
+    skipped = [{"id": HOSTILE, "reason": "flat"}]
+    part = {"images": count, "slices": count, "subjects": 100, "repeated": [], "skipped": []}
+    return {
+        "fdr": 0.05,
+        "bundle": "0.1.0",
+        "checkpoint": {"path": "model.pt", "sha256": "0" * 64},
+        "inputs": {"train": part, "generated": part | {"skipped": skipped}, "holdout": part},
+        "calibration": {
+            "null": "holdout", "p_value": "tail", "images": count, "n": 60, "p_floor": 0.02, "correction": 1,
+            "calls": {"tail": called, "rank": 0}, "rank_calls_needed": 9, "null_transform": "auto",
+            "null_blur": 0.3, "null_noise": 0.0,
+            "matched": True, "match_auc": 0.5, "leave_one_out": {"calls": 0, "auc": 0.7, "agrees": False},
+        },
+        "positive_control": {"images": 60, "recall": 0.5, "ci95": [0.4, 0.6], "source_found": 1.0},
+        "memorized": {"count": called, "rate": called / count, "ci95": [0.0, 0.1], "excess_rate": 0.0},
+        "candidates": {"count": 0, "ids": []},
+        "labels": {"different": count - called, "similar": 0, "duplicate": called},
+        "thresholds": {"similar": 0.5, "duplicate": 0.7, "separable": True},
+        "leaked_subjects": {"count": 0, "rate": 0.0, "ci95": [0.0, 0.1], "ids": [], "curve": {}},
+        "merged_subjects": {"groups": [], "memorized_before": None},
+        "set_level": {"auc": 0.6, "ci95": [0.5, 0.7], "p_value": 0.1},
+        "timing": {"seconds": 1.0, "embedded": 0},
+    }  # fmt: skip
+
+
+def page(count: int = 10_000, called: int = 3) -> str:
+    """A page of `count` matches, of which the first `called` are copies."""
+    rng = np.random.RandomState(0)
+    q = np.r_[np.full(called, 0.001), np.full(count - called, 0.9)]
+    statistic = rng.normal(size=count)
+    null = Null(rng.normal(size=60), np.arange(60), np.full(60, np.nan), 1)
+    ssim = rng.rand(count, 6)
+    result = SimpleNamespace(
+        found=SimpleNamespace(aligned_ssim=ssim, subject=np.zeros((count, 6), int), at_best=lambda v: v[:, 0]),
+        p_value=np.sort(rng.rand(count)), memorized=q <= 0.05, statistic=statistic, null=null, leave_one_out=null,
+        holdout="given", leaked={"subjects": [], "p": [], "q": []}, fdr=0.05,
+    )  # fmt: skip
+    matches = [
+        {
+            "generated_id": HOSTILE if i == 0 else f"sample_{i:05d}.png",
+            "train_id": f"scan_{i % 100}.png",
+            "train_subject": f"s{i % 100:03d}",
+            "similarity": 0.5,
+            "aligned_ssim": float(ssim[i, 0]),
+            "mirrored": i % 2,
+            "statistic": None if i == 7 else float(statistic[i]),
+            "p_value": float(result.p_value[i]),
+            "q_value": float(q[i]),
+            "label": Label(2 if i < called else 0).name.lower(),
+            "memorized": int(i < called),
+        }
+        for i in range(count)
+    ]
+    return render_page(result, matches, summary(count, called), lambda number: f"s{number:03d}", thumbnails=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page(), encoding="utf-8")
+    browser.get(path.as_uri())
+    return browser
+
+
+def column(browser, name: str) -> list[str]:
+    place = TABLE.index(name) + 1
+    return [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, f"#matches tbody td:nth-child({place})")]
+
+
+def head(browser, name: str):
+    return browser.find_element(By.CSS_SELECTOR, f"#matches th:nth-child({TABLE.index(name) + 1}) button")
+
+
+def test_verdict_distributions_and_warning_stand_on_the_page(opened):
+    assert opened.find_element(By.TAG_NAME, "h1").text == "Copies found: 3 of 10000 generated images"
+    chart = opened.find_element(By.CSS_SELECTOR, "img.chart")
+    assert opened.execute_script("return arguments[0].naturalWidth", chart) > 100
+    assert "The two nulls disagree" in opened.find_element(By.TAG_NAME, "main").text
+
+
+def test_table_sorts_pages_and_filters(opened):
+    values = [float(text) for text in column(opened, "p_value")]
+    assert values == sorted(values) and len(values) == 50
+    head(opened, "statistic").click()
+    values = [float(text) for text in column(opened, "statistic")]
+    assert values == sorted(values)
+    head(opened, "statistic").click()
+    values = [float(text) for text in column(opened, "statistic")]
+    assert values == sorted(values, reverse=True), "an unknown value comes last in both orders"
+    assert opened.find_element(By.ID, "count").text == "1 to 50 of 10000"
+    opened.find_element(By.ID, "next").click()
+    assert opened.find_element(By.ID, "count").text == "51 to 100 of 10000"
+    opened.find_element(By.ID, "search").send_keys("s042")
+    assert opened.find_element(By.ID, "count").text == "1 to 50 of 100 (10000 in all)"
+    assert set(column(opened, "train_subject")) == {"s042"}
+    opened.find_element(By.ID, "search").clear()
+    opened.find_element(By.ID, "search").send_keys("nobody")
+    assert opened.find_element(By.ID, "count").text == "no image fits" and column(opened, "p_value") == []
+
+
+def test_calls_can_be_chosen_by_keyboard_alone(opened):
+    opened.find_element(By.ID, "called").send_keys("c")  # 'called'
+    assert column(opened, "memorized") == ["1", "1", "1"]
+    head(opened, "generated_id").send_keys(Keys.ENTER)
+    names = column(opened, "generated_id")
+    assert names == sorted(names)
+    assert opened.find_element(By.CSS_SELECTOR, "th[aria-sort=ascending]").text.startswith("generated id")
+
+
+def test_hostile_name_is_text_and_no_request_leaves_the_page(opened):
+    assert HOSTILE in column(opened, "generated_id"), "shown as it is"
+    assert opened.title == "Memorization audit"
+    events = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked and all(url.startswith(("file:", "data:")) for url in asked), asked
+    assert not [entry for entry in opened.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_only_the_pages_own_script_may_run(opened):
+    refused = opened.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'document.title = 3';"
+        "document.body.append(s); return document.title"
+    )
+    assert refused == "Memorization audit"
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen(opened, width):
+    opened.set_window_size(width, 800)
+    assert opened.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_page_of_one_image_without_calls(browser, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(page(count=1, called=0), encoding="utf-8")
+    browser.get(path.as_uri())
+    assert browser.find_element(By.TAG_NAME, "h1").text.startswith("No copying found among 1 generated")
+    assert len(column(browser, "p_value")) == 1
+
+
+def test_the_same_page_twice_is_the_same_file():
+    assert page(count=20) == page(count=20)
+    assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", page(count=20))
+
+
+def test_sections_of_a_volume_are_three_planes_in_square_pixels():
+    volume = np.zeros((4, 6, 8), np.float32)  # z, x, y; the top of the head last
+    volume[3], volume[2, 3, 4] = 1, 0.5
+    axial, coronal, sagittal = _sections(volume, 2, np.array([4.0, 2, 2]))
+    assert axial.shape == (6, 8) and axial[3, 4] == 0.5
+    assert coronal.shape == (6, 8) and sagittal.shape == (8, 8), "slices are twice as thick as pixels are wide"
+    assert (coronal[:, -1] == 1).all() and (sagittal[:, -1] == 1).all(), "the top is last"

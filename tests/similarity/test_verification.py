@@ -1,0 +1,194 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import affine_transform, gaussian_filter
+from skimage.metrics import structural_similarity
+
+from scripts.similarity import registration
+from scripts.similarity.rendering import render
+from scripts.similarity.verification import Verifier
+
+CENTRE = np.array([(96 - 1) / 2, (112 - 1) / 2])
+SHAPE = (96, 112)
+
+
+def textured(seed: int, radii=(38, 44), smoothness: float = 3.0) -> np.ndarray:
+    """A smooth random texture inside an ellipse, background 0, without any symmetry."""
+    texture = gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), smoothness)
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    inside = ((y - CENTRE[0]) / radii[0]) ** 2 + ((x - CENTRE[1]) / radii[1]) ** 2 < 1
+    low, high = texture[inside].min(), texture[inside].max()
+    return np.where(inside, 0.15 + 0.8 * (texture - low) / (high - low), 0).astype(np.float32)
+
+
+def similarity(degrees=0.0, shift=(0.0, 0.0), scale=1.0, flip=(1, 1)) -> np.ndarray:
+    c, s = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
+    return np.column_stack([np.array([[c, -s], [s, c]]) * flip, shift])
+
+
+def moved(image: np.ndarray, matrix: np.ndarray, order: int = 3) -> np.ndarray:
+    offset = CENTRE + matrix[:, 2] - matrix[:, :2] @ CENTRE
+    return affine_transform(image, matrix[:, :2], offset, order=order, mode="grid-constant").clip(0, 1)
+
+
+def align_one(query, reference, **arguments):
+    return Verifier(**arguments).align(query[None], reference[None])
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return textured(0)
+
+
+@pytest.fixture(scope="module")
+def unrelated(image) -> float:
+    """The best score of `image` among twelve images that have only its outline."""
+    others = np.stack([textured(seed) for seed in range(1, 13)])
+    return float(Verifier().align(others, np.repeat(image[None], 12, 0)).aligned_ssim.max())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "mirrored"),
+    [
+        (similarity(), False),
+        (similarity(degrees=10), False),
+        (similarity(degrees=-17), False),
+        (similarity(shift=(5.5, -4.25)), False),
+        (similarity(scale=1.1), False),
+        (similarity(scale=0.9), False),
+        (similarity(flip=(-1, 1)), True),
+        (similarity(flip=(1, -1)), True),
+        (similarity(flip=(-1, -1)), False),
+        (similarity(-8, (3, -2.5), 1.05, (1, -1)), True),
+        (similarity(12, (-4, 1), 0.95, (-1, -1)), False),
+    ],
+)
+@pytest.mark.parametrize("exponent", [1.0, 0.6, 1.5])
+def test_moved_copies_are_recovered(image, unrelated, matrix, mirrored, exponent):
+    found = align_one(moved(image, matrix) ** exponent, image)
+    np.testing.assert_allclose(found.matrix[0, :, :2], matrix[:, :2], atol=0.006)
+    np.testing.assert_allclose(found.matrix[0, :, 2], matrix[:, 2], atol=0.15)
+    assert found.mirrored.tolist() == [mirrored]
+    assert found.aligned_ssim[0] > 0.97
+    assert 1 - found.aligned_ssim[0] < 0.1 * (1 - unrelated)
+
+
+@pytest.mark.parametrize("degrees", [-24, 24])
+@pytest.mark.parametrize("flip", [(1, 1), (1, -1)])
+def test_fine_texture_far_off_is_recovered_without_help_from_the_outline(degrees, flip):
+    disc, matrix = textured(0, radii=(40, 40), smoothness=1.5), similarity(degrees, (1, 2), flip=flip)
+    found = align_one(moved(disc, matrix), disc)
+    np.testing.assert_allclose(found.matrix[0], matrix, atol=0.15)
+    assert found.aligned_ssim[0] > 0.97
+
+
+def test_unrelated_images_and_inverted_contrast_are_no_copies(image, unrelated):
+    assert unrelated < 0.6
+    inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
+    assert align_one(inverted, image).aligned_ssim[0] < 0.6
+
+
+def test_score_of_the_same_grid_is_the_foreground_ssim_of_scikit_image(image):
+    query = (image + 0.08 * np.random.default_rng(1).normal(size=SHAPE).astype(np.float32) * (image > 0)).clip(0, 1)
+    found = align_one(query, image, smoothing=0)
+    np.testing.assert_allclose(found.matrix[0], np.eye(2, 3), atol=0.05)
+    full = structural_similarity(query.astype(float), image.astype(float), data_range=1.0, full=True)[1]
+    inside = gaussian_filter((image > 0).astype(float), 1) > 0.5
+    # the fitted gain and the sub-pixel map may only help, and little
+    assert found.aligned_ssim[0] == pytest.approx(full[inside].mean(), abs=0.03)
+    assert found.aligned_ssim[0] < align_one(query, image).aligned_ssim[0] < 1  # smoothing takes the noise out
+
+
+def test_result_does_not_depend_on_block_or_on_the_other_pairs(image):
+    queries = np.stack([moved(image, similarity(d)) for d in (0, 6, -9)] + [textured(1), image**0.7])
+    references = np.stack([image, image, textured(2), image, image])
+    whole = Verifier().align(queries, references)
+    for block in (1, 2, 5):
+        for got, expected in zip(Verifier(block=block).align(queries, references), whole):
+            np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.5, 2.0])
+def test_render_equals_scipy_up_to_the_gain(image, exponent):
+    matrix = similarity(7, (2.5, -3.25), 1.04, (1, -1))
+    plain = moved(image, matrix, order=1)
+    warped, union = render((plain**exponent)[None], image[None], matrix[None])
+    # the gain has 32 bins: on the rim, where the power is steep, they are coarse
+    assert np.abs(warped[0] - plain**exponent)[plain > 0.15].max() < 0.02
+    assert ((plain > 0.3) <= union[0]).all() and not union[0, :4].any()
+
+
+def test_render_never_inverts_contrast(image):
+    inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
+    warped, union = render(inverted[None], image[None], np.eye(2, 3)[None])
+    order = np.argsort(image[union[0]])
+    assert (np.diff(warped[union][order]) >= -1e-6).all()
+
+
+def test_blank_images_are_defined(image):
+    blank = np.zeros_like(image)
+    pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
+    assert np.isfinite(pairs.matrix).all()
+    assert pairs.aligned_ssim[0] == 1 and pairs.aligned_ssim[2] == 1 and pairs.aligned_ssim[1] < 0.5
+    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"block": 0}])
+def test_settings_out_of_range_are_errors(arguments):
+    with pytest.raises(ValueError, match=f"got .*{next(iter(arguments.values()))}"):
+        Verifier(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(2, *SHAPE), (1, 96, 110), (1, 1, *SHAPE)])
+def test_shapes_that_differ_are_errors(image, shape):
+    with pytest.raises(ValueError, match=r"one shape \(P, H, W\), got \(1, 96, 112\) and \(" + str(shape[0])):
+        Verifier().align(image[None], np.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_solve_equals_lapack(size):
+    rng = np.random.default_rng(size)
+    root = rng.normal(size=(size + 3, size))
+    matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
+    np.testing.assert_allclose(registration._solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
+    assert np.isnan(registration._solve(-np.eye(size), right)).all()  # not positive definite: no number at all
+
+
+def with_a_part_of(image: np.ndarray, other: np.ndarray, radius: float, at=(-8, 10)) -> np.ndarray:
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    return np.where(np.hypot(y - CENTRE[0] - at[0], x - CENTRE[1] - at[1]) < radius, image, other)
+
+
+def test_a_copied_part_stands_out_more_in_a_window_than_in_the_whole(image, unrelated):
+    partial = with_a_part_of(image, textured(20), radius=28)
+    strangers = np.stack([textured(seed) for seed in range(21, 33)])
+    windowed = Verifier(window=36)
+    best = windowed.align(strangers, np.repeat(image[None], 12, 0)).aligned_ssim.max()
+    part = windowed.align(partial[None], image[None]).aligned_ssim[0]
+    whole = align_one(partial, image).aligned_ssim[0]
+    assert part > 0.8 and (1 - part) / (1 - best) < 0.45 < (1 - whole) / (1 - unrelated)
+
+
+def test_a_window_of_the_whole_image_scores_as_the_whole_and_background_has_none():
+    full = textured(3, radii=(200, 200))
+    query = full**1.2
+    same = align_one(query, full, smoothing=0.0).aligned_ssim[0]
+    square = Verifier(smoothing=0.0, window=112).align(query[None], full[None]).aligned_ssim[0]
+    assert square == pytest.approx(same, abs=0.02)
+    assert Verifier(window=24).align(np.zeros((1, *SHAPE)), full[None] * 0).aligned_ssim[0] == -1
+
+
+def test_too_small_a_window_is_an_error():
+    with pytest.raises(ValueError, match="window 0 or at least 12, got 0.7, 512 and 8"):
+        Verifier(window=8)
