@@ -14,13 +14,14 @@
 from .audit.audit import Audit
 from .audit.degradation import RoundTrip
 from .audit.neighbors import nearest_subjects
-from .audit.result import AuditResult, Label
+from .audit.result import AuditResult
 from .bundle.arguments import check_arguments
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .bundle.weights import load_weights, save_weights
+from .decision.labels import Label
 from .decision.null import p_values
 from .decision.rates import benjamini_hochberg, leaked_subjects
 from .decision.statistic import local_statistic

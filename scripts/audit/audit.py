@@ -17,6 +17,7 @@ control (degraded copies of training images), so that the three are comparable.
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..decision.labels import Label
 from ..decision.null import Null
 from ..decision.rates import (
     auc,
@@ -39,12 +41,11 @@ from ..decision.rates import (
     set_level,
 )
 from ..decision.statistic import NEIGHBOURS
-from ..embedder.embedder import Embedder
-from ..embedder.embedding_set import EmbeddingSet
+from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..similarity.verification import Verifier
 from .degradation import Change, Degradation, match_degradation
 from .neighbors import subject_similarities
-from .result import AuditResult, Label
+from .result import AuditResult
 from .search import Found, Search, Units
 
 __all__ = ["Audit"]
@@ -56,7 +57,7 @@ class Audit(Randomizable):
     """Decides which generated images are copies of which training subjects.
 
     Args:
-        embedder: embeds files and images.
+        embedder: embeds images that the audit makes: the degraded null and the positive control.
         verifier: aligns a candidate to a generated image.
         control: random dictionary transform that makes a positive control of a training image (`image`, (C, H, W)).
         k: candidate subjects that are verified, at least 5 for the statistic.
@@ -72,7 +73,7 @@ class Audit(Randomizable):
 
     def __init__(
         self,
-        embedder: Embedder,
+        embedder: ImageEmbedder,
         verifier: Verifier,
         control: Any,
         k: int = 6,
@@ -99,6 +100,12 @@ class Audit(Randomizable):
         self.k, self.fdr, self.p_value, self.null_transform = k, fdr, p_value, null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
         self.seed = seed
+
+    def using(self, embedder: ImageEmbedder) -> Audit:
+        """Return this audit with another embedder, that of the sets which it will be given."""
+        other = copy.copy(self)
+        other.embedder = embedder
+        return other
 
     def __call__(
         self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None = None

@@ -14,25 +14,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decision.labels import Label
 from ..decision.null import Null
 from ..embedder.embedding_set import EmbeddingSet
 from .search import Found, Units
 
-__all__ = ["AuditResult", "Label"]
-
-
-class Label(IntEnum):
-    """How alike a generated image and its best training image are, in ascending order."""
-
-    DIFFERENT = 0
-    SIMILAR = 1
-    DUPLICATE = 2
+__all__ = ["AuditResult"]
 
 
 @dataclass

@@ -15,12 +15,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EmbeddingSet"]
+__all__ = ["EmbeddingSet", "ImageEmbedder"]
+
+
+class ImageEmbedder(Protocol):
+    """Embeds images in memory, as :class:`~scripts.embedder.embedder.Embedder` does."""
+
+    def embed_images(self, images: NDArray, /) -> NDArray[np.float32]:
+        """Return the vectors (N, D) of images (N, H, W) in [0, 1]."""
+        ...
 
 
 @dataclass(frozen=True)

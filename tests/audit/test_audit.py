@@ -18,7 +18,7 @@ import torch
 from helpers import blobs
 
 from scripts.audit.audit import Audit
-from scripts.audit.result import Label
+from scripts.decision.labels import Label
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.augmentations import RandCopyd
 from scripts.similarity.verification import Verifier

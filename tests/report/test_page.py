@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scripts.audit.result import Label
+from scripts.decision.labels import Label
 from scripts.decision.null import Null
 from scripts.report.page import TABLE, _sections, render_page
 

@@ -1,0 +1,64 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What travels through MONAI's transform chains: a dict for each file, and one for each image that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NotRequired, Protocol, TypedDict
+
+import numpy as np
+import torch
+
+__all__ = ["DictTransform", "Item", "Prepared", "Preprocessing", "RandomTransform"]
+
+
+class Item(TypedDict):
+    """A file of a data set, as :func:`~scripts.images.datalists.find_images` finds it.
+
+    A datalist's other columns are further entries, read by ``item.get(column)``.
+    """
+
+    image: str  # absolute path
+    id: str  # path below the folder, unique
+    subject_id: str
+    mask: NotRequired[str]
+    level: NotRequired[float | str]  # mm below the top of the object; text as a table has it
+    series: NotRequired[str]  # slices of one series may be neighbours
+    variant: NotRequired[str]  # whole or masked
+
+
+class Prepared(TypedDict):
+    """An image on the network's field, as the bundle's chain makes it of an :class:`Item`, whose entries it keeps."""
+
+    image: torch.Tensor  # (1, H, W) in [0, 1]
+    level: float  # mm below the top of the object, NaN where unknown
+    slice: int  # index in its volume, -1 for a planar image
+    id: NotRequired[str]
+    subject_id: NotRequired[str]
+    series: NotRequired[str]
+    variant: NotRequired[str]
+
+
+Preprocessing = Callable[[Item], Prepared | list[Prepared]]
+
+
+class DictTransform(Protocol):
+    """A MONAI dictionary transform."""
+
+    def __call__(self, data: Mapping[Hashable, Any], /) -> dict[Hashable, Any]: ...
+
+
+class RandomTransform(DictTransform, Protocol):
+    """A MONAI dictionary transform that draws."""
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> object: ...
