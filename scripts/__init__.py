@@ -21,10 +21,12 @@ from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .bundle.weights import load_weights, save_weights
+from .decision.criteria import Criteria
+from .decision.decide import Decision, decide
 from .decision.labels import Label
 from .decision.null import p_values
 from .decision.rates import benjamini_hochberg, leaked_subjects
-from .decision.statistic import local_statistic
+from .decision.statistic import LocalStatistic, local_statistic
 from .detect import AuditData, detect, run_audit
 from .embedder.cache import fingerprint
 from .embedder.embedder import Embedder
@@ -63,6 +65,8 @@ __all__ = [
     "AxialSlicesd",
     "Condition",
     "CopyLoss",
+    "Criteria",
+    "Decision",
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",
@@ -73,6 +77,7 @@ __all__ = [
     "LatentModel",
     "Latents",
     "LevelSampler",
+    "LocalStatistic",
     "MemorizationHandler",
     "MemorizationMetric",
     "MemorizationSummary",
@@ -102,6 +107,7 @@ __all__ = [
     "choice",
     "compare_reports",
     "component",
+    "decide",
     "detect",
     "draw_copies",
     "file_hashes",
