@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # MONAI warns to parse only configs that one trusts; these are the bundle's own
 export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
-.PHONY: detect help test slow-test lowest-test check benchmark clean
+.PHONY: detect help test slow-test check lowest-test benchmark clean
 
 ## detect: audit (the default target); of the demo, or ARGS="--train_dir FOLDER --generated_dir FOLDER"
 # $(value ARGS): make must not expand the $ of a regular expression

@@ -55,7 +55,7 @@ def test_rooms_import_downwards_only():
         ("similarity/__init__.py", "from ..embedder import networks", "Rooms import downwards only"),
         ("ldm/__init__.py", "from ..similarity import ssim", "Rooms import downwards only"),
         ("report/__init__.py", "from .. import metrics", "Rooms import downwards only"),
-        ("audit/__init__.py", "import scripts", "Rooms import downwards only"),  # the door is above all rooms but studies
+        ("audit/__init__.py", "import scripts", "Rooms import downwards only"),  # a door above it
         ("images/__init__.py", "from ..decision import null", "What makes and compares images knows no decision"),
         ("studies/__init__.py", "import benchmarks", "The package knows neither its benchmarks nor its demo"),
         ("attic/__init__.py", "", "Rooms import downwards only"),  # a room without a place
