@@ -68,9 +68,9 @@ def test_the_config_compares_at_equal_sample_size(tmp_path):
     run = run_config("compare.yaml", tmp_path, "--first_dir", "before", "--second_dir", "after/report.json")
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "eval" / "compare" / "comparison.json").read_text())
-    assert result["leaked_subjects"]["expected"] == [2.0, 2.0]  # 200 images leaked 3, 100 of them would have leaked 2
-    assert result["leaked_subjects"]["both"] == ["s3"] and result["leaked_subjects"]["only_second"] == ["s4"]
-    assert result["memorized"]["ci95"][1] < 0 and result["unlike"] == []
+    assert result.leaked_subjects.expected == (2.0, 2.0)  # 200 images leaked 3, 100 of them would have leaked 2
+    assert result.leaked_subjects.both == ["s3"] and result.leaked_subjects.only_second == ["s4"]
+    assert result.memorized.ci95[1] < 0 and result.unlike == []
     for words in ("-18.0%", "fewer copies.", "Recall differs", "2 by the first alone"):
         assert words in run.stdout
     assert "differ in more" not in run.stdout
@@ -79,7 +79,7 @@ def test_the_config_compares_at_equal_sample_size(tmp_path):
 def test_what_makes_two_audits_unlike_is_named(tmp_path, capsys):
     write(tmp_path, a=REPORT, b=changed(checkpoint={"sha256": "b"}, inputs={"train": {"subjects": 9, "slices": 500}}))
     result = compare_reports(tmp_path / "a", tmp_path / "b", tmp_path)
-    assert result["unlike"] == ["embedder weights", "training subjects"]
+    assert result.unlike == ["embedder weights", "training subjects"]
     text = capsys.readouterr().out
     assert "no difference that the intervals show" in text
     assert "differ in more than the generated images: embedder weights, training subjects." in text
