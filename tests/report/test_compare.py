@@ -68,9 +68,9 @@ def test_the_config_compares_at_equal_sample_size(tmp_path):
     run = run_config("compare.yaml", tmp_path, "--first_dir", "before", "--second_dir", "after/report.json")
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "eval" / "compare" / "comparison.json").read_text())
-    assert result.leaked_subjects.expected == (2.0, 2.0)  # 200 images leaked 3, 100 of them would have leaked 2
-    assert result.leaked_subjects.both == ["s3"] and result.leaked_subjects.only_second == ["s4"]
-    assert result.memorized.ci95[1] < 0 and result.unlike == []
+    assert result["leaked_subjects"]["expected"] == [2.0, 2.0]  # 200 images leaked 3, 100 of them would have leaked 2
+    assert result["leaked_subjects"]["both"] == ["s3"] and result["leaked_subjects"]["only_second"] == ["s4"]
+    assert result["memorized"]["ci95"][1] < 0 and result["unlike"] == []
     for words in ("-18.0%", "fewer copies.", "Recall differs", "2 by the first alone"):
         assert words in run.stdout
     assert "differ in more" not in run.stdout
