@@ -35,6 +35,23 @@ def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
+# draws of every kind of misalignment and of degradation
+MISALIGN = {
+    "flip_prob": 0.5,
+    "affine_prob": 0.8,
+    "rotation": 15.0,
+    "shift": 6.0,
+    "zoom": (0.9, 1.1),
+    "gamma_prob": 0.8,
+    "gamma": (0.5, 1.5),
+    "bias_prob": 0.3,
+    "bias": 0.3,
+    "blur_prob": 0.3,
+    "blur": 1.2,
+    "noise_prob": 0.3,
+    "noise": 0.06,
+}
+COPY = {"elastic": (0.0, 1.5), "blur": (0.0, 1.0), "noise": (0.0, 0.05)}
 DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generated")}
 
 

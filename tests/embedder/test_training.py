@@ -16,6 +16,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import COPY, MISALIGN
 from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
 
@@ -102,7 +103,7 @@ def test_a_mixture_holds_no_more_of_the_other_image_than_told():
 
 
 def test_a_seed_fixes_every_group_whatever_came_before():
-    copy, misalign = RandCopyd("image"), RandMisalignd("image")
+    copy, misalign = RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN)
     image = torch.rand((1, 24, 24), generator=torch.Generator().manual_seed(0))
     data = [{"image": image, "subject_id": f"{n}"} for n in range(4)]
 
@@ -111,7 +112,9 @@ def test_a_seed_fixes_every_group_whatever_came_before():
         return [torch.stack([torch.cat([e["image"], e["label"]]) for e in found[index]]) for index in range(4)]
 
     first = draw(SliceGroups(data, copy, misalign, seed=7), [0, 1, 2, 3])
-    again = draw(SliceGroups(data, RandCopyd("image"), RandMisalignd("image"), seed=7), [2, 2, 0, 3, 1])
+    again = draw(
+        SliceGroups(data, RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN), seed=7), [2, 2, 0, 3, 1]
+    )
     for a, b in zip(first, again):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert (first[0] != first[1]).any()  # the same image, drawn on its own
@@ -189,7 +192,7 @@ def test_views_are_the_image_misaligned_anew_each_time(count):
 
 
 def test_a_batch_becomes_images_and_what_was_done_to_them():
-    data = SliceGroups(items(), RandCopyd("image"), RandMisalignd("image"), copies=2, seed=1)
+    data = SliceGroups(items(), RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN), copies=2, seed=1)
     assert data.group == 5
     batch = next(iter(DataLoader(data, batch_size=2, num_workers=0)))
     images, label = PrepareMoved()(batch, "cpu", False)
@@ -228,7 +231,7 @@ def test_the_summary_tells_a_good_embedder_from_a_blind_one(tmp_path, capsys):
         for n, p in enumerate(pictures)
         for level in range(2)
     ]
-    still = SliceGroups(data, RandCopyd("image", elastic=(0.0, 0.0)), RandMisalignd("image", prob=0.0), seed=3)
+    still = SliceGroups(data, RandCopyd("image"), RandMisalignd("image"), seed=3)
     good = held_out_summary(Pixels(), still, AutocastInferer(enabled=False), tmp_path / "a.json")
     assert good["recall"] == {"1": 1.0, "6": 1.0} and (good["subjects"], good["images"]) == (8, 16)
     assert json.loads((tmp_path / "a.json").read_text()) == good
