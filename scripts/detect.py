@@ -20,13 +20,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .audit.audit import Audit
 from .audit.result import AuditResult
 from .bundle.errors import run_or_exit
 from .embedder.embedder import Embedder
 from .images.datalists import find_images
+from .images.items import Item
 from .report.report import Report
 
 __all__ = ["AuditData", "detect", "run_audit"]
@@ -83,7 +84,7 @@ def _audit(items: Mapping[str, Sequence[dict[str, Any]]], embedder: Embedder, au
         subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
         logger.debug("%s: %d files%s", name, len(files), subjects)
         before = embedder.computed
-        sets[name] = embedder.embed_files(files, name)
+        sets[name] = embedder.embed_files(cast(Sequence[Item], files), name)
         new = embedder.computed - before
         logger.debug("%s: %d images, %d of them embedded now", name, len(sets[name]), new)
     logger.debug("null, search and decisions")

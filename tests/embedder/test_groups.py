@@ -11,8 +11,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -20,8 +18,6 @@ from helpers import COPY, MISALIGN
 from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
 
-from scripts.bundle.inferers import AutocastInferer
-from scripts.embedder.evaluation import held_out_summary
 from scripts.embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 
@@ -204,7 +200,7 @@ def test_a_batch_becomes_images_and_what_was_done_to_them():
 
 
 def test_the_projection_is_fitted_to_some_training_images():
-    class Network:
+    class Network(torch.nn.Module):
         def fit_projection(self, images):
             self.images = images
 
@@ -216,32 +212,8 @@ def test_the_projection_is_fitted_to_some_training_images():
     assert sorted(value(image) for image in network.images) == [n / 16 for n in range(9)]
 
 
-class Pixels(torch.nn.Module):
-    """Embeds an image as its pixels."""
-
-    def forward(self, x):
-        return torch.nn.functional.normalize(x.flatten(1) - 0.5)
-
-
-def test_the_summary_tells_a_good_embedder_from_a_blind_one(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    pictures = [np.kron(rng.random((6, 7)), np.ones((4, 4)))[None] for _ in range(8)]
-    data = [
-        {"image": torch.from_numpy(p + 0.01 * level).float().clamp(0, 1), "subject_id": f"s{n}", "level": 4.0 * level}
-        for n, p in enumerate(pictures)
-        for level in range(2)
-    ]
-    still = SliceGroups(data, RandCopyd("image"), RandMisalignd("image"), seed=3)
-    good = held_out_summary(Pixels(), still, AutocastInferer(enabled=False), tmp_path / "a.json")
-    assert good["recall"] == {"1": 1.0, "6": 1.0} and (good["subjects"], good["images"]) == (8, 16)
-    assert json.loads((tmp_path / "a.json").read_text()) == good
-    assert "100.0% within 1 of 8 (chance 12%), 100.0% within 6 of 8 (chance 75%)" in capsys.readouterr().out
-
-    generator = torch.Generator().manual_seed(1)
-
-    def blind(images, network):
-        return torch.nn.functional.normalize(torch.randn(len(images), 8, generator=generator))
-
-    bad = held_out_summary(Pixels(), still, blind, tmp_path / "b.json", batch_size=5)
-    assert bad["recall"]["1"] < 0.6 and bad["ssim_error"] > good["ssim_error"]
-    assert bad["constant"] == pytest.approx(good["constant"])
+def test_a_network_without_a_projection_stays_as_it_is():
+    network = torch.nn.Linear(64, 4)
+    before = network.weight.clone()
+    fit_projection(network, groups(), 4, seed=0)
+    torch.testing.assert_close(network.weight, before, rtol=0, atol=0)
