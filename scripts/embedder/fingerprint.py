@@ -96,13 +96,13 @@ def _parts(value: object, describe: Describe) -> Iterator[str]:
     try:
         reduce = copyreg.dispatch_table.get(type(value))
         kept = reduce(value) if reduce else value.__reduce_ex__(4)
-    except Exception:  # locks, iterators and the like hold nothing that a result depends on
+    except Exception:  # locks, open files and the like hold nothing that a result depends on
         return
     known = {name: part for base in type(value).__mro__ for name, part in vars(base).items()}
     for part in [kept] if isinstance(kept, str) else kept:
         if isinstance(part, dict):  # attributes: their order says nothing
             names = sorted(name for name in part if not isinstance(known.get(name), functools.cached_property))
-            part = {name: part[name] for name in names}
+            part = {name: part[name] for name in names} or None  # as where there never were any
         yield describe(list(part) if isinstance(part, Iterator) else part)
 
 
