@@ -100,7 +100,7 @@ def _parts(value: object, describe: Describe) -> Iterator[str]:
         return
     known = {name: part for base in type(value).__mro__ for name, part in vars(base).items()}
     for part in [kept] if isinstance(kept, str) else kept:
-        if isinstance(part, dict):  # attributes: their order says nothing
+        if isinstance(part, dict) and all(isinstance(name, str) for name in part):  # attributes, in any order
             names = sorted(name for name in part if not isinstance(known.get(name), functools.cached_property))
             part = {name: part[name] for name in names} or None  # as where there never were any
         yield describe(list(part) if isinstance(part, Iterator) else part)
