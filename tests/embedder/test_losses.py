@@ -238,6 +238,9 @@ def test_the_training_loss_adds_both(moved, embeddings, images):
     both = float(PosedLoss(*parts, weight=0.5)((embeddings, estimate), label))
     expected = float(parts[0](embeddings, images)) + 0.5 * float(parts[1](estimate, moved[:7]))
     assert both == pytest.approx(expected)
+    alone = PosedLoss(parts[0], None, copy_loss=CopyLoss(7), copy_weight=0.1)  # of a network that estimates no pose
+    expected = float(parts[0](embeddings, images)) + 0.1 * float(CopyLoss(7)(embeddings))
+    assert float(alone(embeddings, label)) == pytest.approx(expected)
 
 
 def test_copy_loss_equals_a_loop():
