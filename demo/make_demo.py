@@ -120,8 +120,8 @@ def main() -> None:
             save(slices[s, z], HERE / "train" / f"sub-{s + 1:02d}_z{int(z):02d}.png")
     copy = RandCopyd("image", elastic=(0.3, 1.0), blur=(0.2, 0.6), noise=(0.0, 0.02), grid=5)
     move = RandMisalignd(
-        "image", affine_prob=1.0, rotation=8.0, shift=4.0, zoom=(0.97, 1.03), gamma_prob=1.0, gamma=(0.8, 1.25),
-        bias_prob=0.0, blur_prob=0.0, noise_prob=0.0,
+        "image", flip_prob=0.5, affine_prob=1.0, rotation=8.0, shift=4.0, zoom=(0.97, 1.03), gamma_prob=1.0,
+        gamma=(0.8, 1.25),
     )  # fmt: skip
     copy.set_random_state(state=rng)
     move.set_random_state(state=rng)

@@ -28,11 +28,11 @@ from .decision.null import p_values
 from .decision.rates import benjamini_hochberg, leaked_subjects
 from .decision.statistic import LocalStatistic, local_statistic
 from .detect import AuditData, detect, run_audit
-from .embedder.cache import fingerprint
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .embedder.evaluation import held_out_summary
 from .embedder.file_loader import ImageError
+from .embedder.fingerprint import fingerprint
 from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed

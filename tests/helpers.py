@@ -18,9 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
+from PIL import Image
 
+from scripts.images.items import Item
 from scripts.images.loading import Slices
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +38,23 @@ def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
+# draws of every kind of misalignment and of degradation
+MISALIGN = {
+    "flip_prob": 0.5,
+    "affine_prob": 0.8,
+    "rotation": 15.0,
+    "shift": 6.0,
+    "zoom": (0.9, 1.1),
+    "gamma_prob": 0.8,
+    "gamma": (0.5, 1.5),
+    "bias_prob": 0.3,
+    "bias": 0.3,
+    "blur_prob": 0.3,
+    "blur": 1.2,
+    "noise_prob": 0.3,
+    "noise": 0.06,
+}
+COPY = {"elastic": (0.0, 1.5), "blur": (0.0, 1.0), "noise": (0.0, 0.05)}
 DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generated")}
 
 
@@ -87,3 +107,29 @@ def slices(subjects: int = 4, levels: int = 5) -> Slices:
             images.append(np.where(x**2 + y**2 < 0.8, 0.5 + 0.4 * np.tanh(waves), 0))
     number = np.arange(subjects).repeat(levels)
     return Slices(np.array(images, np.float32), number, np.tile(np.arange(levels) * 2.0, subjects))
+
+
+def picture(seed: int) -> np.ndarray:
+    """(40, 32), a disc of its own brightness pattern on black."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:40j, -1:1:32j]
+    coarse = rng.integers(80, 255, (10, 8)).repeat(4, 0).repeat(4, 1)
+    return np.where(x**2 + y**2 < 0.8, coarse, 0).astype(np.uint8)
+
+
+def write_pictures(folder: Path, *seeds: int) -> list[Item]:
+    """Pictures as PNG files, and their items."""
+    items: list[Item] = []
+    for seed in seeds:
+        path = folder / f"{seed}.png"
+        Image.fromarray(picture(seed)).save(path)
+        items.append({"image": str(path), "id": path.name, "subject_id": f"s{seed}"})
+    return items
+
+
+def write_volume(folder: Path) -> Item:
+    """A shaded ball as a NIfTI file of 2 mm, and its item."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (45, 50, 40)), indexing="ij")
+    array = np.where(x**2 + y**2 + z**2 < 0.8, 100 + 30 * x - 20 * y + 40 * z * x, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "v.nii.gz")
+    return {"image": str(folder / "v.nii.gz"), "id": "v.nii.gz", "subject_id": "vol"}

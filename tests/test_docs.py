@@ -31,6 +31,7 @@ RUN_BY = {
     "inference.yaml": "test_configs.py",
     "train.yaml": "test_configs.py",
     "train_gpu.yaml": "test_configs.py",
+    "train_plain.yaml": "embedder/test_another_network.py",
     "evaluate.yaml": "test_configs.py",
     "benchmark.yaml": "studies/test_benchmark.py",
     "compare.yaml": "report/test_compare.py",

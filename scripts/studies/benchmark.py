@@ -18,6 +18,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..audit.audit import Audit
 from ..bundle.files import replacing
 from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.evaluation import ssim_errors
+from ..images.items import Item
 from ..images.loading import Slices
 from ..similarity.verification import Verifier
 from .benchmark_report import plot_scores, tables
@@ -168,7 +170,7 @@ class Benchmark(Randomizable):
                 "tpr": float(rate_at_false_alarms(score, duplicate, self.false_alarms)),
                 "ci95": {key: _interval(values) for key, values in draws.items()},
                 "draws": {key: values.round(4).tolist() for key, values in draws.items()},
-                "ssim_error": None if truth is None else ssim_errors(score, truth),
+                "ssim_error": None if truth is None else asdict(ssim_errors(score, truth)),
                 "scores": [np.quantile(score[label == c], np.linspace(0, 1, 101)).round(5).tolist() for c in range(3)],
             }
             logger.info("%s: macro-F1 %.3f", name, table[name]["macro_f1"])
@@ -272,7 +274,7 @@ class _Scores:
 
 
 def _embedding_set(images: NDArray, subject: NDArray, level: NDArray, vectors: NDArray) -> EmbeddingSet:
-    items = [{"id": str(row), "image": "", "subject_id": str(number)} for row, number in enumerate(subject)]
+    items: list[Item] = [{"id": str(row), "image": "", "subject_id": str(number)} for row, number in enumerate(subject)]
     rows = np.arange(len(items))
     return EmbeddingSet(items, rows, np.full(len(rows), -1), level, vectors, images.astype(np.float16), [])
 

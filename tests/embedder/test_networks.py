@@ -201,3 +201,8 @@ def test_images_of_another_kind_are_an_error(shape):
 def test_a_field_of_odd_size_is_an_error(size):
     with pytest.raises(ValueError, match="spatial_size: expected two even numbers, found"):
         tiny(spatial_size=size)
+
+
+def test_a_network_that_estimates_no_pose_is_an_error():
+    with pytest.raises(ValueError, match="network_def Flatten: expected a network that estimates .*train_plain.yaml"):
+        Posed(torch.nn.Flatten())

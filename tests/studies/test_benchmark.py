@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from helpers import ROOT, run_config, slices
+from helpers import MISALIGN, ROOT, run_config, slices
 
 from scripts.audit.audit import Audit
 from scripts.images.augmentations import RandCopyd, RandMisalignd
@@ -46,8 +46,9 @@ class Noise(Method):
 
 
 def bench(methods, **more) -> Benchmark:
-    copy = RandCopyd("image", elastic=(0.1, 0.3), blur=(0.0, 0.2), noise=(0.0, 0.0))
-    move = RandMisalignd("image", flip_prob=1.0, affine_prob=1.0, blur_prob=0.0, noise_prob=0.0, bias_prob=0.0)
+    copy = RandCopyd("image", elastic=(0.1, 0.3), blur=(0.0, 0.2))
+    still = dict.fromkeys(("bias_prob", "blur_prob", "noise_prob"), 0.0)
+    move = RandMisalignd("image", **MISALIGN | still | {"flip_prob": 1.0, "affine_prob": 1.0})
     verifier = Verifier()
     audit = Audit(None, verifier, copy, control_images=4)
     options = {"audit": audit, "audited": ["moved"], "pairs": 15, "queries": 12, "audits": 1, "copies": 5, "draws": 50}

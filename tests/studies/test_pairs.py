@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import slices
+from helpers import COPY, slices
 
 from scripts.images.augmentations import RandCopyd
 from scripts.images.loading import Slices
@@ -23,7 +23,7 @@ from scripts.studies.pairs import DIFFERENT, DUPLICATE, SIMILAR, draw_copies, dr
 
 def test_pairs_are_what_their_labels_say():
     data, verifier = slices(), Verifier()
-    copy = RandCopyd("image", elastic=(0.2, 0.5), blur=(0.0, 0.2), noise=(0.0, 0.0))
+    copy = RandCopyd("image", elastic=(0.2, 0.5), blur=(0.0, 0.2))
     copy.set_random_state(0)
     pairs = draw_pairs(data, 20, copy, 0.6, verifier, np.random.RandomState(0))
     assert np.bincount(pairs.label).tolist() == [20, 20, 20]
@@ -52,7 +52,7 @@ def test_pairs_are_what_their_labels_say():
 def test_without_levels_any_other_image_of_a_subject_is_similar():
     data = slices()
     data = Slices(data.images, data.subject, np.full(len(data.subject), np.nan))
-    pairs = draw_pairs(data, 10, RandCopyd("image", elastic=(0, 0)), -1, Verifier(), np.random.RandomState(0))
+    pairs = draw_pairs(data, 10, RandCopyd("image"), -1, Verifier(), np.random.RandomState(0))
     similar = pairs.label == SIMILAR
     assert (pairs.subject[similar, 0] == pairs.subject[similar, 1]).all()
     assert (pairs.first[similar] != pairs.second[similar]).any((1, 2)).all()
@@ -69,5 +69,5 @@ def test_the_cap_is_what_one_in_a_hundred_strangers_reach():
         if i // 2 != j // 2 and i % 2 == j % 2
     ]
     assert np.sort(strangers)[-3] <= cap <= max(strangers) + 1e-6
-    kept = draw_copies(data.images, RandCopyd("image", elastic=(0.1, 0.3)), cap, verifier)
+    kept = draw_copies(data.images, RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), cap, verifier)
     assert (verifier.align(kept, data.images).aligned_ssim > cap).all()
