@@ -17,7 +17,7 @@ import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -55,10 +55,15 @@ def describe_keys(config_files: Sequence[str | os.PathLike]) -> str:
         FileNotFoundError: if a file is missing.
     """
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
-    first, *overlays = (Path(file) for file in config_files)
-    lines = [_title(first), *_file_lines(first, width)]
-    for overlay in overlays:
-        lines += ["", f"Laid over it: {_title(overlay)}", *_file_lines(overlay, width)]
+    lines: list[str] = []
+    meanings: dict[str, str] = {}  # an overlay need not repeat them
+    for file in map(Path, config_files):
+        groups = [
+            Group(group.title, [replace(key, meaning=key.meaning or meanings.get(key.name, "")) for key in group.keys])
+            for group in documented_groups(file)
+        ]
+        lines += [f"{'Laid over it: ' if lines else ''}{_title(file)}", *_table(groups, width), ""]
+        meanings |= {key.name: key.meaning for group in groups for key in group.keys}
     return "\n".join(lines)
 
 
@@ -81,8 +86,6 @@ def documented_groups(config_file: str | os.PathLike) -> list[Group]:
         while column and free < len(lines) and lines[free].find("#") == column and not lines[free][:column].strip():
             meaning += " " + lines[free][column + 1 :].strip()
             free += 1
-        if block:
-            free = max(free, default.end_mark.line)
         if name.value not in HIDDEN:
             written = "" if block else text[default.start_mark.index : default.end_mark.index]
             groups[-1].keys.append(Key(name.value, written, meaning))
@@ -110,8 +113,7 @@ def _title(file: Path) -> str:
     return f"{file}: {lines[0][1:].strip()}" if lines and lines[0].startswith("#") else str(file)
 
 
-def _file_lines(file: Path, width: int) -> Iterator[str]:
-    groups = documented_groups(file)
+def _table(groups: Sequence[Group], width: int) -> Iterator[str]:
     margin = max((len(key.name) for group in groups for key in group.keys if key.meaning), default=0)
     for group in groups:
         known = [key for key in group.keys if key.meaning]
@@ -126,12 +128,11 @@ def _file_lines(file: Path, width: int) -> Iterator[str]:
 
 
 def _key_lines(key: Key, margin: int, width: int) -> Iterator[str]:
-    default = key.default.removeprefix(BUNDLE) if key.default.startswith(BUNDLE) else key.default
-    if default != key.default:
-        default = "BUNDLE" + default.strip("'")
+    below_bundle = key.default.startswith(BUNDLE)
+    default = "BUNDLE" + key.default.removeprefix(BUNDLE).strip("'") if below_bundle else key.default
     indent = " " * (margin + WIDEST_DEFAULT + 6)
     start = f"  {key.name:{margin}}  {default:{WIDEST_DEFAULT}}  "
     if len(default) > WIDEST_DEFAULT:
         yield start.rstrip()
         start = indent
-    yield from textwrap.wrap(start + key.meaning, width, subsequent_indent=indent, drop_whitespace=True)
+    yield from textwrap.wrap(start + key.meaning, width, subsequent_indent=indent)
