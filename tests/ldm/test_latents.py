@@ -79,6 +79,11 @@ def test_what_sampling_needs_is_written(tmp_path):
     data.save(tmp_path / "model")
     facts = json.loads((tmp_path / "model" / "model.json").read_text())
     assert facts["latent_shape"] == [1, 8, 12] and facts["condition_dim"] == 2
+    assert facts["condition"] == {
+        "kind": "variables",
+        "columns": ["age", "sex"],
+        "scales": {"age": pytest.approx([45, 17.078251]), "sex": ["F", "M"]},
+    }
     assert facts["scale_factor"] == pytest.approx(1 / (data.latents / data.scale_factor).std().item(), rel=1e-5)
     with (tmp_path / "model" / "records.csv").open(newline="") as file:
         records = list(csv.DictReader(file))
