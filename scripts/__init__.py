@@ -41,7 +41,7 @@ from .images.augmentations import RandCopyd, RandMisalignd
 from .images.datalists import find_images
 from .images.foreground import foreground
 from .images.loading import planar_slices
-from .images.readers import GreyImageReader
+from .images.readers import GreyImageReader, image_readers
 from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
 from .images.subjects import split_subjects, with_and_without_mask
 from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
@@ -116,6 +116,7 @@ __all__ = [
     "fit_projection",
     "foreground",
     "held_out_summary",
+    "image_readers",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

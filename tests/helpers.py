@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """What several tests need: places, the command line, and small images and embeddings with a known truth."""
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
 from scripts.images.items import Item
-from scripts.images.loading import Slices
+from scripts.images.loading import SliceSet
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,7 +97,7 @@ def blobs(count: int, seed: int) -> torch.Tensor:
     return (0.3 + 0.6 * texture).clip(0, 1) * torch.from_numpy((y**2 + x**2 < 0.7).astype(np.float32))
 
 
-def slices(subjects: int = 4, levels: int = 5) -> Slices:
+def slices(subjects: int = 4, levels: int = 5) -> SliceSet:
     """Smooth random discs, a subject's slices alike."""
     y, x = np.mgrid[-1:1:48j, -1:1:56j]
     images, rng = [], np.random.default_rng(0)
@@ -106,7 +109,7 @@ def slices(subjects: int = 4, levels: int = 5) -> Slices:
             )
             images.append(np.where(x**2 + y**2 < 0.8, 0.5 + 0.4 * np.tanh(waves), 0))
     number = np.arange(subjects).repeat(levels)
-    return Slices(np.array(images, np.float32), number, np.tile(np.arange(levels) * 2.0, subjects))
+    return SliceSet(np.array(images, np.float32), number, np.tile(np.arange(levels) * 2.0, subjects))
 
 
 def picture(seed: int) -> np.ndarray:
@@ -131,5 +134,36 @@ def write_volume(folder: Path) -> Item:
     """A shaded ball as a NIfTI file of 2 mm, and its item."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (45, 50, 40)), indexing="ij")
     array = np.where(x**2 + y**2 + z**2 < 0.8, 100 + 30 * x - 20 * y + 40 * z * x, 0).astype(np.float32)
-    nib.save(nib.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "v.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), folder / "v.nii.gz")
     return {"image": str(folder / "v.nii.gz"), "id": "v.nii.gz", "subject_id": "vol"}
+
+
+def save_volume(path, volume: np.ndarray, voxel=(2.0, 2.0, 2.0), axcodes="RAS"):
+    """Write a RAS volume in another orientation; the affine follows, so that the object stays in place."""
+    affine = np.diag([*voxel, 1.0])
+    affine[:3, 3] = (-50, 20, -7)
+    image = nibabel.Nifti1Image(volume, affine)
+    image = image.as_reoriented(ornt_transform(io_orientation(affine), axcodes2ornt(axcodes)))
+    nibabel.save(image, path)
+    return path
+
+
+def grey_picture(numbers: np.ndarray) -> Image.Image:
+    """A picture of numbers (W, H) in [0, 255]."""
+    return Image.fromarray(numbers.T.astype(np.uint8))  # PIL wants (H, W)
+
+
+def reference_foreground(image: np.ndarray) -> np.ndarray:
+    """Return where an image (H, W) shows the object: the definition by SciPy."""
+    image = image.astype(float) - image.min()
+    mean = uniform_filter(image, 5, mode="constant") / uniform_filter(np.ones(image.shape), 5, mode="constant")
+    return mean > 0.1 * np.sort(image, axis=None)[round(0.99 * image.size) - 1]
+
+
+def reference_image(image: np.ndarray) -> np.ndarray:
+    """Return the object on the field of 96 x 112, brightest 0.5 % at one: the configured chain by hand."""
+    rows, columns = np.nonzero(reference_foreground(image))
+    image = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].astype(float)
+    missing = [side - length for side, length in zip((96, 112), image.shape)]
+    image = np.pad(image, [(m // 2, m - m // 2) for m in missing])
+    return np.clip(image / np.percentile(image, 99.5), 0, 1)

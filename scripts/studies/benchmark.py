@@ -32,10 +32,10 @@ from ..bundle.files import replacing
 from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.evaluation import ssim_errors
 from ..images.items import Item
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from ..similarity.verification import Verifier
 from .benchmark_report import plot_scores, tables
-from .pairs import DUPLICATE, draw_copies, draw_pairs, duplicate_cap
+from .pairs import DUPLICATE, degraded_copies, draw_pairs, duplicate_cap
 from .rivals import Method
 from .scores import (
     best_of_subjects,
@@ -96,7 +96,7 @@ class Benchmark(Randomizable):
         self.pairs, self.queries, self.draws, self.shown, self.false_alarms = pairs, queries, draws, shown, false_alarms
         self.audits, self.copies, self.train_share, self.seed = audits, copies, train_share, seed
 
-    def __call__(self, validation: Slices, test: Slices, output: str | Path) -> dict[str, Any]:
+    def __call__(self, validation: SliceSet, test: SliceSet, output: str | Path) -> dict[str, Any]:
         """Return and write ``{conditions: {name: {pairs: {method: ...}, search: ..., audit: ...}}, cap, ...}``.
 
         Thresholds are fitted on pairs of `validation`; `test` is only scored. Rows that the file has are kept, so that
@@ -110,7 +110,7 @@ class Benchmark(Randomizable):
             for name, part in (("validation", validation), ("test", test))
         }
         sources = self.R.choice(len(test.subject), self.queries)
-        copies = draw_copies(test.images[sources], self.copy, cap, self.verifier)
+        copies = degraded_copies(test.images[sources], self.copy, cap, self.verifier)
         weights = pair_weights(drawn["test"].subject, self.draws, self.R)
         path = Path(output)
         result = json.loads(path.read_text()) if path.is_file() else {"conditions": {}}
@@ -142,7 +142,7 @@ class Benchmark(Randomizable):
         return np.stack([transform({"image": torch.from_numpy(i)[None]})["image"][0].numpy() for i in images])
 
     def _pair_rows(
-        self, methods: Mapping[str, Method | None], drawn, moved, validation: Slices, test: Slices, weights
+        self, methods: Mapping[str, Method | None], drawn, moved, validation: SliceSet, test: SliceSet, weights
     ) -> dict[str, Any]:
         pairs, label = drawn["test"], drawn["test"].label
         table: dict[str, Any] = {}
@@ -186,7 +186,7 @@ class Benchmark(Randomizable):
                 }
 
     def _search_rows(
-        self, methods: Mapping[str, Method], test: Slices, sources: NDArray, moved: NDArray
+        self, methods: Mapping[str, Method], test: SliceSet, sources: NDArray, moved: NDArray
     ) -> dict[str, Any]:
         """Recall of the source subject, and of copies at a share of false alarms among searches without a source."""
         table: dict[str, Any] = {}
@@ -220,7 +220,7 @@ class Benchmark(Randomizable):
             }
         return table
 
-    def _audit_rows(self, methods: Mapping[str, Method], test: Slices, transform: Any, cap: float) -> dict[str, Any]:
+    def _audit_rows(self, methods: Mapping[str, Method], test: SliceSet, transform: Any, cap: float) -> dict[str, Any]:
         """Recall and false-discovery share of whole audits, the method retrieving."""
         table: dict[str, Any] = {name: {"recall": [], "false_share": []} for name in methods}
         for draw in range(self.audits):
@@ -232,7 +232,7 @@ class Benchmark(Randomizable):
             copied = rng.choice(train, self.copies)
             new = rng.choice(np.flatnonzero(~known), self.copies)
             # new images are degraded alike
-            images = draw_copies(test.images[np.r_[copied, new]], self.copy, cap, self.verifier)
+            images = degraded_copies(test.images[np.r_[copied, new]], self.copy, cap, self.verifier)
             images = self._move(images, transform)
             for name, method in methods.items():
                 found = self._audit(method.fit(test.images[train]), test, train, images)
@@ -245,7 +245,7 @@ class Benchmark(Randomizable):
         return table
 
     def _audit(
-        self, method: Method, test: Slices, train: NDArray, images: NDArray
+        self, method: Method, test: SliceSet, train: NDArray, images: NDArray
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return which images are called, and the subject that each is said to copy."""
         assert self.audit is not None
@@ -284,7 +284,7 @@ def _interval(values: NDArray) -> list[float]:
 
 
 def run_benchmark(
-    benchmark: Benchmark, split: Mapping[str, Sequence[dict[str, Any]]], preprocessing: Callable, output_dir: str | Path
+    benchmark: Benchmark, split: Mapping[str, Sequence[Item]], preprocessing: Callable, output_dir: str | Path
 ) -> None:
     """Run the benchmark on whole-head and, where there are masks, on skull-stripped images; write its tables.
 
@@ -294,7 +294,7 @@ def run_benchmark(
     folder, text, merged = Path(output_dir), [], {}
     for variant in sorted({item["variant"] for item in split["test"]}, reverse=True):
         parts = [
-            Slices.of([item for item in split[part] if item["variant"] == variant], preprocessing)
+            SliceSet.load([item for item in split[part] if item["variant"] == variant], preprocessing)
             for part in ("validation", "test")
         ]
         result = benchmark(parts[0], parts[1], folder / f"{variant}.json")

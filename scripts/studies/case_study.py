@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from ..bundle.components import bundle_file, choice
 from ..bundle.files import read_table, replacing, write_table
 from ..images.datalists import find_images
-from ..images.loading import pixels, planar_slices
+from ..images.items import Item
+from ..images.loading import SliceSet, planar_slices
 from ..images.writing import write_image
 from ..ldm.conditions import MISSING, tissue_shares
 from .rivals import Method
@@ -56,7 +57,7 @@ class Cell:
 
 
 def export_slices(
-    items: Sequence[dict[str, Any]],
+    items: Sequence[Item],
     preprocessing: Callable,
     levels: Sequence[float],
     output_dir: str | Path,
@@ -295,9 +296,10 @@ class CaseStudy:
         matches = read_table(folder / "audit" / "matches.csv")
         items = {name: find_images(folder / f"{name}.csv", warn=False) for name in ("train", "holdout")}
         items["generated"] = [  # without those that show nothing
-            {"image": row["generated_path"], "id": row["generated_path"]} for row in matches
+            {"image": row["generated_path"], "id": row["generated_path"], "subject_id": row["generated_id"]}
+            for row in matches
         ]
-        images = {name: pixels(some, self.preprocessing) for name, some in items.items()}
+        images = {name: SliceSet.load(some, self.preprocessing).images for name, some in items.items()}
         return {
             "memorized": report["memorized"],
             "duplicates": sum(row["memorized"] == "1" and row["label"] == "duplicate" for row in matches),

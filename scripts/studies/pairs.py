@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from ..similarity.verification import Verifier
 
-__all__ = ["Pairs", "draw_copies", "draw_pairs", "duplicate_cap"]
+__all__ = ["Pairs", "degraded_copies", "draw_pairs", "duplicate_cap"]
 
 
 DIFFERENT, SIMILAR, DUPLICATE = range(3)
@@ -42,7 +42,9 @@ class Pairs:
     subject: NDArray[np.int64]
 
 
-def _partners(slices: Slices, row: int, label: int, near_mm: tuple[float, float], level_mm: float) -> NDArray[np.int64]:
+def _partners(
+    slices: SliceSet, row: int, label: int, near_mm: tuple[float, float], level_mm: float
+) -> NDArray[np.int64]:
     """Rows that make a pair of this label with `row`."""
     same = slices.subject == slices.subject[row]
     distance = np.abs(slices.level - slices.level[row])
@@ -53,7 +55,9 @@ def _partners(slices: Slices, row: int, label: int, near_mm: tuple[float, float]
     return np.flatnonzero(~same & ((distance <= level_mm) | ~np.isfinite(distance)))
 
 
-def duplicate_cap(slices: Slices, verifier: Verifier, count: int, rng: np.random.RandomState, level_mm: float) -> float:
+def duplicate_cap(
+    slices: SliceSet, verifier: Verifier, count: int, rng: np.random.RandomState, level_mm: float
+) -> float:
     """Return the 99th percentile of aligned foreground SSIM between different subjects at one level.
 
     A degraded image that is no nearer to its source than this is no duplicate by any objective rule.
@@ -67,7 +71,7 @@ def duplicate_cap(slices: Slices, verifier: Verifier, count: int, rng: np.random
     return float(np.percentile(verifier.align(slices.images[first], slices.images[second]).aligned_ssim, 99))
 
 
-def draw_copies(images: NDArray, copy: Any, cap: float, verifier: Verifier) -> NDArray[np.float32]:
+def degraded_copies(images: NDArray, copy: Any, cap: float, verifier: Verifier) -> NDArray[np.float32]:
     """Return a copy (N, H, W) of each image by the random transform `copy`, drawn anew while its aligned foreground
     SSIM to the image is at most `cap`.
 
@@ -86,7 +90,7 @@ def draw_copies(images: NDArray, copy: Any, cap: float, verifier: Verifier) -> N
 
 
 def draw_pairs(
-    slices: Slices,
+    slices: SliceSet,
     count: int,
     copy: Any,
     cap: float,
@@ -97,7 +101,7 @@ def draw_pairs(
 ) -> Pairs:
     """Return `count` pairs of each label, classes 1:1:1.
 
-    A duplicate comes from :func:`draw_copies`; similar is another slice of the subject `near_mm` away, different
+    A duplicate comes from :func:`degraded_copies`; similar is another slice of the subject `near_mm` away, different
     another subject at the level.
 
     Raises:
@@ -115,7 +119,7 @@ def draw_pairs(
             other.append(rng.choice(partners))
             labels.append(label)
     sources = rng.choice(len(slices.subject), count)
-    copies = draw_copies(slices.images[sources], copy, cap, verifier)
+    copies = degraded_copies(slices.images[sources], copy, cap, verifier)
     first, second = slices.images[rows], slices.images[other]
     return Pairs(
         np.concatenate([first, slices.images[sources]]),

@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from ..bundle.files import read_table, replacing, write_table
 from ..decision.rates import exact_interval
-from ..images.loading import pixels
+from ..images.loading import SliceSet
 from ..ldm.latents import DUPLICATION
 from ..similarity.rendering import render
 from ..similarity.verification import Verifier
@@ -192,7 +192,11 @@ def contact_sheets(
     chosen = rng.permutation(np.concatenate([rng.choice(g, min(count, len(g)), replace=False) for g in groups]))
     columns = ("generated_path", "train_path")
     query, reference = (
-        pixels([{"image": rows[i][column], "id": rows[i][column]} for i in chosen], preprocessing) for column in columns
+        SliceSet.load(
+            [{"image": rows[i][c], "id": rows[i][c], "subject_id": rows[i]["train_subject"]} for i in chosen],
+            preprocessing,
+        ).images
+        for c in columns
     )
     aligned, _ = render(query, reference, verifier.align(query, reference).matrix)
     cells = np.concatenate([query, aligned, np.abs(query - aligned)], axis=1).transpose(0, 2, 1)  # (P, H, 3 W)

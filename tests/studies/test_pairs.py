@@ -16,9 +16,9 @@ import pytest
 from helpers import COPY, slices
 
 from scripts.images.augmentations import RandCopyd
-from scripts.images.loading import Slices
+from scripts.images.loading import SliceSet
 from scripts.similarity.verification import Verifier
-from scripts.studies.pairs import DIFFERENT, DUPLICATE, SIMILAR, draw_copies, draw_pairs, duplicate_cap
+from scripts.studies.pairs import DIFFERENT, DUPLICATE, SIMILAR, degraded_copies, draw_pairs, duplicate_cap
 
 
 def test_pairs_are_what_their_labels_say():
@@ -51,7 +51,7 @@ def test_pairs_are_what_their_labels_say():
 
 def test_without_levels_any_other_image_of_a_subject_is_similar():
     data = slices()
-    data = Slices(data.images, data.subject, np.full(len(data.subject), np.nan))
+    data = SliceSet(data.images, data.subject, np.full(len(data.subject), np.nan))
     pairs = draw_pairs(data, 10, RandCopyd("image"), -1, Verifier(), np.random.RandomState(0))
     similar = pairs.label == SIMILAR
     assert (pairs.subject[similar, 0] == pairs.subject[similar, 1]).all()
@@ -69,5 +69,5 @@ def test_the_cap_is_what_one_in_a_hundred_strangers_reach():
         if i // 2 != j // 2 and i % 2 == j % 2
     ]
     assert np.sort(strangers)[-3] <= cap <= max(strangers) + 1e-6
-    kept = draw_copies(data.images, RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), cap, verifier)
+    kept = degraded_copies(data.images, RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), cap, verifier)
     assert (verifier.align(kept, data.images).aligned_ssim > cap).all()
