@@ -127,9 +127,10 @@ class RealSlices:
         levels: int = 3,
         **keys: object,
     ) -> None:
-        keys |= {"audit::verifier::_target_": f"{__name__}.{RememberingVerifier.__name__}"}
         # the positive control is asked nothing here, but merges near-copies
-        self.audit: Audit = component(DETECT, "audit", output_dir="eval/validity", control_images=20, **keys)
+        keys = {"output_dir": "eval/validity", "control_images": 20} | keys
+        keys["audit::verifier::_target_"] = f"{__name__}.{RememberingVerifier.__name__}"
+        self.audit: Audit = component(DETECT, "audit", **keys)
         split = json.loads(Path(split_file).read_text())
         wanted = {subject for part in parts for subject in split[part]}
         items = [item for item in find_images(dataset_dir) if item["subject_id"] in wanted]
