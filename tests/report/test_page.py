@@ -20,16 +20,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from monai.utils import optional_import
 
 from scripts.decision.labels import Label
 from scripts.decision.null import Null
 from scripts.report.page import TABLE, _sections, render_page
 
-# only the tests that take the fixture `browser` are skipped without it
-webdriver, has_selenium = optional_import("selenium.webdriver")
-By, _ = optional_import("selenium.webdriver.common.by", name="By")
-Keys, _ = optional_import("selenium.webdriver.common.keys", name="Keys")
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+except ImportError:
+    webdriver = None  # the tests that take the fixture `browser` are skipped, no others
 
 HOSTILE = '"><img src=x onerror="document.title=1"></script><script>document.title=2</script>.png'
 
@@ -93,7 +94,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
 
 @pytest.fixture(scope="module")
 def browser():
-    if not has_selenium:
+    if webdriver is None:
         pytest.skip("selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
