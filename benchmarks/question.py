@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
 
-__all__ = ["Question", "Row", "table"]
+__all__ = ["FDR", "Question", "Row", "table"]
+
+FDR = 0.05  # the level that every study is run at; that of configs/detect.yaml
 
 # an int, a float or a TypedDict of them: an answer is stored as JSON, and judged again when a stopped run goes on
 Answer = TypeVar("Answer")

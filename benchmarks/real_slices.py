@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from bundle_root import ROOT
 from numpy.typing import NDArray
+from question import FDR
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -33,7 +34,6 @@ from scripts.audit.search import Search, Units
 from scripts.bundle.components import component
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg
-from scripts.decision.statistic import LEAST_DISTANCE
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
 from scripts.images.items import RandomTransform
@@ -43,6 +43,7 @@ from scripts.similarity.verification import Alignment, Verifier
 __all__ = ["Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
 
 DETECT = ROOT / "configs" / "detect.yaml"
+LEAST_DISTANCE = 1e-6  # keeps the logarithm of a perfect copy's finite
 
 
 @dataclass(frozen=True)
@@ -226,4 +227,4 @@ class RealSlices:
 
         null = Null(closeness(train, subject, leave_out=True), subject, train.level, 2)
         values = closeness(generated, np.full(len(generated), -1), leave_out=False)
-        return benjamini_hochberg(null.p_values(values, generated.level)) <= self.audit.fdr
+        return benjamini_hochberg(null.p_values(values, generated.level)) <= FDR

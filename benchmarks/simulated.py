@@ -23,14 +23,14 @@ import bundle_root  # noqa: F401  puts scripts on the path
 import numpy as np
 from numpy.typing import NDArray
 from populations import POPULATIONS, copies_of
+from question import FDR
 from scipy.spatial.distance import cdist
 
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg, leaked_subjects
-from scripts.decision.statistic import NEIGHBOURS, local_statistic
+from scripts.decision.statistic import local_statistic
 
 __all__ = [
-    "FDR",
     "Leaked",
     "Mixed",
     "leaked",
@@ -41,8 +41,6 @@ __all__ = [
     "smoothing",
     "stored_twice",
 ]
-
-FDR = 0.05
 
 
 class Mixed(TypedDict):
@@ -65,8 +63,7 @@ class Leaked(TypedDict):
 
 def statistic(distance: NDArray, local: bool = True) -> NDArray[np.float64]:
     """Return T of each row of distances (Q, n) to all training images; `local=False`: raw closeness."""
-    closest = np.partition(distance, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-    return local_statistic(1 - closest) if local else -closest.min(1)
+    return local_statistic(1 - distance) if local else -distance.min(1)
 
 
 def among(train: NDArray) -> NDArray[np.float64]:

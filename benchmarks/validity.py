@@ -27,7 +27,7 @@ from time import perf_counter
 
 from bundle_root import ROOT
 from populations import POPULATIONS
-from question import Question, Row, table
+from question import FDR, Question, Row, table
 from real_slices import RealSlices, Scenario
 from real_studies import (
     FalseAlarms,
@@ -41,7 +41,6 @@ from real_studies import (
 )
 from scipy import stats
 from simulated import (
-    FDR,
     Mixed,
     leaked,
     mixed,
