@@ -28,16 +28,12 @@ SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "dat
 
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What MONAI's command line makes of a config, or of a list of paths as it is written there, in a working folder.
-
-    `name` is that of a file of configs/.
-    """
+    """Run a config by MONAI's command line in a folder; `name` is a file of configs/, or a list of paths as a text."""
     file = name if name.startswith("[") else str(ROOT / "configs" / name)
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", file, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
-# the demo's folders by the key of configs/detect.yaml
 DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generated")}
 
 
