@@ -17,7 +17,7 @@ to fail.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import bundle_root  # noqa: F401  puts scripts on the path
 import numpy as np
@@ -79,7 +79,9 @@ def leave_one_out(distance: NDArray, correction: int = 2, local: bool = True) ->
     return Null(statistic(distance, local), np.arange(count), np.full(count, np.nan), correction, distance.argmin(1))
 
 
-def audit(train: NDArray, generated: NDArray, method: str = "tail", correction: int = 2) -> tuple[NDArray, NDArray]:
+def audit(
+    train: NDArray, generated: NDArray, method: Literal["tail", "rank"] = "tail", correction: int = 2
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return p-values and nearest training subjects of the generated images."""
     distance = cdist(generated, train)
     null = leave_one_out(among(train), correction)

@@ -26,6 +26,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bundle_root import ROOT
+from monai.networks.nets import AutoencoderKL
 from populations import POPULATIONS
 from question import FDR, Question, Row, table
 from real_slices import RealSlices, Scenario
@@ -210,8 +211,9 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
 
 def round_trip(autoencoder_file: str) -> RoundTrip:
     """Return the autoencoder of configs/ldm/, size cpu, with these weights."""
-    network = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
-    return RoundTrip(load_weights(network, autoencoder_file))
+    network: AutoencoderKL = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
+    load_weights(network, autoencoder_file)
+    return RoundTrip(network)
 
 
 def parts(whole: Callable[[], RealSlices], windows: Callable[[], RealSlices], radius: int) -> list[Question]:
