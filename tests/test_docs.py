@@ -65,9 +65,9 @@ def arguments(command: str) -> dict[str, str]:
 
 
 def config_files(given: dict[str, str]) -> list[str]:
-    """Return the configs that the flags name, one or a list."""
+    """Return the configs that the flags name, one or a list; the reader's own, in capitals, are left out."""
     files = DefaultParseValue(given["config_file"])
-    return [files] if isinstance(files, str) else files
+    return [file for file in ([files] if isinstance(files, str) else files) if not Path(file).stem.isupper()]
 
 
 def check(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
