@@ -30,12 +30,11 @@ from scripts.images.items import Item
 from scripts.images.loading import SliceSet
 
 ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "data"))  # which the repository lacks
 
 
-SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "data"))
-
-
-def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a config by MONAI's command line in a folder; `name` is a file of configs/, or a list of paths as a text."""
     file = name if name.startswith("[") else str(ROOT / "configs" / name)
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", file, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
@@ -62,16 +61,19 @@ DEMO = {f"{name}_dir": str(ROOT / "demo" / name) for name in ("train", "generate
 
 
 def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a table in CSV."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def unit_vectors(count: int, seed: int) -> torch.Tensor:
+    """Random directions (N, 12), as embeddings of different people."""
     generator = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(torch.randn(count, 12, generator=generator))
 
 
 def near(vectors: torch.Tensor, seed: int = 5, distance: float = 0.02) -> torch.Tensor:
+    """Unit vectors near to the given ones, as embeddings of their copies."""
     generator = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(vectors + distance * torch.randn(vectors.shape, generator=generator))
 
@@ -85,6 +87,7 @@ class TinyEmbedder(torch.nn.Module):
         self.dropout = torch.nn.Dropout(0.5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return vectors (N, 16) of images (N, 1, 32, 40)."""
         return torch.nn.functional.normalize(self.dropout(self.linear(images.flatten(1) - 0.3)))
 
 

@@ -8,10 +8,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The page of an audit in a real browser: sorting, filtering, hostile names, and no request to anywhere."""
+"""The page of an audit, as it is written and in a real browser: the verdict, hostile names, no request to anywhere."""
 
 from __future__ import annotations
 
+import html.parser
 import json
 import re
 import shutil
@@ -45,9 +46,12 @@ from scripts.report.summary import (
 )
 from scripts.report.tables import MatchRow
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+except ImportError:
+    webdriver = None  # the tests that take the fixture `browser` are skipped, no others
 
 HOSTILE = '"><img src=x onerror="document.title=1"></script><script>document.title=2</script>.png'
 
@@ -129,6 +133,8 @@ def page(count: int = 10_000, called: int = 3) -> str:
 
 @pytest.fixture(scope="module")
 def browser():
+    if webdriver is None:
+        pytest.skip("selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
@@ -157,6 +163,61 @@ def column(browser, name: str) -> list[str]:
 
 def head(browser, name: str):
     return browser.find_element(By.CSS_SELECTOR, f"#matches th:nth-child({TABLE.index(name) + 1}) button")
+
+
+class Parsed(html.parser.HTMLParser):
+    """What a page consists of: `tags` with their attributes, and the `text` that is read."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all elements of this name."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.mark.parametrize(
+    ("count", "called", "verdict"),
+    [
+        (20, 3, "Copies found: 3 of 20 generated images"),
+        (20, 0, "No copying found among 20 generated images"),
+        (1, 0, "No copying found among 1 generated images"),
+    ],
+)
+def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdict):
+    text = Parsed(page(count, called)).text
+    assert verdict in text and "50 % recall on the positive control" in text
+    assert "The two nulls disagree." in text and "Null not matched." not in text
+
+
+def test_a_hostile_name_opens_no_tag():
+    hostile, harmless = Parsed(page(count=20)), Parsed(page(count=20).replace("onerror", "onfailure"))
+    assert HOSTILE in hostile.text, "the name of a file that was passed over, shown as it is"
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
+    assert not [name for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
+    assert not [attributes for attributes in hostile.named("img") if attributes["src"] == "x"]
+
+
+def test_the_written_page_names_no_other_address():
+    written = Parsed(page(count=20))
+    addresses = [a[name] or "" for _, a in written.tags for name in ("src", "href", "action", "data") if name in a]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses), addresses
+    (policy,) = (a["content"] or "" for a in written.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
 
 
 def test_verdict_distributions_and_warning_stand_on_the_page(opened):
