@@ -36,6 +36,7 @@ from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
+from scripts.images.items import Item
 from scripts.images.items import RandomTransform
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Alignment, Verifier
@@ -211,7 +212,9 @@ class RealSlices:
 
     def _embedded(self, images: NDArray, level: NDArray, subjects: list[str]) -> EmbeddingSet:
         """Return planar images (N, H, W) as a data set of one file each."""
-        items = [{"id": f"{subject}_{i}", "image": "", "subject_id": subject} for i, subject in enumerate(subjects)]
+        items: list[Item] = [
+            {"id": f"{subject}_{i}", "image": "", "subject_id": subject} for i, subject in enumerate(subjects)
+        ]
         images = images.astype(np.float16)
         vectors = self.audit.embedder.embed_images(images)
         count = len(images)

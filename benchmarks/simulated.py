@@ -193,8 +193,7 @@ def leaked(audits: int = 200, corrected: bool = True) -> Leaked:
         copies = copies_of(train, np.repeat(np.arange(5), 40), rng)
         p, nearest = audit(train, np.concatenate([copies, draw(4800)]))
         if corrected:
-            names, _, q = leaked_subjects(p, nearest)
-            found = names[q <= FDR]
+            found = leaked_subjects(p, nearest).at(FDR)
         else:
             found = np.unique(nearest[benjamini_hochberg(p) <= FDR])
         shares.append((found >= 5).sum() / max(1, len(found)))
