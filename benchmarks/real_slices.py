@@ -36,8 +36,7 @@ from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
-from scripts.images.items import Item
-from scripts.images.items import RandomTransform
+from scripts.images.items import Item, RandomTransform
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Alignment, Verifier
 
