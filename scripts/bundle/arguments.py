@@ -44,8 +44,11 @@ def check_arguments(
     To be the first expression of a config's `run`. MONAI accepts every flag and turns values into whatever Python
     would; here an unknown key, a value of another type than the file's, a path that the shell's text does not equal,
     and any error while the parts are built end the process with one sentence and status 1. A key that only an overlay
-    defines is known if something refers to it. `--show_keys True`, or `--help` as the last word, prints what the keys
-    mean instead, as :func:`~scripts.bundle.keys.describe_keys` says it, and ends the process with status 0.
+    defines is known if something refers to it.
+
+    `--show_keys True` prints what the keys mean instead, as :func:`~scripts.bundle.keys.describe_keys` says it, and
+    ends the process with status 0. `--help` beside `--config_file` does the same, since MONAI's command line hands it
+    on as a key; alone it fails within MONAI, and `-h` is the key `h`.
 
     Args:
         config_file: the shipped config; the types of its values are those expected.
