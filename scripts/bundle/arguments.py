@@ -19,8 +19,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
@@ -28,12 +27,12 @@ from monai.bundle import ConfigParser
 from .components import PACKAGE
 from .errors import causes, debugging, expected_cause, first_line, sentence
 from .keys import describe_keys
+from .options import PATH_KEY, Option, value_problems
 
 __all__ = ["check_arguments"]
 
 
 HELP_KEYS = ("show_keys", "help")
-PATH_KEY = re.compile(r"(_dir|_file|_config)$|^(checkpoint|resume)$")
 Config = Mapping[str, object]
 
 
@@ -45,8 +44,11 @@ def check_arguments(
     To be the first expression of a config's `run`. MONAI accepts every flag and turns values into whatever Python
     would; here an unknown key, a value of another type than the file's, a path that the shell's text does not equal,
     and any error while the parts are built end the process with one sentence and status 1. A key that only an overlay
-    defines is known if something refers to it. `--show_keys True`, or `--help` as the last word, prints what the keys
-    mean instead, as :func:`~scripts.bundle.keys.describe_keys` says it, and ends the process with status 0.
+    defines is known if something refers to it.
+
+    `--show_keys True` prints what the keys mean instead, as :func:`~scripts.bundle.keys.describe_keys` says it, and
+    ends the process with status 0. `--help` beside `--config_file` does the same, since MONAI's command line hands it
+    on as a key; alone it fails within MONAI, and `-h` is the key `h`.
 
     Args:
         config_file: the shipped config; the types of its values are those expected.
@@ -145,96 +147,11 @@ def _problems(
             )
     for key, default in options.items():
         if key in config:
-            yield from _value_problems(Option(key, config[key], default, given.get(key)))
+            yield from value_problems(Option(key, config[key], default, given.get(key)))
     changed = [key for key in together if config.get(key) != shipped.get(key)]
     if changed and len(changed) < len(together):
         missing = next(key for key in together if key not in changed)
         yield f"--{missing}: expected beside --{changed[0]}, found none, which would audit the demo; give both"
-
-
-@dataclass(frozen=True)
-class Option:
-    """A key with its value, the shipped default and, where it was given on the command line, the shell's text."""
-
-    key: str
-    value: object
-    default: object
-    given: str | None
-
-    @property
-    def is_path(self) -> bool:
-        return PATH_KEY.search(self.key) is not None
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the default is a text, or nothing, which a list may replace."""
-        if self.default is None:
-            return not isinstance(self.value, (list, tuple))
-        return isinstance(self.default, str) and not self.default.startswith(("$", "@", "%"))
-
-    @property
-    def is_built(self) -> bool:
-        """Whether MONAI evaluates the value, an expression or a component, which is checked by what takes it."""
-        if isinstance(self.value, str):
-            return self.value.startswith(("$", "@")) and not self.is_path
-        return isinstance(self.value, Mapping) and "_target_" in self.value and self.given is None
-
-
-def _value_problems(option: Option) -> Iterator[str]:
-    key, value = option.key, option.value
-    if option.given == "None" and option.default is not None:
-        yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
-    elif option.is_built:
-        return
-    elif kind := _kind(option.default):
-        accepts, expected = kind
-        if not accepts(value):
-            yield f"--{key}: expected {expected}, found {value!r}"
-    elif option.is_path or option.is_text:
-        yield from _text_problems(option, "a path" if option.is_path else "text")
-
-
-def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
-    """Return what accepts values like this default, and what they are called; None for texts, paths and components."""
-
-    def listed(of: type) -> Callable[[object], bool]:
-        return lambda value: isinstance(value, (list, tuple)) and all(isinstance(entry, of) for entry in value)
-
-    match default:
-        case bool():
-            return lambda value: isinstance(value, bool), "True or False"
-        case int():
-            return lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
-        case float():
-            return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
-        case [Mapping(), *_]:
-            return listed(Mapping), f"a list of objects, as {default[0]}"
-        case [str(), *_]:
-            return listed(str), f"a list of texts, as {default}"
-        case list():
-            count = len(default)
-            return lambda value: listed(object)(value) and len(value) == count, f'{count} values, as "{default}"'
-    return None
-
-
-def _text_problems(option: Option, kind: str) -> Iterator[str]:
-    key, value, given, may_be_none = option.key, option.value, option.given, option.default is None
-    if given == "None" and value is None and may_be_none:
-        return
-    # MONAI reads values as Python: 2024 is a number, a#b is a with a comment, None is no argument at all
-    if given is not None and value != given.strip("'\""):
-        yield f"--{key}: expected {kind}, found {given!r}, which MONAI reads as {value!r}; " + (
-            "use a name or a link without '#'" if "#" in given else f"write ./{given}" if kind == "a path" else
-            "quote it twice, as \"'...'\""
-        )  # fmt: skip
-    elif value is None and may_be_none:
-        return
-    elif not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        yield f"--{key}: expected {kind}, found {value!r}"
-    elif value in ("null", "false", "true"):
-        yield (
-            f"--{key}: expected {kind}, found {value!r}; leave the flag out, or write ./{value} for a file of that name"
-        )
 
 
 def _strings(content: object) -> Iterator[str]:

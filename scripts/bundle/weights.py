@@ -37,20 +37,7 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
         FileNotFoundError: if there is no such file.
         ValueError: if it is no state dict, or of another architecture.
     """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (PermissionError, FileNotFoundError):
-        raise
-    except Exception as error:  # torch names no type, and its own text advises weights_only=False
-        raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
-    state = state.get("model", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(
-            f"checkpoint {checkpoint}: expected a state dict, bare or under 'model', found other content; save "
-            "network.state_dict()"
-        )
+    state = _read_state(checkpoint)
     expected = network.state_dict()
     if hasattr(network, "load_old_state_dict") and expected.keys() != state.keys():
         state = _from_generative(network, state, checkpoint) or state
@@ -69,6 +56,24 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
     return network.eval()
 
 
+def _read_state(checkpoint: str | os.PathLike) -> Mapping[str, torch.Tensor]:
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # torch names no type, and its own text advises weights_only=False
+        raise ValueError(f"checkpoint {checkpoint}: {_refusal(Path(checkpoint))}") from error
+    state = state.get("model", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected a state dict, bare or under 'model', found other content; save "
+            "network.state_dict()"
+        )
+    return state
+
+
 def _from_generative(
     network: torch.nn.Module, state: Mapping[str, torch.Tensor], checkpoint: str | os.PathLike
 ) -> dict[str, torch.Tensor] | None:
@@ -83,7 +88,7 @@ def _from_generative(
         for value in probe.state_dict().values():
             value.fill_(torch.nan if value.is_floating_point() else 0)
     try:
-        probe.load_old_state_dict(left)  # type: ignore[operator]
+        probe.load_old_state_dict(left)  # type: ignore[operator]  # of two MONAI networks, not of every module
     except (KeyError, RuntimeError):
         return None
     if dropped := [name for name in left if ".to_out.0." in name]:

@@ -29,4 +29,4 @@ def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
         Image.fromarray((image.T * 255).round().astype(np.uint8)).save(path)
     else:
         affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
-        nibabel.save(nibabel.Nifti1Image(image[..., None].astype(np.float32), affine), path)  # type: ignore
+        nibabel.Nifti1Image(image[..., None].astype(np.float32), affine).to_filename(path)

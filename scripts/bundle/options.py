@@ -1,0 +1,109 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Whether the value of a config's key is of the kind that the shipped config has, in words for the user."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+__all__ = ["PATH_KEY", "Option", "value_problems"]
+
+PATH_KEY = re.compile(r"(_dir|_file|_config)$|^(checkpoint|resume)$")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A key with its value, the shipped default and, where it was given on the command line, the shell's text."""
+
+    key: str
+    value: object
+    default: object
+    given: str | None
+
+    @property
+    def is_path(self) -> bool:
+        return PATH_KEY.search(self.key) is not None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the default is a text, or nothing, which a list may replace."""
+        if self.default is None:
+            return not isinstance(self.value, (list, tuple))
+        return isinstance(self.default, str) and not self.default.startswith(("$", "@", "%"))
+
+    @property
+    def is_built(self) -> bool:
+        """Whether MONAI evaluates the value, an expression or a component, which is checked by what takes it."""
+        if isinstance(self.value, str):
+            return self.value.startswith(("$", "@")) and not self.is_path
+        return isinstance(self.value, Mapping) and "_target_" in self.value and self.given is None
+
+
+def value_problems(option: Option) -> Iterator[str]:
+    """Yield what is wrong with a value, a sentence each: not of the default's kind, or not what the shell gave."""
+    key, value = option.key, option.value
+    if option.given == "None" and option.default is not None:
+        yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
+    elif option.is_built:
+        return
+    elif kind := _kind(option.default):
+        accepts, expected = kind
+        if not accepts(value):
+            yield f"--{key}: expected {expected}, found {value!r}"
+    elif option.is_path or option.is_text:
+        yield from _text_problems(option, "a path" if option.is_path else "text")
+
+
+def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
+    """Return what accepts values like this default, and what they are called; None for texts, paths and components."""
+
+    def listed(of: type) -> Callable[[object], bool]:
+        return lambda value: isinstance(value, (list, tuple)) and all(isinstance(entry, of) for entry in value)
+
+    match default:
+        case bool():
+            return lambda value: isinstance(value, bool), "True or False"
+        case int():
+            return lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        case float():
+            return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+        case [Mapping(), *_]:
+            return listed(Mapping), f"a list of objects, as {default[0]}"
+        case [str(), *_]:
+            return listed(str), f"a list of texts, as {default}"
+        case list():
+            count = len(default)
+            return lambda value: listed(object)(value) and len(value) == count, f'{count} values, as "{default}"'
+    return None
+
+
+def _text_problems(option: Option, kind: str) -> Iterator[str]:
+    key, value, given, may_be_none = option.key, option.value, option.given, option.default is None
+    if given == "None" and value is None and may_be_none:
+        return
+    # MONAI reads values as Python: 2024 is a number, a#b is a with a comment, None is no argument at all
+    if given is not None and value != given.strip("'\""):
+        yield f"--{key}: expected {kind}, found {given!r}, which MONAI reads as {value!r}; " + (
+            "use a name or a link without '#'" if "#" in given else f"write ./{given}" if kind == "a path" else
+            "quote it twice, as \"'...'\""
+        )  # fmt: skip
+    elif value is None and may_be_none:
+        return
+    elif not isinstance(value, (str, os.PathLike)) or not str(value).strip():
+        yield f"--{key}: expected {kind}, found {value!r}"
+    elif value in ("null", "false", "true"):
+        yield (
+            f"--{key}: expected {kind}, found {value!r}; leave the flag out, or write ./{value} for a file of that name"
+        )
