@@ -111,5 +111,5 @@ def _coefficients(x: NDArray, leaked: NDArray, weight: NDArray) -> NDArray[np.fl
     # every row with both outcomes, one of weight 0: the library refuses data in which nobody leaked
     outcome = np.repeat([1, 0], len(x))
     both = np.r_[weight * leaked, weight * ~leaked]
-    model = LogisticRegression(C=PRIOR_DEVIATION**2, fit_intercept=False, solver="newton-cholesky", tol=1e-8)
+    model = LogisticRegression(C=PRIOR_DEVIATION**2, fit_intercept=False, solver="newton-cg", tol=1e-6)
     return model.fit(np.r_[x, x], outcome, both).coef_[0]

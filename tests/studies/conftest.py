@@ -11,14 +11,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
-from helpers import slices
+from helpers import ROOT, slices
 
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 from scripts.similarity.verification import Verifier
 from scripts.studies.pairs import DegradedCopies
 from scripts.studies.rivals import Cosine, SearchMethod
+from scripts.studies.study_results import CellResult, CopiesRow, CopyLeaks, Group, SeenRow, Slope, StudyResult
 
 
 class Oracle(Cosine):
@@ -88,3 +91,23 @@ def flip():
         blur_prob=0.0,
         noise_prob=0.0,
     )
+
+
+@pytest.fixture(scope="session")
+def documented_json():
+    """The JSON of the case study that the documentation shows."""
+    return json.loads((ROOT / "docs" / "case_study.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def documented(documented_json):
+    """That case study."""
+    content = documented_json
+    leaks = CopyLeaks(
+        [CopiesRow(**row) for row in content["copies"]],
+        Slope(**content["slope"]),
+        Group(**content["leaked_once"]),
+        Group(**content["leaked_often"]),
+    )
+    cells = [CellResult.of_json(cell) for cell in content["cells"]]
+    return StudyResult(content["samples"], cells, leaks, [SeenRow(**row) for row in content["seen"]])
