@@ -1,32 +1,41 @@
-# make detect [ARGS="--train_dir FOLDER --generated_dir FOLDER"]   audit; without ARGS, the demo
-# make test                                                       all tests but the slow ones (make slow-test)
+# make help lists the targets, from the lines below that start with ##
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # MONAI warns to parse only configs that one trusts; these are the bundle's own
 export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
-.PHONY: detect test slow-test lowest-test check benchmark clean
+.PHONY: detect help test slow-test check lowest-test benchmark clean
 
+## detect: audit (the default target); of the demo, or ARGS="--train_dir FOLDER --generated_dir FOLDER"
 # $(value ARGS): make must not expand the $ of a regular expression
 detect: $(VENV)/.run
 	@$(BIN)/python -m monai.bundle run --config_file configs/detect.yaml $(value ARGS)
 
+## help: this list
+help:
+	@awk -F ': ' '/^## /{name = substr($$1, 4); sub(/^## [^:]*: /, ""); printf "make %-14s%s\n", name, $$0}' $(firstword $(MAKEFILE_LIST))
+
+## test: all tests but the slow ones
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
+## slow-test: the tests that take minutes
 slow-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow
 
+## check: format, lint, order of imports, types
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/mypy
 
-# on the lowest versions that requirements.txt allows; downloads several GB (CUDA builds of torch)
+## lowest-test: the tests on the lowest versions that requirements.txt allows; downloads several GB
 lowest-test: $(VENV)-lowest/.dev
 	$(VENV)-lowest/bin/python -m pytest -q -o filterwarnings=ignore
 
+## benchmark: speed of the embedder, the alignment and SSIM
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/speed.py
 
@@ -46,8 +55,9 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 $(VENV)-lowest/.dev: requirements.txt constraints-lowest.txt
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet -r requirements.txt pytest scikit-image jsonschema setuptools wheel \
-	  -c constraints-lowest.txt
+	  import-linter markdown-it-py -c constraints-lowest.txt
 	@touch $@
 
+## clean: remove the virtual environments and eval/
 clean:
 	rm -rf $(VENV) $(VENV)-lowest eval

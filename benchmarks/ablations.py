@@ -25,7 +25,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bundle_root import ROOT
 
 
 def network(**keys: object) -> dict[str, object]:
@@ -58,29 +58,6 @@ VARIANTS: dict[str, dict[str, object]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_dir", required=True)
-    parser.add_argument("--split_file", required=True)
-    parser.add_argument("--output_dir", default=str(ROOT / "eval" / "ablations"))
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--only", nargs="*", help="names of variants; all without it")
-    options = parser.parse_args()
-    rows = []
-    for number, (name, keys) in enumerate(VARIANTS.items()):
-        folder = Path(options.output_dir) / f"{number:02d}"
-        summary = folder / "held_out.json"
-        if not summary.is_file() and (not options.only or name in options.only):
-            train(options, folder, keys)
-        if summary.is_file():
-            found = json.loads(summary.read_text())
-            rows.append((name, found["ssim_error"], *found["recall"].values()))
-            print(f"| {name} | {' | '.join(f'{value:.3f}' for value in rows[-1][1:])} |", flush=True)
-    lines = ["| changed | error to SSIM | source nearest | source within 6 |", "|---|---|---|---|"]
-    lines += [f"| {row[0]} | {' | '.join(f'{value:.3f}' for value in row[1:])} |" for row in rows]
-    (Path(options.output_dir) / "ablations.md").write_text("\n".join(lines) + "\n")
-
-
 def train(options: argparse.Namespace, folder: Path, keys: dict[str, object]) -> None:
     """Run configs/train.yaml into `folder` with the keys changed."""
     arguments = {
@@ -94,6 +71,33 @@ def train(options: argparse.Namespace, folder: Path, keys: dict[str, object]) ->
     flags = [part for key, value in arguments.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / "train.yaml")]
     subprocess.run([*command, *flags], check=True)
+
+
+def row(name: str, summary: Path) -> str:
+    """Return the table's line of one variant, from what training wrote at its end."""
+    found = json.loads(summary.read_text())
+    return f"| {name} | {' | '.join(f'{value:.3f}' for value in (found['ssim_error'], *found['recall'].values()))} |"
+
+
+def main() -> None:
+    """Train the variants that are missing, print each, and write the table of all that there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--split_file", required=True)
+    parser.add_argument("--output_dir", default=str(ROOT / "eval" / "ablations"))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, metavar="NAME", help="variants; all without it")
+    options = parser.parse_args()
+    lines = ["| changed | error to SSIM | source nearest | source within 6 |", "|---|---|---|---|"]
+    for number, (name, keys) in enumerate(VARIANTS.items()):
+        folder = Path(options.output_dir) / f"{number:02d}"
+        summary = folder / "held_out.json"
+        if not summary.is_file() and (not options.only or name in options.only):
+            train(options, folder, keys)
+        if summary.is_file():
+            lines.append(row(name, summary))
+            print(lines[-1], flush=True)
+    (Path(options.output_dir) / "ablations.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,32 +11,30 @@
 
 """Time the SSIM kernel, the embedder and the alignment against their rivals, in one process on the same cores.
 
-python benchmarks/speed.py
+python benchmarks/speed.py [--repeats 1]
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from importlib.metadata import version
 
 import numpy as np
-import skimage
 import torch
+from bundle_root import ROOT
+from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts import AutocastInferer, Verifier, component, ssim_matrix  # noqa: E402  the bundle's own code
+from scripts import AutocastInferer, Verifier, component, ssim_matrix
 
 SHAPE = (96, 112)
 
 
-def seconds(function: Callable[[], object], repeats: int = 7) -> float:
+def seconds(function: Callable[[], object], repeats: int) -> float:
     """Return the median time of a call after one that is not counted."""
     function()
     times = []
@@ -45,6 +43,40 @@ def seconds(function: Callable[[], object], repeats: int = 7) -> float:
         function()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def time_ssim(images: NDArray[np.float32], repeats: int) -> None:
+    """Print ms a pair of the kernel's two forms over all pairs of images (N, H, W), and of scikit-image."""
+    foreground = np.ones(images.shape, bool)
+    pairs = len(images) * (len(images) - 1) / 2
+    few = list(zip(images, images[1:]))[:100]
+    ours = seconds(lambda: ssim_matrix(images, data_range=1.0), repeats) / pairs
+    masked = (
+        seconds(lambda: ssim_matrix(images, form="foreground", data_range=1.0, foreground=foreground), repeats) / pairs
+    )
+    theirs = seconds(lambda: [structural_similarity(a, b, data_range=1.0) for a, b in few], repeats) / len(few)
+    print(f"SSIM, ms a pair: ours {ours * 1e3:.4f}, foreground {masked * 1e3:.4f}, scikit-image {theirs * 1e3:.4f}")
+    print(f"  ratio {theirs / ours:.0f} (foreground {theirs / masked:.0f})")
+
+
+def time_embedder(images: NDArray[np.float32], repeats: int) -> None:
+    """Print images a second of the bundle's embedder and, where transformers is installed, of the published one."""
+    network = component(ROOT / "configs" / "inference.yaml", "network_def").eval().to(memory_format=torch.channels_last)
+    published = convnext_tiny()
+    batch = torch.from_numpy(images[:, None])
+    rates = {}
+    inferers = {"bfloat16": AutocastInferer(), "float32": AutocastInferer(enabled=False)}
+    with torch.no_grad():
+        for name, inferer in inferers.items():
+            rates[name] = len(batch) / seconds(lambda: inferer(batch, network), repeats)  # noqa: B023  called at once
+            print(f"embedder, {name}: {rates[name]:.0f} images a second")
+        if published is None:
+            print("ConvNeXt-Tiny, the published embedder: pip install transformers -c constraints.txt to compare")
+            return
+        colour = batch.repeat(1, 3, 1, 1)
+        for name, inferer in inferers.items():
+            rate = len(batch) / seconds(lambda: inferer(colour, published), min(3, repeats))  # noqa: B023
+            print(f"ConvNeXt-Tiny, {name}: {rate:.0f} images a second; ratio {rates[name] / rate:.1f}")
 
 
 def convnext_tiny() -> torch.nn.Module | None:
@@ -57,40 +89,25 @@ def convnext_tiny() -> torch.nn.Module | None:
     return ConvNextModel(ConvNextConfig()).eval().to(memory_format=torch.channels_last)
 
 
-def main() -> None:
-    rng = np.random.default_rng(0)
-    images = rng.random((128, *SHAPE), np.float32)
-    foreground = np.ones(images.shape, bool)
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {SHAPE[0]} x {SHAPE[1]} pixels")
-    print(f"torch {torch.__version__}, scikit-image {skimage.__version__}, numpy {np.__version__}")
-
-    pairs = 128 * 127 / 2
-    ours = seconds(lambda: ssim_matrix(images, data_range=1.0)) / pairs
-    masked = seconds(lambda: ssim_matrix(images, form="foreground", data_range=1.0, foreground=foreground)) / pairs
-    theirs = (
-        seconds(lambda: [structural_similarity(images[i], images[i + 1], data_range=1.0) for i in range(100)]) / 100
-    )
-    print(f"SSIM, ms a pair: ours {ours * 1e3:.4f}, foreground {masked * 1e3:.4f}, scikit-image {theirs * 1e3:.4f}")
-    print(f"  ratio {theirs / ours:.0f} (foreground {theirs / masked:.0f})")
-
-    network = component(ROOT / "configs" / "inference.yaml", "network_def").eval().to(memory_format=torch.channels_last)
-    batch = torch.from_numpy(images[:64, None])
-    rates = {}
-    with torch.no_grad():
-        for name, inferer in (("bfloat16", AutocastInferer()), ("float32", AutocastInferer(enabled=False))):
-            rates[name] = 64 / seconds(lambda: inferer(batch, network))  # noqa: B023
-            print(f"embedder, {name}: {rates[name]:.0f} images a second")
-        published = convnext_tiny()
-        if published is None:
-            print("ConvNeXt-Tiny, the published embedder: pip install transformers -c constraints.txt to compare")
-        else:
-            colour = batch.repeat(1, 3, 1, 1)
-            for name, inferer in (("bfloat16", AutocastInferer()), ("float32", AutocastInferer(enabled=False))):
-                rate = 64 / seconds(lambda: inferer(colour, published), 3)  # noqa: B023
-                print(f"ConvNeXt-Tiny, {name}: {rate:.0f} images a second; ratio {rates[name] / rate:.1f}")
-
+def time_alignment(images: NDArray[np.float32], repeats: int) -> None:
+    """Print ms a pair of aligning the second half of the images to the first."""
+    half = len(images) // 2
     verifier = Verifier()
-    print(f"alignment, ms a pair: {seconds(lambda: verifier.align(images[:64], images[64:]), 3) / 64 * 1e3:.1f}")
+    took = seconds(lambda: verifier.align(images[:half], images[half:]), min(3, repeats)) / half
+    print(f"alignment, ms a pair: {took * 1e3:.1f}")
+
+
+def main() -> None:
+    """Print the versions and all times."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7, help="calls of which the median is given")
+    repeats = parser.parse_args().repeats
+    images = np.random.default_rng(0).random((128, *SHAPE), np.float32)
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {SHAPE[0]} x {SHAPE[1]} pixels")
+    print(f"torch {torch.__version__}, scikit-image {version('scikit-image')}, numpy {np.__version__}")
+    time_ssim(images, repeats)
+    time_embedder(images[:64], repeats)
+    time_alignment(images, repeats)
 
 
 if __name__ == "__main__":

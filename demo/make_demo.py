@@ -45,6 +45,7 @@ NEW = 24
 COPIES = 16
 FIELD = (96, 112)  # x, y in pixels of 2 mm
 SEED = 2026
+Slices = dict[tuple[int, float], NDArray[np.float32]]  # by person and height; the first SUBJECTS train
 
 
 def noise(rng: np.random.Generator, fine: float, coarse: float) -> NDArray:
@@ -55,7 +56,13 @@ def noise(rng: np.random.Generator, fine: float, coarse: float) -> NDArray:
 
 
 class Individual:
-    """One simulated person: `image(z)` returns the axial slice at MNI height z in mm, (96, 112) in [0, 1]."""
+    """One simulated person.
+
+    Args:
+        maps: grey and white matter, as :func:`load_maps` returns them.
+        origin: of the maps, in mm.
+        seed: of the anatomy.
+    """
 
     def __init__(self, maps: dict[str, NDArray], origin: NDArray, seed: int) -> None:
         self.maps, self.origin, self.seed = maps, origin, seed
@@ -67,6 +74,7 @@ class Individual:
         self.ventricles = rng.normal(0, 0.1)
 
     def image(self, z: float) -> NDArray[np.float32]:
+        """Return the axial slice at MNI height z in mm, (96, 112) in [0, 1]."""
         rng = np.random.default_rng([self.seed, int(z)])
         x, y = np.meshgrid(*[2.0 * (np.arange(n) - (n - 1) / 2) for n in FIELD], indexing="ij")  # mm
         y = y - 16  # the template's brain is centred behind the origin
@@ -97,7 +105,8 @@ def load_maps() -> tuple[dict[str, NDArray], NDArray]:
     folder = files("nilearn.datasets") / "data"
     maps = {}
     for name in ("gm", "wm"):
-        image = nibabel.load(str(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"))
+        file = folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+        image = nibabel.nifti1.Nifti1Image.from_filename(str(file))
         maps[name] = np.asarray(image.dataobj, np.float32) / 255
     return maps, image.affine[:3, 3]
 
@@ -108,45 +117,42 @@ def save(image: NDArray, path: Path) -> None:
     Image.fromarray((image.T[::-1] * 255).round().clip(0, 255).astype(np.uint8)).save(path, optimize=True)
 
 
-def main() -> None:
-    maps, origin = load_maps()
-    people = [Individual(maps, origin, SEED + n) for n in range(SUBJECTS + NEW)]
-    rng = np.random.RandomState(SEED)
-    for name in ("train", "generated"):
-        shutil.rmtree(HERE / name, ignore_errors=True)
-    slices = {(s, z): people[s].image(z) for s in range(len(people)) for z in SLICES_MM}
-    for s in range(SUBJECTS):
-        for z in SLICES_MM:
-            save(slices[s, z], HERE / "train" / f"sub-{s + 1:02d}_z{int(z):02d}.png")
+def write_train(slices: Slices) -> None:
+    """Write both slices of each training subject."""
+    for s, z in slices:
+        if s < SUBJECTS:
+            save(slices[s, z], HERE / "train" / train_name(s, z))
+
+
+def train_name(s: int, z: float) -> str:
+    """Return the file name of a training subject's slice."""
+    return f"sub-{s + 1:02d}_z{int(z):02d}.png"
+
+
+def write_generated(slices: Slices, rng: np.random.RandomState) -> None:
+    """Write moved and deformed slices, some of training subjects and some of new people, and truth.csv."""
     copy = RandCopyd("image", elastic=(0.3, 1.0), blur=(0.2, 0.6), noise=(0.0, 0.02), grid=5)
     move = RandMisalignd(
-        "image", affine_prob=1.0, rotation=8.0, shift=4.0, zoom=(0.97, 1.03), gamma_prob=1.0, gamma=(0.8, 1.25),
-        bias_prob=0.0, blur_prob=0.0, noise_prob=0.0,
+        "image", flip_prob=0.5, affine_prob=1.0, rotation=8.0, shift=4.0, zoom=(0.97, 1.03), gamma_prob=1.0,
+        gamma=(0.8, 1.25),
     )  # fmt: skip
     copy.set_random_state(state=rng)
     move.set_random_state(state=rng)
-    sources = rng.choice(SUBJECTS, COPIES, replace=False)
-    plan = [(int(s), SLICES_MM[rng.randint(2)]) for s in sources] + [
-        (SUBJECTS + n, SLICES_MM[n % 2]) for n in range(NEW)
-    ]
+    copied = [(int(s), SLICES_MM[rng.randint(2)]) for s in rng.choice(SUBJECTS, COPIES, replace=False)]
+    sources = copied + [(SUBJECTS + n, SLICES_MM[n % 2]) for n in range(NEW)]
     truth = []
-    for number, which in enumerate(rng.permutation(len(plan))):
-        s, z = plan[which]
+    for number, which in enumerate(rng.permutation(len(sources))):
+        s, z = sources[which]
+        name, known = f"sample_{number:02d}.png", s < SUBJECTS
         image = torch.from_numpy(slices[s, z])[None]
-        name = f"sample_{number:02d}.png"
         save(move(copy({"image": image}))["image"][0].numpy(), HERE / "generated" / name)
-        known = s < SUBJECTS
-        truth.append(
-            {
-                "generated_id": name,
-                "train_id": f"sub-{s + 1:02d}_z{int(z):02d}.png" if known else "",
-                "subject_id": f"sub-{s + 1:02d}" if known else "",
-            }
-        )
+        truth.append((name, train_name(s, z) if known else "", f"sub-{s + 1:02d}" if known else ""))
     with (HERE / "truth.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(truth[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(truth)
+        csv.writer(file, lineterminator="\n").writerows([("generated_id", "train_id", "subject_id"), *truth])
+
+
+def print_similarity(slices: Slices) -> None:
+    """Print how alike different training subjects are at each height."""
     for z in SLICES_MM:
         stack = np.stack([slices[s, z] for s in range(SUBJECTS)])
         score = Verifier(smoothing=0).align(stack, np.roll(stack, 1, axis=0)).aligned_ssim
@@ -154,6 +160,18 @@ def main() -> None:
             f"z = {z:g} mm: aligned foreground SSIM between subjects, 5 / 50 / 95 %:",
             np.percentile(score, [5, 50, 95]).round(2),
         )
+
+
+def main() -> None:
+    """Replace the demo's images and truth.csv."""
+    maps, origin = load_maps()
+    people = [Individual(maps, origin, SEED + n) for n in range(SUBJECTS + NEW)]
+    slices = {(s, z): people[s].image(z) for s in range(len(people)) for z in SLICES_MM}
+    for name in ("train", "generated"):
+        shutil.rmtree(HERE / name, ignore_errors=True)
+    write_train(slices)
+    write_generated(slices, np.random.RandomState(SEED))
+    print_similarity(slices)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ Everything that `scripts` exports, `deepssim` where the package is installed. Wr
 """
 
 
-def signature(thing) -> str:
+def signature(thing: Callable[..., object]) -> str:
     """Return the parameters with their defaults, as Python writes them."""
     try:
         text = str(inspect.signature(thing))

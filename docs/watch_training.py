@@ -36,23 +36,23 @@ sys.path.insert(0, str(ROOT))  # not needed where the package is installed: `imp
 import scripts  # noqa: E402
 
 
-def main(output_dir: str = "eval/watch_training", training_images: int = 24, epochs: int = 60) -> SupervisedTrainer:
-    """Train, measure every five epochs, and return the trainer."""
-    set_determinism(0)
-    config = scripts.bundle_file("configs/inference.yaml")
-    preprocessing = scripts.component(config, "preprocessing")
+def load_demo() -> tuple[torch.Tensor, list[str]]:
+    """Return the demo's training images (N, 1, H, W) in [0, 1] and whose they are."""
+    preprocessing = scripts.component(scripts.bundle_file("configs/inference.yaml"), "preprocessing")
     items = scripts.find_images(ROOT / "demo" / "train")
     images = torch.stack([torch.as_tensor(preprocessing(dict(item))["image"]).float() for item in items])
-    ids = [item["subject_id"] for item in items]
+    return images, [item["subject_id"] for item in items]
 
-    # what the metric needs: real images, whose they are, and an embedder
-    embedder = scripts.load_weights(scripts.component(config, "network_def"), scripts.bundle_file("models/model.pt"))
-    seen, unseen = slice(training_images), slice(training_images, None)
-    metric = scripts.MemorizationMetric(images[seen], embedder, ids[seen], images[unseen], ids[unseen])
 
-    # a generative model: half the size, values in [-1, 1]
-    small = avg_pool2d(images[seen], 2) * 2 - 1
-    network = DiffusionModelUNet(
+def load_embedder() -> torch.nn.Module:
+    """Return the network that the bundle ships."""
+    network = scripts.component(scripts.bundle_file("configs/inference.yaml"), "network_def")
+    return scripts.load_weights(network, scripts.bundle_file("models/model.pt"))
+
+
+def generator() -> DiffusionModelUNet:
+    """Return a small diffusion model of images (N, 1, H, W) in [-1, 1]."""
+    return DiffusionModelUNet(
         spatial_dims=2,
         in_channels=1,
         out_channels=1,
@@ -62,13 +62,25 @@ def main(output_dir: str = "eval/watch_training", training_images: int = 24, epo
         num_head_channels=32,
         norm_num_groups=16,
     )
+
+
+def main(output_dir: str = "eval/watch_training", training_images: int = 24, epochs: int = 60) -> SupervisedTrainer:
+    """Train, measure every five epochs, and return the trainer."""
+    set_determinism(0)
+    images, ids = load_demo()
+    seen, unseen = slice(training_images), slice(training_images, None)
+    # what the metric needs: real images, whose they are, and an embedder
+    metric = scripts.MemorizationMetric(images[seen], load_embedder(), ids[seen], images[unseen], ids[unseen])
+
+    small = avg_pool2d(images[seen], 2) * 2 - 1  # half the size, values in [-1, 1]
+    network = generator()
     inferer = DiffusionInferer(DDPMScheduler(num_train_timesteps=1000))
     sampler = DDIMScheduler(num_train_timesteps=1000)
     sampler.set_timesteps(25)
 
     def sample() -> torch.Tensor:
         """Return generated images as the metric's: (B, 1, H, W) in [0, 1]."""
-        drawn = inferer.sample(torch.randn(32, *small.shape[1:]), network, sampler, verbose=False)
+        drawn = torch.as_tensor(inferer.sample(torch.randn(32, *small.shape[1:]), network, sampler, verbose=False))
         return interpolate(drawn / 2 + 0.5, scale_factor=2, mode="bilinear").clip(0, 1)
 
     watch = scripts.MemorizationHandler(
@@ -102,4 +114,4 @@ def main(output_dir: str = "eval/watch_training", training_images: int = 24, epo
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "eval/watch_training")

@@ -21,16 +21,18 @@ from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .bundle.weights import load_weights, save_weights
+from .decision.criteria import Criteria
+from .decision.decide import Decision, decide
 from .decision.labels import Label
 from .decision.null import p_values
 from .decision.rates import benjamini_hochberg, leaked_subjects
-from .decision.statistic import local_statistic
+from .decision.statistic import LocalStatistic, local_statistic
 from .detect import AuditData, detect, run_audit
-from .embedder.cache import fingerprint
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .embedder.evaluation import held_out_summary
 from .embedder.file_loader import ImageError
+from .embedder.fingerprint import fingerprint
 from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed
@@ -39,7 +41,7 @@ from .images.augmentations import RandCopyd, RandMisalignd
 from .images.datalists import find_images
 from .images.foreground import foreground
 from .images.loading import planar_slices
-from .images.readers import GreyImageReader
+from .images.readers import GreyImageReader, image_readers
 from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
 from .images.subjects import split_subjects, with_and_without_mask
 from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
@@ -63,6 +65,8 @@ __all__ = [
     "AxialSlicesd",
     "Condition",
     "CopyLoss",
+    "Criteria",
+    "Decision",
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",
@@ -73,6 +77,7 @@ __all__ = [
     "LatentModel",
     "Latents",
     "LevelSampler",
+    "LocalStatistic",
     "MemorizationHandler",
     "MemorizationMetric",
     "MemorizationSummary",
@@ -102,6 +107,7 @@ __all__ = [
     "choice",
     "compare_reports",
     "component",
+    "decide",
     "detect",
     "draw_copies",
     "file_hashes",
@@ -110,6 +116,7 @@ __all__ = [
     "fit_projection",
     "foreground",
     "held_out_summary",
+    "image_readers",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

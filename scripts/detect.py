@@ -20,14 +20,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .audit.audit import Audit
 from .audit.result import AuditResult
 from .bundle.errors import run_or_exit
 from .embedder.embedder import Embedder
 from .images.datalists import find_images
+from .images.items import Item
 from .report.report import Report
+from .report.summary import Timing
 
 __all__ = ["AuditData", "detect", "run_audit"]
 
@@ -45,7 +46,7 @@ class AuditData:
     exclude: Sequence[str] | str | None = None
     subject_pattern: str | None = None
 
-    def items(self) -> dict[str, list[dict[str, Any]]]:
+    def items(self) -> dict[str, list[Item]]:
         """Return the items of train, generated and, if given, holdout.
 
         Only real images have subjects: a generated file is never matched against the pattern.
@@ -77,7 +78,7 @@ def run_audit(data: AuditData, embedder: Embedder, audit: Audit) -> AuditResult:
     return _audit(data.items(), embedder, audit)
 
 
-def _audit(items: Mapping[str, Sequence[dict[str, Any]]], embedder: Embedder, audit: Audit) -> AuditResult:
+def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit) -> AuditResult:
     sets = {}
     for name, files in items.items():
         subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
@@ -102,7 +103,7 @@ def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) ->
         _check_output(items, report.output_dir)
         with _no_wider_than(items):
             result = _audit(items, embedder, audit)
-            timing = {"seconds": round(time.perf_counter() - start, 1), "embedded": embedder.computed}
+            timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return result, report.write(result, timing)
 
     result, summary = run_or_exit(job)
@@ -110,7 +111,7 @@ def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) ->
     return result
 
 
-def _check_output(items: Mapping[str, Sequence[dict[str, Any]]], output_dir: Path) -> None:
+def _check_output(items: Mapping[str, Sequence[Item]], output_dir: Path) -> None:
     """Raise ValueError where a cached embedding or picture would be an input of the next run."""
     output = os.path.realpath(output_dir)
     for name, files in items.items():
@@ -123,7 +124,7 @@ def _check_output(items: Mapping[str, Sequence[dict[str, Any]]], output_dir: Pat
 
 
 @contextlib.contextmanager
-def _no_wider_than(items: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[None]:
+def _no_wider_than(items: Mapping[str, Sequence[Item]]) -> Iterator[None]:
     """Create files, within the context, with no permission that an input file lacks."""
     mode = 0o666
     for path in {item["image"] for files in items.values() for item in files}:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,12 @@ from .metrics import MemorizationMetric, MemorizationSummary
 from .similarity.rendering import render
 
 __all__ = ["MemorizationHandler"]
+
+
+class _Attachable(Protocol):
+    """A MONAI or ignite handler."""
+
+    def attach(self, engine: Engine, /) -> None: ...
 
 
 class MemorizationHandler(ValidationHandler):
@@ -66,7 +72,7 @@ class MemorizationHandler(ValidationHandler):
         batches: int = 1,
         interval: int = 1,
         stop_above: float | None = None,
-        handlers: Sequence[Any] = (),
+        handlers: Sequence[_Attachable] = (),
         output_dir: str | os.PathLike | None = None,
         pairs: int = 4,
     ) -> None:
@@ -98,7 +104,7 @@ class MemorizationHandler(ValidationHandler):
         if self.stop_above is not None:
             engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self._stop)
 
-    def _draw(self, engine: Engine, batch: Any) -> torch.Tensor:
+    def _draw(self, engine: Engine, batch: object) -> torch.Tensor:
         images = self.sample()
         self._images.append(images.detach().cpu())
         return images

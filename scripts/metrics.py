@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +24,44 @@ from numpy.typing import NDArray
 
 from .audit.neighbors import nearest_subjects
 from .audit.search import Search, Units
+from .decision.criteria import Criteria, Method
+from .decision.decide import decide
 from .decision.null import Null
-from .decision.rates import benjamini_hochberg, clustered_interval, leaked_subjects, set_level
-from .decision.statistic import NEIGHBOURS, local_statistic
+from .decision.rates import clustered_interval
+from .decision.set_level import set_level
+from .decision.statistic import LocalStatistic, Statistic
 from .images.subjects import numbered_subjects
 from .similarity.verification import Verifier
 
 __all__ = ["MemorizationMetric", "MemorizationSummary"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The best match of N images: its statistic, its score, its subject's number and its row in the reference, (N,).
+
+    As a tensor (N, 4), which MONAI gathers from all processes; float64 keeps row numbers exact.
+    """
+
+    statistic: NDArray[np.float64]
+    score: NDArray[np.float64]
+    subject: NDArray[np.int64]
+    image: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: NDArray, subjects: NDArray, images: NDArray, statistic: Statistic) -> _Found:
+        """Return the best of each image's candidates, from arrays (N, k)."""
+        best = (np.arange(len(scores)), scores.argmax(1))
+        return cls(statistic(scores), scores[best].astype(float), subjects[best], images[best])
+
+    def tensor(self) -> torch.Tensor:
+        columns = (self.statistic, self.score, self.subject, self.image)
+        return torch.stack([torch.from_numpy(column).double() for column in columns], dim=1)
+
+    @classmethod
+    def from_tensor(cls, data: torch.Tensor) -> _Found:
+        statistic, score, subject, image = data.cpu().numpy().T
+        return cls(statistic, score, subject.astype(int), image.astype(int))
 
 
 @dataclass(frozen=True)
@@ -96,29 +126,26 @@ class MemorizationMetric(CumulativeIterationMetric):
         verifier: Verifier | None = None,
         k: int = 6,
         fdr: float = 0.05,
-        p_value: str = "tail",
+        p_value: Method = "tail",
     ) -> None:
         super().__init__()
-        if k < NEIGHBOURS or not 0 < fdr < 1 or p_value not in ("tail", "rank"):
-            raise ValueError(
-                f"k must be at least {NEIGHBOURS}, fdr in (0, 1), p_value tail or rank, got {k}, {fdr} and {p_value!r}"
-            )
+        self.criteria, self.statistic = Criteria(fdr=fdr, p_value=p_value), LocalStatistic()
+        if k < self.statistic.subjects:
+            raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if verifier is not None and embedder is None:
             raise ValueError("verifier aligns images, so it needs an embedder; embeddings alone cannot be aligned")
-        self.embedder, self.k, self.fdr, self.p_value = embedder, k, fdr, p_value
+        self.embedder, self.k = embedder, k
         self.verifier = Verifier() if verifier is None and embedder is not None else verifier
         self.names, self.subjects = numbered_subjects(subject_ids, reference, "reference")
         self.images, self.vectors = self._embed(reference, "reference")
-        own = self.subjects if holdout is None else numbered_subjects(holdout_ids, holdout, "holdout")[1]
-        images, vectors = (self.images, self.vectors) if holdout is None else self._embed(holdout, "holdout")
-        found = self._search(images, vectors, own if holdout is None else None)
-        statistic = local_statistic(found[..., 0])
-        unknown = np.full(len(own), np.nan)
-        if holdout is not None:
-            self.null = Null(statistic, own, unknown, correction=1)
+        if holdout is None:
+            own = self.subjects
+            found = self._search(self.images, self.vectors, leave_out=own)
         else:
-            nearest = found[np.arange(len(own)), found[..., 0].argmax(1), 1].astype(int)
-            self.null = Null(statistic, own, unknown, correction=2, nearest=nearest)
+            own = numbered_subjects(holdout_ids, holdout, "holdout")[1]
+            found = self._search(*self._embed(holdout, "holdout"))
+        correction, nearest = (2, found.subject) if holdout is None else (1, None)
+        self.null = Null(found.statistic, own, np.full(len(own), np.nan), correction, nearest)
 
     def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
         """Return the images (N, H, W), if these are images, and their vectors (N, D)."""
@@ -132,21 +159,20 @@ class MemorizationMetric(CumulativeIterationMetric):
             vectors = self.embedder(data).float().cpu().numpy()
         return data[:, 0].detach().float().cpu().numpy().astype(np.float16), vectors
 
-    def _search(self, images: NDArray | None, vectors: NDArray, leave_out: NDArray | None) -> NDArray[np.float64]:
-        """Return score, subject number and reference row of the k candidates of each image, (N, k, 3)."""
+    def _search(self, images: NDArray | None, vectors: NDArray, leave_out: NDArray | None = None) -> _Found:
+        """Return the best match of each image; `leave_out` (N,) bars each one's own subject."""
         count = len(vectors)
         if self.verifier is None or images is None or self.images is None:
-            found = nearest_subjects(vectors, self.vectors, self.subjects, self.k, exclude=leave_out)
-            return np.stack([found.similarity, found.subject, found.image], axis=2).astype(float)
-        search = Search(self.vectors, self.images, self.subjects, self.verifier, self.k)
+            candidates = nearest_subjects(vectors, self.vectors, self.subjects, self.k, exclude=leave_out)
+            return _Found.of(candidates.similarity, candidates.subject, candidates.image, self.statistic)
+        search = Search(self.vectors, self.images, self.subjects, self.verifier, self.k, self.statistic)
         own = np.full(count, -1) if leave_out is None else leave_out
         units = Units(vectors, images, np.arange(count), np.full(count, np.nan), own)
         verified = search(units, leave_out=leave_out is not None)
-        return np.stack([verified.aligned_ssim, verified.subject, verified.image], axis=2).astype(float)
+        return _Found.of(verified.aligned_ssim, verified.subject, verified.image, self.statistic)
 
-    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        # float64 keeps row numbers exact; a tensor, so that MONAI gathers it from all processes
-        return torch.from_numpy(self._search(*self._embed(y_pred, "generated"), None))
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor:
+        return self._search(*self._embed(y_pred, "generated")).tensor()
 
     def aggregate(self) -> torch.Tensor:
         """Return the rate of copies among all images since the last reset, a scalar in [0, 1]."""
@@ -161,26 +187,21 @@ class MemorizationMetric(CumulativeIterationMetric):
         data = self.get_buffer()
         if not isinstance(data, torch.Tensor):
             raise ValueError("expected images before aggregate(), got none since the last reset")
-        found = data.cpu().numpy()  # (N, k, 3)
-        statistic = local_statistic(found[..., 0])
-        p = self.null.p_values(statistic, np.full(len(statistic), np.nan), self.p_value)
-        q = benjamini_hochberg(p)
-        memorized = q <= self.fdr
-        score, subject, reference = found[np.arange(len(found)), found[..., 0].argmax(1)].T
-        subject = subject.astype(int)
-        leaked, _, leaked_q = leaked_subjects(p, subject)
+        found = _Found.from_tensor(data)
+        unknown = np.full(len(found.statistic), np.nan)
+        decision = decide(found.statistic, unknown, found.subject, self.null, self.criteria)
         rng = np.random.RandomState(0)  # the same images give the same intervals in every process
-        whole = set_level(statistic, self.null.statistic, self.null.subject, rng)
+        whole = set_level(found.statistic, self.null.statistic, self.null.subject, rng)
         return MemorizationSummary(
-            rate=float(memorized.mean()),
-            ci95=clustered_interval(memorized, subject, rng),
-            leaked=self.names[leaked[leaked_q <= self.fdr]].tolist(),
-            auc=whole["auc"],
-            auc_ci95=whole["ci95"],
-            subject=self.names[subject],
-            reference=reference.astype(int),
-            score=score,
-            p_value=p,
-            q_value=q,
-            memorized=memorized,
+            rate=float(decision.memorized.mean()),
+            ci95=clustered_interval(decision.memorized, found.subject, rng),
+            leaked=self.names[decision.leaks.at(self.criteria.fdr)].tolist(),
+            auc=whole.auc,
+            auc_ci95=whole.ci95,
+            subject=self.names[found.subject],
+            reference=found.image,
+            score=found.score,
+            p_value=decision.p_value,
+            q_value=decision.q_value,
+            memorized=decision.memorized,
         )

@@ -9,6 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+"""Fixtures of all tests: real data where there is any, and the working directory."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from helpers import ROOT, SHARED_DATA
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ixi() -> Path:
     """The IXI volumes, which the repository does not carry."""
     folder = SHARED_DATA / "ixi_t1_2mm"
@@ -27,7 +29,7 @@ def ixi() -> Path:
 
 
 @pytest.fixture
-def in_root(monkeypatch):
-    """MONAI's bundle tools expect the bundle's root as working directory."""
+def in_root(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle's root, which MONAI's bundle tools expect as working directory, and now is it."""
     monkeypatch.chdir(ROOT)
     return ROOT

@@ -127,8 +127,8 @@ def test_configs_name_the_metric_and_transforms(in_root):
     parser = ConfigParser(
         {
             "metric": {"_target_": "scripts.MemorizationMetric", "reference": "$__import__('torch').eye(3)"},
-            "move": {"_target_": "scripts.RandMisalignd", "keys": "image"},
-            "copy": {"_target_": "scripts.RandCopyd", "keys": "image"},
+            "move": {"_target_": "scripts.RandMisalignd", "keys": "image", "flip_prob": 0.5},
+            "copy": {"_target_": "scripts.RandCopyd", "keys": "image", "elastic": [0.0, 1.5]},
         }
     )
     metric = parser.get_parsed_content("metric")

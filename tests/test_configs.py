@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser
 from PIL import Image, ImageFilter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts import component, load_weights
+from scripts import RandMisalignd, component, load_weights
 
 FEW = ("--control_images", "8", "--null_slices", "1")  # enough where the decisions are not the point
 
@@ -95,12 +95,17 @@ def test_summary_says_what_was_found_and_where_it_lies(demo):
         assert words in demo[1].stdout
 
 
-def test_readme_shows_the_real_output(demo):
-    readme = (ROOT / "README.md").read_text()
-    # the three strongest pairs, and digits, may differ between processors; the sentences may not
-    for line in demo[1].stdout.strip().splitlines():
-        if not line.startswith("  "):
-            assert without_digits(line) in without_digits(readme)
+def test_readme_shows_lines_of_the_real_output(demo):
+    """Which pairs are strongest, how they lie and all digits may differ between processors; the sentences may not."""
+    block = (ROOT / "README.md").read_text().split("$ make detect\n")[1].split("```")[0]
+    shown, real = (
+        [without_digits(line.replace(" mirrored,", "")) for line in text.strip("\n").splitlines()]
+        for text in (block, demo[1].stdout)
+    )
+    assert len(shown) == 5
+    places = [real.index(line) for line in shown]
+    assert places == sorted(places) and places[0] == 0 and places[-1] == len(real) - 1
+    assert any("<-" in line for line in shown) and any("Positive control" in line for line in shown)
 
 
 def test_report_is_self_contained_and_shows_pairs(demo):
@@ -263,17 +268,58 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     assert resumed["trainer"]["iteration"] == 4
 
 
+RIVALS = {
+    name: [str(ROOT / "configs" / file) for file in ("train.yaml", *(f"rivals/{part}.yaml" for part in parts))]
+    for name, parts in {
+        "contrastive": ["contrastive"],
+        "pairwise_v1": ["pairwise_v1"],
+        "pairwise_v2": ["pairwise_v1", "pairwise_v2"],
+    }.items()
+}
+
+
 # the other two take ten seconds each
 @pytest.mark.parametrize(
     "name", ["pairwise_v2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "pairwise_v1"))]
 )
 def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
-    overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/rivals/{name}.yaml']"
     small = ["--epochs", "1", "--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1"]
-    result = run_config(overlay, tmp_path, *small, "--output_dir", str(tmp_path))
+    result = run_config(str(RIVALS[name]), tmp_path, *small, "--output_dir", str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)["trainer"]["iteration"] == 2
     assert (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("pairwise_v1", {"flip_prob": 0.33, "affine_prob": 0.33, "rotation": 10.0, "gamma_prob": 0.33}),
+        (
+            "pairwise_v2",
+            {
+                "flip_prob": 0.25, "affine_prob": 0.75, "rotation": 5.2, "shift": 4.0, "zoom": [0.9, 1.05],
+                "gamma_prob": 0.25, "bias_prob": 0.5, "bias": 0.3, "blur_prob": 0.25, "blur": 1.0,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_the_published_recipes_are_as_published(name, moves):
+    parser = ConfigParser()
+    parser.read_config(RIVALS[name])
+    misalign = parser.get_parsed_content("misalign")
+    still = RandMisalignd("image")
+    for key in ("flip", "affine", "gamma", "bias", "blur", "noise"):
+        chance = f"{key}_prob"
+        assert getattr(misalign, chance) == moves.get(chance, 0.0), key
+    for key in ("rotation", "shift", "zoom", "bias", "blur", "noise"):
+        assert getattr(misalign, key) == moves.get(key, getattr(still, key)), key
+    assert misalign.gamma == [0.5, 1.5]
+    loss = parser.get_parsed_content("embedding_loss")
+    assert (loss.form, loss.bins, loss.disjoint, loss.data_range, loss.power) == ("published", 1, True, None, 2)
+    assert parser.get_parsed_content("copy_loss") is None
+    assert parser["train"]["dataset"]["_target_"] == "scripts.Views" and parser["train"]["dataset"]["count"] == 1
+    assert parser.get_parsed_content("train#dataloader#batch_size") == 128
+    assert parser["train"]["sampler"]["num_samples"] == "$@groups * 4 * @iterations"
 
 
 def test_groups_repetitions_and_the_curve_are_reported(tmp_path):

@@ -284,17 +284,17 @@ def error_parts(error: str, expected: str) -> list[str]:
         (errno.EACCES, "permission denied; change the file's mode or choose another folder"),
     ],
 )
-@pytest.mark.parametrize("place", ["scripts.embedder.embedder._write_array", "scripts.report.report.Report._write"])
-def test_a_disk_that_takes_no_more(shell, monkeypatch, place, number, sentence):
+@pytest.mark.parametrize("writer", ["numpy.save", "pathlib.Path.write_text"])
+def test_a_disk_that_takes_no_more(shell, monkeypatch, writer, number, sentence):
     """The shells of this suite may be root's, to whom no folder is read-only: the call fails instead."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(number, os.strerror(number), "out/file")
 
     assert shell(*OWN)[0] == ""
     before = {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(place, fail)
+        patch.setattr(writer, fail)
         error, out = shell(*OWN, "--smoothing", "1.0", "--seed", "3")
     assert (error, out) == (f"error: out/file: {sentence}", "")
     assert {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()} == before
@@ -304,7 +304,7 @@ def test_what_no_user_can_cause_keeps_its_traceback(shell, monkeypatch):
     def fail(*_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(sys.modules["scripts.detect"], "_audit", fail)
+    monkeypatch.setattr("scripts.Audit.__call__", fail)
     with pytest.raises(RuntimeError):
         shell(*OWN)
 

@@ -144,9 +144,9 @@ def test_it_is_the_key_metric_of_an_evaluator(reference, new):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 4}, "k must be at least 5.*got 4"),
-        ({"fdr": 1.0}, r"fdr in \(0, 1\).*1.0"),
-        ({"p_value": "exact"}, "tail or rank.*'exact'"),
+        ({"k": 4}, "k must be at least 5, got 4"),
+        ({"fdr": 1.0}, r"fdr must be in \(0, 1\), got 1.0"),
+        ({"p_value": "exact"}, "p_value must be tail or rank, got 'exact'"),
         ({"subject_ids": ["a"]}, "one subject id for each of the 60 images of reference, got 1"),
         ({"holdout": torch.zeros(0, 12)}, "holdout must hold at least one image"),
         ({"verifier": Verifier()}, "needs an embedder"),

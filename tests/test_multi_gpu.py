@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """The overlays for several GPUs, run by torchrun as two gloo processes on the CPU."""
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ imports:
 folder: .
 items: $deepssim.find_images(@folder)
 preprocessing: $deepssim.component(deepssim.bundle_file('configs/inference.yaml'), 'preprocessing')
-move: {_target_: deepssim.RandMisalignd, keys: image}
+move: {_target_: deepssim.RandMisalignd, keys: image, flip_prob: 0.5}
 network_def: $deepssim.component(deepssim.bundle_file('configs/inference.yaml'), 'network_def')
 embedder: $deepssim.load_weights(@network_def, deepssim.bundle_file('models/model.pt'))
 images: $torch.stack([@preprocessing(dict(item))['image'] for item in @items])

@@ -11,46 +11,61 @@
 
 """The audit: retrieve candidate subjects, verify them by alignment, decide with a false-discovery rate.
 
-The same :class:`Search` runs on the generated images, on the null (real images that nothing copied) and on the positive
-control (degraded copies of training images), so that the three are comparable.
+The same :class:`~scripts.audit.search.Search` runs on the generated images, on the null (real images that nothing
+copied) and on the positive control (degraded copies of training images), so that the three are comparable.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import torch
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..decision.labels import Label
-from ..decision.null import Null
-from ..decision.rates import (
-    auc,
-    benjamini_hochberg,
-    compare_nulls,
-    exact_interval,
-    leaked_subjects,
-    rank_calls_needed,
-    set_level,
-)
-from ..decision.statistic import NEIGHBOURS
+from ..decision.criteria import Criteria
+from ..decision.decide import Decision, compare_nulls, decide
+from ..decision.labels import Thresholds
+from ..decision.rates import auc, rank_calls_needed
+from ..decision.set_level import set_level
+from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
+from ..images.items import RandomTransform
 from ..similarity.verification import Verifier
+from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
 from .neighbors import subject_similarities
-from .result import AuditResult
+from .result import AuditResult, Calibration
 from .search import Found, Search, Units
 
 __all__ = ["Audit"]
 
 logger = logging.getLogger(__name__)
+
+NullTransform = Literal["auto", "none"] | Change
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """The training subjects: their names (S,), and the number of each training row's subject (R,)."""
+
+    names: NDArray[np.str_]
+    number: NDArray[np.int64]
+
+    def merged(self, groups: Sequence[Sequence[int]]) -> _Subjects:
+        """Return the subjects with those of each group as one, under all their names."""
+        number = self.number
+        for group in groups:
+            number = np.where(np.isin(number, group[1:]), group[0], number)
+        labels = {group[0]: "+".join(self.names[s] for s in group) for group in groups}
+        kept, number = np.unique(number, return_inverse=True)
+        return _Subjects(np.array([labels.get(s, self.names[s]) for s in kept]), number)
 
 
 class Audit(Randomizable):
@@ -60,44 +75,46 @@ class Audit(Randomizable):
         embedder: embeds images that the audit makes: the degraded null and the positive control.
         verifier: aligns a candidate to a generated image.
         control: random dictionary transform that makes a positive control of a training image (`image`, (C, H, W)).
-        k: candidate subjects that are verified, at least 5 for the statistic.
-        fdr: level of the false-discovery rate, over images and over subjects.
-        p_value: `tail` or `rank`.
+        k: candidate subjects that are verified, at least as many as the statistic needs.
+        criteria: what is called.
+        statistic: of a unit's candidates; None: :class:`~scripts.decision.statistic.LocalStatistic`.
         null_transform: `auto` degrades null queries until their sharpness and noise match the generated images;
-            `none` leaves them as they are.
+            `none` leaves them as they are; a function of images, as :class:`RoundTrip`, is applied first.
         null_subjects: most subjects in the null; more are sampled.
         null_slices: most slices of a subject in the null where levels are unknown.
         control_images: images in the positive control.
         seed: of all sampling.
+
+    Raises:
+        ValueError: if an argument is out of range.
     """
 
     def __init__(
         self,
         embedder: ImageEmbedder,
         verifier: Verifier,
-        control: Any,
+        control: RandomTransform,
         k: int = 6,
-        fdr: float = 0.05,
-        p_value: str = "tail",
-        null_transform: str | Change = "auto",
+        criteria: Criteria | None = None,
+        statistic: Statistic | None = None,
+        null_transform: NullTransform = "auto",
         null_subjects: int = 300,
         null_slices: int = 8,
         control_images: int = 60,
         seed: int = 0,
     ) -> None:
-        if k < NEIGHBOURS or not 0 < fdr < 1:
-            raise ValueError(f"k must be at least {NEIGHBOURS} and fdr in (0, 1), got {k} and {fdr}")
-        if p_value not in ("tail", "rank") or not (null_transform in ("auto", "none") or callable(null_transform)):
-            raise ValueError(
-                f"p_value must be tail or rank and null_transform auto or none, got {p_value!r} and {null_transform!r}"
-            )
+        self.criteria, self.statistic = criteria or Criteria(), statistic or LocalStatistic()
+        if k < self.statistic.subjects:
+            raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
+        if not (null_transform in ("auto", "none") or callable(null_transform)):
+            raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
         if min(null_subjects, null_slices, control_images) < 1:
             raise ValueError(
                 "null_subjects, null_slices and control_images must be at least 1, got "
                 f"{null_subjects}, {null_slices} and {control_images}"
             )
-        self.embedder, self.verifier, self.control = embedder, verifier, control
-        self.k, self.fdr, self.p_value, self.null_transform = k, fdr, p_value, null_transform
+        self.embedder, self.verifier, self.control, self.k = embedder, verifier, control, k
+        self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
         self.seed = seed
 
@@ -115,201 +132,120 @@ class Audit(Randomizable):
         Training ids whose scans turn out to be near-copies of each other are merged into one subject and everything
         is done again: a copy of a scan that stands in the set twice has two best subjects and no peak.
         """
-        names, number = np.unique(train.subject_ids, return_inverse=True)
-        result = self._audit(train, generated, holdout, names, number)
+        subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
+        result = self._audit(train, generated, holdout, subjects)
         groups = _same_person(result)
         if not groups:
             return result
-        for group in groups:
-            number = np.where(np.isin(number, group[1:]), group[0], number)
-        merged = [[str(names[s]) for s in group] for group in groups]
+        merged = [[str(subjects.names[s]) for s in group] for group in groups]
         logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
-        kept, number = np.unique(number, return_inverse=True)
-        labels = {group[0]: "+".join(names) for group, names in zip(groups, merged)}
-        again = self._audit(train, generated, holdout, np.array([labels.get(s, names[s]) for s in kept]), number)
+        again = self._audit(train, generated, holdout, subjects.merged(groups))
         return replace(again, merged=merged, unmerged_count=int(result.memorized.sum()))
 
     def _audit(
-        self,
-        train: EmbeddingSet,
-        generated: EmbeddingSet,
-        holdout: EmbeddingSet | None,
-        names: NDArray,
-        number: NDArray,
+        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects
     ) -> AuditResult:
-        """Audit with the given subject of each training row: `names` (S,) and `number` (R,)."""
         self.set_random_state(self.seed)
         volumes = bool((np.bincount(generated.file) > 1).any())
-        search = Search(train.vectors, train.images, number, self.verifier, self.k)
-        units = _units(generated, np.full(len(generated), -1), volumes)
+        search = Search(
+            train.vectors, train.images, subjects.number, self.verifier, self.k, self.statistic, whole_files=volumes
+        )
+        units = search.units(generated, np.full(len(generated), -1))
         found = search(units, name="generated images")
-        if self.null_transform == "none":
-            degradation = Degradation()
-        else:
-            before = None if isinstance(self.null_transform, str) else self.null_transform
-            degradation = match_degradation(train.images, generated.images, self.R, before=before)
-
-        null_units, null_found, null = self._null(search, train, number, True, units.level, volumes, degradation)
-        leave_one_out, left_out = null, (null_units, null_found)
-        if holdout is not None:
-            subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
-            null_units, null_found, null = self._null(
-                search, holdout, subjects, False, units.level, volumes, degradation
-            )
-
-        statistic = found.statistic
-        by_method = {method: null.p_values(statistic, units.level, method) for method in ("tail", "rank")}
-        p = by_method[self.p_value]
-        q = benjamini_hochberg(p)
-        control = self._positive_control(search, train, number, volumes, degradation, null, p)
-        thresholds = _thresholds(null_found.aligned_ssim.max(1), control.pop("aligned_ssim"))
-        best = found.at_best(found.subject)
-        n = null.subjects(units.level)
+        degradation = self._degradation(train, generated)
+        controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices)
+        left_out = controls.leave_one_out_null(train, subjects.number, units.level)
+        chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
+        decision = decide(found.statistic, units.level, found.nearest, chosen.null, self.criteria)
+        control, control_ssim = controls.positive_control(
+            train, subjects.number, self.control, self.control_images, chosen.null, decision, self.criteria
+        )
+        thresholds = Thresholds.fit(chosen.found.best_ssim, control_ssim, self.criteria)
         return AuditResult(
             train=train,
             generated=generated,
             holdout=holdout,
-            subject_names=[str(name) for name in names],
+            subject_names=[str(name) for name in subjects.names],
+            train_subject=subjects.number,
             units=units,
             found=found,
-            statistic=statistic,
-            null=null,
-            leave_one_out=leave_one_out,
-            p_value=p,
-            q_value=q,
-            label=[_label(value, thresholds) for value in found.aligned_ssim.max(1)],
-            fdr=self.fdr,
-            calibration={
-                "null": "none"
-                if n < 1 or np.isneginf(null_found.statistic).all()
-                else "leave-one-subject-out"
-                if holdout is None
-                else "holdout",
-                "p_value": self.p_value,
-                "images": len(units),
-                "n": n,
-                "p_floor": null.correction / (n + 1),
-                "correction": null.correction,
-                "calls": {
-                    method: int((benjamini_hochberg(values) <= self.fdr).sum()) for method, values in by_method.items()
-                },
-                "rank_calls_needed": rank_calls_needed(len(units), n, null.correction, self.fdr),
-                "null_transform": self.null_transform
-                if isinstance(self.null_transform, str)
-                else type(self.null_transform).__name__,
-                "null_blur": degradation.blur,
-                "null_noise": degradation.noise,
-                **_match(units, null_units, search, holdout is None),
-                "leave_one_out": None
-                if holdout is None
-                else compare_nulls(null, leave_one_out, statistic, units.level, self.p_value, self.fdr),
-            },
+            null=chosen.null,
+            leave_one_out=left_out.null,
+            decision=decision,
+            criteria=self.criteria,
+            statistic_used=self.statistic,
+            calibration=self._calibration(search, units, found, chosen, left_out, decision, degradation),
             control=control,
-            set_level=set_level(statistic, null_found.statistic, null_units.subject, self.R),
+            set_level=set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R),
             thresholds=thresholds,
-            leaked=_leaked(p, best, names, self.fdr),
-            near_copies=_near_copies(*left_out, thresholds),
+            near_copies=_near_copies(left_out, thresholds, self.criteria),
         )
 
-    def _null(
+    def _degradation(self, train: EmbeddingSet, generated: EmbeddingSet) -> Degradation:
+        """Return what makes real images as soft and as noisy as the generated ones."""
+        if self.null_transform == "none":
+            return Degradation()
+        before = None if isinstance(self.null_transform, str) else self.null_transform
+        return match_degradation(train.images, generated.images, self.R, before=before)
+
+    def _calibration(
         self,
         search: Search,
-        source: EmbeddingSet,
-        subjects: NDArray,
-        leave_out: bool,
-        levels: NDArray,
-        volumes: bool,
+        units: Units,
+        found: Found,
+        chosen: SearchedNull,
+        left_out: SearchedNull,
+        decision: Decision,
         degradation: Degradation,
-    ) -> tuple[Units, Found, Null]:
-        """Search the images of `source` as if they were generated; `leave_out` their own subjects if they are train."""
-        units = self._null_units(source, subjects, levels, volumes, degradation)
-        found = search(units, leave_out=leave_out, name="left-out training images" if leave_out else "holdout images")
-        nearest = found.at_best(found.subject) if leave_out else None
-        return units, found, Null(found.statistic, units.subject, units.level, 2 if leave_out else 1, nearest)
-
-    def _null_units(
-        self, source: EmbeddingSet, subjects: NDArray, levels: NDArray, volumes: bool, degradation
-    ) -> Units:
-        """Real images that nothing copied, degraded as the generated ones; only slices that a query can ask for."""
-        chosen = np.unique(subjects)
-        if len(chosen) > self.null_subjects:
-            chosen = np.sort(self.R.choice(chosen, self.null_subjects, replace=False))
-        keep = np.isin(subjects, chosen)
-        if volumes:
-            # one volume a subject: repeated scans of a person are not independent
-            first = {subjects[row]: source.file[row] for row in range(len(source) - 1, -1, -1)}
-            keep &= source.file == np.array([first[s] for s in subjects])
-        else:
-            wanted = np.unique(levels[np.isfinite(levels)])
-            needed = np.zeros(len(source), bool)
-            for s in chosen:
-                rows = np.flatnonzero(subjects == s)
-                if len(wanted) and np.isfinite(source.level[rows]).all():
-                    distance = np.abs(source.level[rows][:, None] - wanted[None])
-                    needed[rows[np.unique(distance.argmin(0))]] = True
-                else:
-                    needed[
-                        rows if len(rows) <= self.null_slices else self.R.choice(rows, self.null_slices, replace=False)
-                    ] = True
-            keep &= needed
-        units = _units(source, subjects, volumes, np.flatnonzero(keep))
-        images = units.images if degradation.nothing else degradation(units.images, self.R)
-        return replace(units, vectors=self.embedder.embed_images(images), images=images)
-
-    def _positive_control(self, search, train, number, volumes, degradation, null: Null, p: NDArray) -> dict[str, Any]:
-        """Recall on degraded, moved copies of training images: would each have been called among the generated ones?"""
-        everything = _units(train, number, volumes)
-        chosen = np.sort(self.R.choice(len(everything), min(self.control_images, len(everything)), replace=False))
-        self.control.set_random_state(state=self.R)
-        images = []
-        for unit in chosen:
-            stack = torch.from_numpy(everything.images[everything.rows(unit)].astype(np.float32))
-            images.append(degradation(self.control({"image": stack})["image"].numpy(), self.R))
-        sizes = [len(stack) for stack in images]
-        pixels = np.concatenate(images)
-        copies = Units(
-            self.embedder.embed_images(pixels),
-            pixels,
-            np.repeat(np.arange(len(chosen)), sizes),
-            everything.level[chosen],
-            everything.subject[chosen],
+    ) -> Calibration:
+        null, criteria, transform = chosen.null, self.criteria, self.null_transform
+        n, alone = null.subjects(units.level), chosen is left_out
+        between = _similarity_auc(search, units, chosen.units, leave_out=alone)
+        nothing = n < 1 or np.isneginf(chosen.found.statistic).all()
+        return Calibration(
+            null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
+            p_value=criteria.p_value,
+            images=len(units),
+            n=n,
+            p_floor=null.correction / (n + 1),
+            correction=null.correction,
+            calls=decision.calls,
+            rank_calls_needed=rank_calls_needed(len(units), n, null.correction, criteria.fdr),
+            null_transform=transform if isinstance(transform, str) else type(transform).__name__,
+            null_blur=degradation.blur,
+            null_noise=degradation.noise,
+            matched=between is not None and criteria.matched(between),
+            match_auc=between,
+            leave_one_out=None if alone else compare_nulls(null, left_out.null, found.statistic, units.level, criteria),
         )
-        found = search(copies, name="positive control")
-        values = null.p_values(found.statistic, copies.level, self.p_value)
-        # called if it alone were added to the generated images
-        called = np.array([benjamini_hochberg(np.r_[p, value])[-1] <= self.fdr for value in values])
-        right = found.at_best(found.subject) == copies.subject
-        count = int((called & right).sum())
-        return {
-            "images": len(chosen),
-            "recall": count / len(chosen),
-            "ci95": exact_interval(count, len(chosen)),
-            "source_found": float(right.mean()),
-            "aligned_ssim": found.aligned_ssim.max(1),
-        }
 
 
-def _units(data: EmbeddingSet, subjects: NDArray, volumes: bool, rows: NDArray | None = None) -> Units:
-    """Return the rows as units: a file each if `volumes`, else a row each."""
-    rows = np.arange(len(data)) if rows is None else rows
-    key = data.file[rows] if volumes else rows
-    _, first, unit = np.unique(key, return_index=True, return_inverse=True)
-    level = np.full(len(first), np.nan) if volumes else data.level[rows]
-    return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
+def _similarity_auc(search: Search, units: Units, null_units: Units, leave_out: bool) -> float | None:
+    """Return the AUC of the generated images' similarity to all of train, its median over subjects, against the null's.
+
+    None where either is similar to nobody. `leave_out` bars the null's own subjects.
+    """
+    medians = []
+    for sample, barred in ((units, False), (null_units, leave_out)):
+        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
+        if barred:
+            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
+        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
+        medians.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
+    return auc(*medians) if all(map(len, medians)) else None
 
 
-def _near_copies(units: Units, found: Found, thresholds: dict[str, Any]) -> list[tuple[int, int]]:
+def _near_copies(left_out: SearchedNull, thresholds: Thresholds, criteria: Criteria) -> list[tuple[int, int]]:
     """Return pairs of training subjects with images as alike as copies are, and unlike all other subjects'.
 
-    Both are asked: above the positive control's cut, and 6 robust standard deviations above the null's median.
+    Both are asked: above the positive control's cut, and so many robust standard deviations above the null's median.
     """
-    score = found.aligned_ssim.max(1)
+    score, owner, nearest = left_out.found.best_ssim, left_out.units.subject, left_out.found.nearest
     if not np.isfinite(score).any():
         return []  # a single subject has no other
     spread = 1.4826 * np.median(np.abs(score - np.median(score)))
-    cut = max(thresholds["duplicate"], np.median(score) + 6 * spread)
-    best = found.at_best(found.subject)
-    return [(int(a), int(b)) for a, b in zip(units.subject[score >= cut], best[score >= cut]) if b >= 0]
+    alike = score >= max(thresholds.duplicate, np.median(score) + criteria.near_copy_deviations * spread)
+    return [(int(a), int(b)) for a, b in zip(owner[alike], nearest[alike]) if b >= 0]
 
 
 def _same_person(result: AuditResult) -> list[list[int]]:
@@ -320,38 +256,3 @@ def _same_person(result: AuditResult) -> list[list[int]]:
     component = connected_components(graph, directed=False)[1]
     groups = [np.flatnonzero(component == c).tolist() for c in np.unique(component)]
     return [group for group in groups if len(group) > 1]
-
-
-def _thresholds(null: NDArray, control: NDArray) -> dict[str, Any]:
-    """Cuts of the aligned SSIM: 99th percentile of the null, 5th of the positive control; infinite without a null."""
-    null = null[np.isfinite(null)]
-    similar = float(np.percentile(null, 99)) if len(null) else float("inf")
-    duplicate = float(np.percentile(control, 5))
-    return {"similar": similar, "duplicate": duplicate, "separable": bool(similar < duplicate)}
-
-
-def _label(aligned_ssim: float, thresholds: dict[str, Any]) -> Label:
-    if thresholds["separable"] and aligned_ssim >= thresholds["duplicate"]:
-        return Label.DUPLICATE
-    return Label.SIMILAR if aligned_ssim >= thresholds["similar"] else Label.DIFFERENT
-
-
-def _leaked(p: NDArray, best: NDArray, names: NDArray, fdr: float) -> dict[str, Any]:
-    valid = best >= 0
-    subjects, combined, q = leaked_subjects(p[valid], best[valid])
-    return {"ids": [str(names[s]) for s in subjects[q <= fdr]], "p": combined, "q": q, "subjects": subjects}
-
-
-def _match(units: Units, null_units: Units, search: Search, leave_out: bool) -> dict[str, Any]:
-    """Are generated and null images equally similar to all of train? AUC of the mean similarity over its subjects."""
-    means = []
-    for sample, barred in ((units, False), (null_units, leave_out)):
-        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
-        if barred:
-            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
-        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
-        means.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
-    if not all(map(len, means)):
-        return {"matched": False, "match_auc": None}
-    between = auc(*means)
-    return {"matched": bool(0.4 <= between <= 0.6), "match_auc": between}

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from monai.networks.nets import AutoencoderKL
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -76,8 +76,8 @@ class RoundTrip:
         batch_size: images at a time.
     """
 
-    def __init__(self, autoencoder: torch.nn.Module, device: torch.device | str = "cpu", batch_size: int = 64) -> None:
-        self.autoencoder: Any = autoencoder.to(device)  # has reconstruct, which no type of torch's says
+    def __init__(self, autoencoder: AutoencoderKL, device: torch.device | str = "cpu", batch_size: int = 64) -> None:
+        self.autoencoder = autoencoder.to(device)
         self.device, self.batch_size = device, batch_size
 
     def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:

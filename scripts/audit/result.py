@@ -9,58 +9,175 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What an audit finds, as one value."""
+"""What an audit finds, as one value, and everything that the report says of it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decision.labels import Label
+from ..decision.criteria import Criteria, Method
+from ..decision.decide import Decision, NullComparison
+from ..decision.labels import Label, Thresholds
 from ..decision.null import Null
+from ..decision.set_level import SetLevel
+from ..decision.statistic import Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from .search import Found, Units
 
-__all__ = ["AuditResult"]
+__all__ = ["AuditResult", "Calibration", "Control", "Match"]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Calibration:
+    """What the generated images were judged against; the report's table, row by row.
+
+    `n` is the least number of null subjects that any image is judged against, `p_floor` the smallest rank p-value,
+    `correction` as in :class:`~scripts.decision.null.Null`. `calls` counts what either kind of p-value calls,
+    `rank_calls_needed` how many images must be copies before rank p-values can call any. `null_blur` (pixels) and
+    `null_noise` (of the range) degraded the null. `match_auc` is the AUC of the generated images' similarity to all of
+    train against the null's, `matched` whether they count as equal. `leave_one_out` says what that null would have
+    called where a holdout was given.
+    """
+
+    null: Literal["holdout", "leave-one-subject-out", "none"]
+    p_value: Method
+    images: int
+    n: int
+    p_floor: float
+    correction: int
+    calls: dict[Method, int]
+    rank_calls_needed: int
+    null_transform: str
+    null_blur: float
+    null_noise: float
+    matched: bool
+    match_auc: float | None
+    leave_one_out: NullComparison | None
+
+
+@dataclass(frozen=True)
+class Control:
+    """The positive control: of `images` degraded copies of training images, the share that would have been called with
+    the right subject (`recall`, with its 95 % interval), and the share whose subject is the best match."""
+
+    images: int
+    recall: float
+    ci95: tuple[float, float]
+    source_found: float
+
+
+@dataclass(frozen=True)
+class Match:
+    """The best training image of one generated image or volume.
+
+    `rows` are its rows in the generated set, `file` its file there. `subject` is the training subject's number, -1 for
+    none. `row` is the row that matches best and `train_row` what it matches; `train_file` is the file that most rows
+    match. `similarity` is the mean cosine of the rows, `aligned_ssim` their mean.
+    """
+
+    unit: int
+    rows: NDArray[np.int64]
+    file: int
+    subject: int
+    row: int
+    train_row: int
+    train_file: int
+    similarity: float
+    aligned_ssim: float
+    mirrored: bool
+
+
+@dataclass(frozen=True)
 class AuditResult:
-    """Everything the report needs; arrays are (U,), one entry a generated image or volume."""
+    """Everything the report needs; arrays are (U,), one entry a generated image or volume.
+
+    `subject_names` (S,) are the training subjects', by number, and `train_subject` (R,) the number of each training
+    row. `leave_one_out` is the null of training subjects left out in turn, `null` the one that decided. `near_copies`
+    are pairs of training subjects whose scans are near-copies; `merged` lists the ids that were made one subject for
+    that reason, and `unmerged_count` how many images would have been called otherwise.
+    """
 
     train: EmbeddingSet
     generated: EmbeddingSet
     holdout: EmbeddingSet | None
     subject_names: list[str]
+    train_subject: NDArray[np.int64]
     units: Units
     found: Found
-    statistic: NDArray[np.float64]
     null: Null
     leave_one_out: Null
-    p_value: NDArray[np.float64]
-    q_value: NDArray[np.float64]
-    label: list[Label]
-    fdr: float
-    calibration: dict[str, Any]
-    control: dict[str, Any]
-    set_level: dict[str, Any]
-    thresholds: dict[str, Any]
-    leaked: dict[str, Any]
+    decision: Decision
+    criteria: Criteria
+    statistic_used: Statistic
+    calibration: Calibration
+    control: Control
+    set_level: SetLevel
+    thresholds: Thresholds
     near_copies: list[tuple[int, int]]
     merged: list[list[str]] = field(default_factory=list)
     unmerged_count: int | None = None
 
     @property
+    def fdr(self) -> float:
+        """The level of the false-discovery rate."""
+        return self.criteria.fdr
+
+    @property
+    def statistic(self) -> NDArray[np.float64]:
+        """(U,) the statistic, -inf where there is none."""
+        return self.found.statistic
+
+    @property
+    def p_value(self) -> NDArray[np.float64]:
+        """(U,) p-values."""
+        return self.decision.p_value
+
+    @property
+    def q_value(self) -> NDArray[np.float64]:
+        """(U,) q-values."""
+        return self.decision.q_value
+
+    @property
     def memorized(self) -> NDArray[np.bool_]:
         """(U,) exactly q_value <= fdr."""
-        return self.q_value <= self.fdr
+        return self.decision.memorized
+
+    @property
+    def label(self) -> list[Label]:
+        """(U,) how alike each image and its best match are."""
+        return [self.thresholds.label(value) for value in self.found.best_ssim]
+
+    @property
+    def leaked(self) -> list[str]:
+        """The names of the training subjects that leaked, by their own test."""
+        return [self.subject_names[s] for s in self.decision.leaks.at(self.fdr)]
 
     @property
     def candidate(self) -> NDArray[np.bool_]:
         """(U,) not called, yet as alike as the positive control's copies and more than the null: no error rate."""
-        best = self.found.aligned_ssim.max(1)
-        above_null = best >= self.thresholds["similar"] if np.isfinite(self.thresholds["similar"]) else True
-        return ~self.memorized & (best >= self.thresholds["duplicate"]) & above_null
+        best, cuts = self.found.best_ssim, self.thresholds
+        above_null = best >= cuts.similar if np.isfinite(cuts.similar) else True
+        return ~self.memorized & (best >= cuts.duplicate) & above_null
+
+    def match(self, unit: int) -> Match:
+        """Return the best training image of one generated image or volume."""
+        rows, best = self.units.rows(unit), self.found.best[unit]
+        images = self.found.image[rows, best]
+        strongest = int(self.found.slice_ssim[rows, best].argmax())
+        return Match(
+            unit=unit,
+            rows=rows,
+            file=int(self.generated.file[rows[0]]),
+            subject=int(self.found.subject[unit, best]),
+            row=int(rows[strongest]),
+            train_row=int(images[strongest]),
+            train_file=int(Counter(self.train.file[images].tolist()).most_common(1)[0][0]),
+            similarity=float(self.found.similarity[rows, best].mean()),
+            aligned_ssim=float(self.found.aligned_ssim[unit, best]),
+            mirrored=bool(self.found.mirrored[rows, best].mean() > 0.5),
+        )

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..decision.statistic import local_statistic
+from ..decision.statistic import LocalStatistic, Statistic
+from ..embedder.embedding_set import EmbeddingSet
+from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifier
 from .neighbors import nearest_subjects
 
@@ -35,7 +37,7 @@ class Units:
     """
 
     vectors: NDArray[np.float32]
-    images: NDArray[np.float16]
+    images: NDArray[np.floating]
     unit: NDArray[np.int64]
     level: NDArray[np.float64]
     subject: NDArray[np.int64]
@@ -52,12 +54,14 @@ class Units:
 class Found:
     """The verified candidates of each unit: U units, Q rows, k candidate subjects.
 
-    `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices;
-    `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3), `mirrored` (Q, k) describe single slices.
+    `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices,
+    `statistic` (U,) what they amount to; `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3),
+    `mirrored` (Q, k) describe single slices.
     """
 
     subject: NDArray[np.int64]
     aligned_ssim: NDArray[np.float64]
+    statistic: NDArray[np.float64]
     image: NDArray[np.int64]
     similarity: NDArray[np.float64]
     slice_ssim: NDArray[np.float32]
@@ -65,14 +69,19 @@ class Found:
     mirrored: NDArray[np.bool_]
 
     @property
-    def statistic(self) -> NDArray[np.float64]:
-        """(U,) the local statistic T."""
-        return local_statistic(self.aligned_ssim)
-
-    @property
     def best(self) -> NDArray[np.int64]:
         """(U,) the column of the candidate with the highest aligned SSIM."""
         return self.aligned_ssim.argmax(1)
+
+    @property
+    def best_ssim(self) -> NDArray[np.float64]:
+        """(U,) the highest aligned SSIM."""
+        return self.aligned_ssim.max(1)
+
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """(U,) the number of the subject with the highest aligned SSIM, -1 for none."""
+        return self.at_best(self.subject)
 
     def at_best(self, values: NDArray) -> NDArray:
         """Return values (U, k, ...) at each unit's best candidate, (U, ...)."""
@@ -83,7 +92,16 @@ class Found:
 class Search:
     """Finds and verifies the k nearest training subjects of units.
 
-    `images` (R, H, W), `vectors` (R, D) and `subjects` (R,) are the training rows; `verifier` aligns.
+    Attributes:
+        vectors, images, subjects: (R, D), (R, H, W) and (R,) of the training rows, subjects as numbers from 0.
+        verifier: aligns a training image to a generated one.
+        k: candidate subjects.
+        statistic: of their aligned SSIM.
+        whole_files: a file is one unit, as a volume is; else each image is one.
+        block: pairs aligned at a time.
+
+    Raises:
+        ValueError: if k candidates are too few for the statistic.
     """
 
     vectors: NDArray[np.float32]
@@ -91,7 +109,21 @@ class Search:
     subjects: NDArray[np.int64]
     verifier: Verifier
     k: int
+    statistic: Statistic = LocalStatistic()
+    whole_files: bool = False
     block: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.k < self.statistic.subjects:
+            raise ValueError(f"k must be at least {self.statistic.subjects}, got {self.k}")
+
+    def units(self, data: EmbeddingSet, subjects: NDArray, rows: NDArray | None = None) -> Units:
+        """Return rows of a set of N images (None: all) as units; `subjects` (N,) are their subjects' numbers."""
+        rows = np.arange(len(data)) if rows is None else rows
+        key = data.file[rows] if self.whole_files else rows
+        _, first, unit = np.unique(key, return_index=True, return_inverse=True)
+        level = np.full(len(first), np.nan) if self.whole_files else data.level[rows]
+        return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
 
     def __call__(self, units: Units, leave_out: bool = False, name: str = "") -> Found:
         """Return the verified candidates; `leave_out` bars each unit's own subject from its search."""
@@ -106,7 +138,16 @@ class Search:
             q, c = rows[start : start + self.block], columns[start : start + self.block]
             found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
             ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
-        starts = np.flatnonzero(np.r_[True, np.diff(units.unit) > 0])
+        starts = starts_of_runs(units.unit)
         sizes = np.diff(np.r_[starts, len(units.unit)])
         mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)
-        return Found(candidates.subject, mean, candidates.image, candidates.similarity, ssim, matrix, mirrored)
+        return Found(
+            subject=candidates.subject,
+            aligned_ssim=mean,
+            statistic=self.statistic(mean),
+            image=candidates.image,
+            similarity=candidates.similarity,
+            slice_ssim=ssim,
+            matrix=matrix,
+            mirrored=mirrored,
+        )

@@ -19,18 +19,22 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from .components import PACKAGE
 from .errors import causes, debugging, expected_cause, first_line, sentence
+from .keys import describe_keys
 
 __all__ = ["check_arguments"]
 
 
+HELP_KEYS = ("show_keys", "help")
 PATH_KEY = re.compile(r"(_dir|_file|_config)$|^(checkpoint|resume)$")
+Config = Mapping[str, object]
 
 
 def check_arguments(
@@ -41,7 +45,8 @@ def check_arguments(
     To be the first expression of a config's `run`. MONAI accepts every flag and turns values into whatever Python
     would; here an unknown key, a value of another type than the file's, a path that the shell's text does not equal,
     and any error while the parts are built end the process with one sentence and status 1. A key that only an overlay
-    defines is known if something refers to it.
+    defines is known if something refers to it. `--show_keys True`, or `--help` as the last word, prints what the keys
+    mean instead, as :func:`~scripts.bundle.keys.describe_keys` says it, and ends the process with status 0.
 
     Args:
         config_file: the shipped config; the types of its values are those expected.
@@ -50,33 +55,52 @@ def check_arguments(
         allow: further keys, which only overlays have.
 
     Raises:
-        SystemExit: with the sentence; the error itself instead where `verbose` is true.
+        SystemExit: with the sentence, or once the keys are shown; the error itself instead where `verbose` is true.
         RuntimeError: if no ConfigParser is at work.
     """
     parser = _running_parser()
     config = parser.get()
+    given = _command_line()
+    if any(config.get(key) for key in HELP_KEYS):
+        print(describe_keys(_config_files(given.get("config_file", str(config_file)))))
+        sys.exit()
     if config.get("verbose") is True:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # unless logging.conf has been read
         logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
     shipped = ConfigParser.load_config_file(str(config_file))
-    for problem in _problems(config, shipped, _command_line(), together, allow):
+    for problem in _problems(config, shipped, given, together, allow):
         sys.exit(f"error: {problem}")
     for key in filter(PATH_KEY.search, shipped):
         if config[key] != shipped[key] and isinstance(config[key], str) and config[key][:1] in "$@":
-            try:
-                parser.get_parsed_content(key)
-            except Exception as error:
-                sys.exit(
-                    f"error: --{key}: expected a path, found {config[key]!r}, which MONAI evaluates as it starts with "
-                    f"{config[key][0]!r} ({first_line(causes(error)[-1])}); write ./{config[key]}"
-                )
+            _check_expression(parser, key, config[key])
     for key in build:
-        try:
-            parser.get_parsed_content(key)
-        except Exception as error:
-            if debugging():
-                raise
-            sys.exit(f"error: {sentence(expected_cause(error) or causes(error)[-1])}")
+        _build(parser, key)
+
+
+def _check_expression(parser: ConfigParser, key: str, value: str) -> None:
+    """Exit if a path is an expression that cannot be evaluated: the user may have meant a name."""
+    try:
+        parser.get_parsed_content(key)
+    except Exception as error:
+        sys.exit(
+            f"error: --{key}: expected a path, found {value!r}, which MONAI evaluates as it starts with "
+            f"{value[0]!r} ({first_line(causes(error)[-1])}); write ./{value}"
+        )
+
+
+def _build(parser: ConfigParser, key: str) -> None:
+    try:
+        parser.get_parsed_content(key)
+    except Exception as error:
+        if debugging():
+            raise
+        sys.exit(f"error: {sentence(expected_cause(error) or causes(error)[-1])}")
+
+
+def _config_files(given: str) -> list[str]:
+    """Return the files of MONAI's flag `config_file`: one, or a list as the shell gave it."""
+    files = DefaultParseValue(given)
+    return [files] if isinstance(files, str) else list(files)
 
 
 def _running_parser() -> ConfigParser:
@@ -105,58 +129,96 @@ def _command_line() -> dict[str, str]:
 
 
 def _problems(
-    config: Mapping[str, Any], shipped: Mapping[str, Any], given: Mapping[str, str], together, allow
+    config: Config, shipped: Config, given: Mapping[str, str], together: Sequence[str], allow: Sequence[str]
 ) -> Iterator[str]:
-    known = [key for key in (*shipped, *allow) if key not in ("imports", "run")]
+    """Yield what is wrong with a config, a sentence each: unknown keys, wrong values, one key of two given alone."""
+    options = {key: default for key, default in shipped.items() if key not in ("imports", "run")}
     texts = list(_strings(config))
     for key in config:
-        if key in shipped or key in allow or key.startswith("_"):
+        if key in shipped or key in allow or key in HELP_KEYS or key.startswith("_"):
             continue
         if not any(re.search(rf"[@%]{re.escape(key)}\b", text) for text in texts):
+            known = [*options, *allow, *HELP_KEYS[:1]]
             close = difflib.get_close_matches(key, known, 1)
             yield f"--{key}: expected a key of the config, found none of this name; " + (
                 f"did you mean --{close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             )
-    for key, default in shipped.items():
-        if key in config and key not in ("imports", "run"):
-            yield from _value_problems(key, config[key], default, given.get(key))
+    for key, default in options.items():
+        if key in config:
+            yield from _value_problems(Option(key, config[key], default, given.get(key)))
     changed = [key for key in together if config.get(key) != shipped.get(key)]
     if changed and len(changed) < len(together):
         missing = next(key for key in together if key not in changed)
         yield f"--{missing}: expected beside --{changed[0]}, found none, which would audit the demo; give both"
 
 
-def _value_problems(key: str, value: Any, default: Any, given: str | None) -> Iterator[str]:
-    if given == "None" and default is not None:
+@dataclass(frozen=True)
+class Option:
+    """A key with its value, the shipped default and, where it was given on the command line, the shell's text."""
+
+    key: str
+    value: object
+    default: object
+    given: str | None
+
+    @property
+    def is_path(self) -> bool:
+        return PATH_KEY.search(self.key) is not None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the default is a text, or nothing, which a list may replace."""
+        if self.default is None:
+            return not isinstance(self.value, (list, tuple))
+        return isinstance(self.default, str) and not self.default.startswith(("$", "@", "%"))
+
+    @property
+    def is_built(self) -> bool:
+        """Whether MONAI evaluates the value, an expression or a component, which is checked by what takes it."""
+        if isinstance(self.value, str):
+            return self.value.startswith(("$", "@")) and not self.is_path
+        return isinstance(self.value, Mapping) and "_target_" in self.value and self.given is None
+
+
+def _value_problems(option: Option) -> Iterator[str]:
+    key, value = option.key, option.value
+    if option.given == "None" and option.default is not None:
         yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
-    elif isinstance(value, str) and value.startswith(("$", "@")) and not PATH_KEY.search(key):
-        return  # an expression, of the file or of an overlay; what it gives is checked by what takes it
-    elif isinstance(value, Mapping) and "_target_" in value and given is None:
-        return  # a component of an overlay, checked in the same way
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            yield f"--{key}: expected True or False, found {value!r}"
-    elif isinstance(default, (int, float)):
-        whole = isinstance(default, int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-            yield f"--{key}: expected a {'whole ' if whole else ''}number, found {value!r}"
-    elif isinstance(default, list) and isinstance(default[0], Mapping):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in value):
-            yield f"--{key}: expected a list of objects, as {default[0]}, found {value!r}"
-    elif isinstance(default, list) and isinstance(default[0], str):
-        if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
-            yield f"--{key}: expected a list of texts, as {default}, found {value!r}"
-    elif isinstance(default, list):
-        if not isinstance(value, (list, tuple)) or len(value) != len(default):
-            yield f'--{key}: expected {len(default)} values, as "{default}", found {value!r}'
-    elif PATH_KEY.search(key):
-        yield from _text_problems(key, value, given, default is None, "a path")
-    elif default is None or (isinstance(default, str) and not default.startswith(("$", "@", "%"))):
-        if not isinstance(value, (list, tuple)) or default is not None:
-            yield from _text_problems(key, value, given, default is None, "text")
+    elif option.is_built:
+        return
+    elif kind := _kind(option.default):
+        accepts, expected = kind
+        if not accepts(value):
+            yield f"--{key}: expected {expected}, found {value!r}"
+    elif option.is_path or option.is_text:
+        yield from _text_problems(option, "a path" if option.is_path else "text")
 
 
-def _text_problems(key: str, value: Any, given: str | None, may_be_none: bool, kind: str) -> Iterator[str]:
+def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
+    """Return what accepts values like this default, and what they are called; None for texts, paths and components."""
+
+    def listed(of: type) -> Callable[[object], bool]:
+        return lambda value: isinstance(value, (list, tuple)) and all(isinstance(entry, of) for entry in value)
+
+    match default:
+        case bool():
+            return lambda value: isinstance(value, bool), "True or False"
+        case int():
+            return lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        case float():
+            return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+        case [Mapping(), *_]:
+            return listed(Mapping), f"a list of objects, as {default[0]}"
+        case [str(), *_]:
+            return listed(str), f"a list of texts, as {default}"
+        case list():
+            count = len(default)
+            return lambda value: listed(object)(value) and len(value) == count, f'{count} values, as "{default}"'
+    return None
+
+
+def _text_problems(option: Option, kind: str) -> Iterator[str]:
+    key, value, given, may_be_none = option.key, option.value, option.given, option.default is None
     if given == "None" and value is None and may_be_none:
         return
     # MONAI reads values as Python: 2024 is a number, a#b is a with a comment, None is no argument at all
@@ -175,7 +237,7 @@ def _text_problems(key: str, value: Any, given: str | None, may_be_none: bool, k
         )
 
 
-def _strings(content: Any) -> Iterator[str]:
+def _strings(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     elif isinstance(content, Mapping):

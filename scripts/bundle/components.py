@@ -17,11 +17,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from monai.bundle import ConfigParser
 
 __all__ = ["bundle_file", "choice", "component"]
+
+Option = TypeVar("Option")
 
 PACKAGE = __name__.partition(".")[0]  # scripts in the bundle, deepssim where it is installed
 
@@ -41,8 +43,10 @@ def bundle_file(name: str) -> Path:
     raise FileNotFoundError(f"{name}: expected a file of the bundle, found none; check the name")
 
 
-def component(config_file: str | os.PathLike, component_id: str, **overrides: Any) -> Any:
+def component(config_file: str | os.PathLike, component_id: str, **overrides: object) -> Any:
     """Return the object that `component_id` of a bundle config describes, after overriding top-level keys.
+
+    Of any type: what it is, only the config says.
 
     Raises:
         ValueError: if the config has no such key or an override names none.
@@ -57,7 +61,7 @@ def component(config_file: str | os.PathLike, component_id: str, **overrides: An
     return parser.get_parsed_content(component_id)
 
 
-def choice(key: str, options: Mapping[str, Any], value: str) -> Any:
+def choice(key: str, options: Mapping[str, Option], value: str) -> Option:
     """Return the option of this name, for a config's closed sets.
 
     Raises:
@@ -71,7 +75,7 @@ def choice(key: str, options: Mapping[str, Any], value: str) -> Any:
     return options[value]
 
 
-def _renamed(content: Any, name: str, new: str) -> Any:
+def _renamed(content: object, name: str, new: str) -> object:
     """Return the content with package `name` called `new` in every target, import and expression."""
     if isinstance(content, dict):
         return {key: _renamed(value, name, new) for key, value in content.items()}

@@ -17,12 +17,15 @@ import errno
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from .components import PACKAGE
 
 __all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
 
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
@@ -41,13 +44,13 @@ REMEDIES = {
 }
 
 
-def run_or_exit(job: Callable, *args: Any) -> Any:
+def run_or_exit(job: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
     """Return ``job(*args)``; an expected error or Ctrl-C ends the process with one sentence and status 1.
 
     With `verbose`, errors keep their traceback; those that no user can cause always do.
     """
     try:
-        return job(*args)
+        return job(*args, **kwargs)
     except KeyboardInterrupt:
         sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
     except Exception as error:

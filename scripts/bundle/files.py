@@ -20,7 +20,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 __all__ = ["file_hashes", "read_table", "replacing", "sha256_of_file", "write_table"]
 
@@ -48,7 +47,7 @@ def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as a .csv file whose columns are all their keys, in order of appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with replacing(path) as temporary, temporary.open("w", newline="") as file:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from monai.inferers import DiffusionInferer, LatentDiffusionInferer, SimpleInferer
 from monai.networks.schedulers import Scheduler
 
-__all__ = ["AutocastDiffusionInferer", "AutocastInferer", "AutocastLatentInferer", "computes_bfloat16"]
+__all__ = ["AutocastDiffusionInferer", "AutocastInferer", "AutocastLatentInferer", "autocast", "computes_bfloat16"]
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:
@@ -38,18 +39,15 @@ def computes_bfloat16(device: torch.device | str) -> bool:
     return platform.machine().lower() not in ("x86_64", "amd64") or torch.cpu._is_avx512_bf16_supported()
 
 
-class _Autocast:
-    """Mixed into an inferer: its passes run under autocast on the input's device, if the device has the arithmetic."""
-
-    dtype = torch.bfloat16
-    enabled = True
-
-    def _context(self, tensor: torch.Tensor) -> torch.autocast:
-        usable = self.enabled and (self.dtype is not torch.bfloat16 or computes_bfloat16(tensor.device))
-        return torch.autocast(tensor.device.type, self.dtype, usable)
+def autocast(
+    tensor: torch.Tensor, dtype: torch.dtype = torch.bfloat16, enabled: bool = True
+) -> contextlib.AbstractContextManager[object]:
+    """Return the context of a pass on the tensor's device; bfloat16 is left out where the device has not got it."""
+    usable = enabled and (dtype is not torch.bfloat16 or computes_bfloat16(tensor.device))
+    return torch.autocast(tensor.device.type, dtype, usable)
 
 
-class AutocastInferer(_Autocast, SimpleInferer):
+class AutocastInferer(SimpleInferer):
     """MONAI's ``SimpleInferer`` under autocast, with the input in channels-last order.
 
     Args:
@@ -62,26 +60,29 @@ class AutocastInferer(_Autocast, SimpleInferer):
         super().__init__()
         self.dtype, self.enabled = dtype, enabled
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any):
-        with self._context(inputs):
-            layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return the network's output for inputs (B, C, H, W) or (B, C, D, H, W)."""
+        layout = torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
+        with autocast(inputs, self.dtype, self.enabled):
             return super().__call__(inputs.contiguous(memory_format=layout), network, *args, **kwargs)
 
 
-class _AutocastDiffusion(_Autocast):
-    """Mixed into a diffusion inferer: training passes and sampling alike."""
+class _AutocastSampling(DiffusionInferer):
+    """Before a diffusion inferer of MONAI in the order of bases: its training passes and sampling under autocast."""
+
+    enabled: bool
 
     def __call__(self, inputs: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self._context(inputs):
-            return super().__call__(inputs, *args, **kwargs).float()  # type: ignore[misc]
+        with autocast(inputs, enabled=self.enabled):
+            return super().__call__(inputs, *args, **kwargs).float()
 
     def sample(self, input_noise: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what MONAI's inferer samples from noise (B, C, h, w)."""
-        with self._context(input_noise):
-            return super().sample(input_noise, *args, **kwargs)  # type: ignore[misc]
+        with autocast(input_noise, enabled=self.enabled):
+            return super().sample(input_noise, *args, **kwargs)
 
 
-class AutocastDiffusionInferer(_AutocastDiffusion, DiffusionInferer):
+class AutocastDiffusionInferer(_AutocastSampling):
     """MONAI's ``DiffusionInferer`` in bfloat16; `enabled=False` leaves the network's own dtype."""
 
     def __init__(self, scheduler: Scheduler, enabled: bool = True) -> None:
@@ -89,9 +90,9 @@ class AutocastDiffusionInferer(_AutocastDiffusion, DiffusionInferer):
         self.enabled = enabled
 
 
-class AutocastLatentInferer(_AutocastDiffusion, LatentDiffusionInferer):
+class AutocastLatentInferer(_AutocastSampling, LatentDiffusionInferer):
     """MONAI's ``LatentDiffusionInferer`` in bfloat16; `enabled=False` leaves the networks' own dtype."""
 
     def __init__(self, scheduler: Scheduler, scale_factor: float = 1.0, enabled: bool = True) -> None:
-        super().__init__(scheduler, scale_factor)
+        LatentDiffusionInferer.__init__(self, scheduler, scale_factor)
         self.enabled = enabled

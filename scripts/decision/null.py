@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from .criteria import Criteria, Method
 
 __all__ = ["Null", "NullSample", "p_values"]
 
@@ -69,13 +71,15 @@ class Null:
         nearest = None if self.nearest is None else self.nearest[chosen]
         return NullSample(self.statistic[chosen], np.ones(len(chosen)), self.subject[chosen], nearest)
 
-    def p_values(self, statistic: NDArray, level: NDArray, method: str = "tail") -> NDArray[np.float64]:
-        """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown."""
+    def p_values(
+        self, statistic: NDArray, level: NDArray, method: Method = "tail", criteria: Criteria | None = None
+    ) -> NDArray[np.float64]:
+        """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown; as :func:`p_values`."""
         p = np.ones(len(statistic))
         levels, inverse = np.unique(level, return_inverse=True)  # all NaN are one
         for number, value in enumerate(levels):
             here = inverse == number
-            p[here] = p_values(statistic[here], self.at(value), self.correction, method)
+            p[here] = p_values(statistic[here], self.at(value), self.correction, method, criteria)
         return p
 
     def subjects(self, level: NDArray) -> int:
@@ -83,7 +87,13 @@ class Null:
         return min((self.at(value).subjects for value in np.unique(level)), default=0)
 
 
-def p_values(statistic: NDArray, null: NullSample, correction: int, method: str = "tail") -> NDArray[np.float64]:
+def p_values(
+    statistic: ArrayLike,
+    null: NullSample,
+    correction: int,
+    method: Method = "tail",
+    criteria: Criteria | None = None,
+) -> NDArray[np.float64]:
     """Return the p-values of statistics under one null sample, in (0, 1], shape as given.
 
     Args:
@@ -93,6 +103,7 @@ def p_values(statistic: NDArray, null: NullSample, correction: int, method: str 
         method: `rank`, exact under exchangeability with floor correction / (n + 1); or `tail`, which above the
             (K + 1)-th largest null value continues with an exponential tail (Hill 1975; Weissman 1978), as T is a
             difference of logarithms and distances have a power law near 0.
+        criteria: says how many null subjects make the tail; None: the default.
 
     Raises:
         ValueError: for another method or a correction below 1.
@@ -106,22 +117,28 @@ def p_values(statistic: NDArray, null: NullSample, correction: int, method: str 
     order = np.argsort(null.values)
     above = np.r_[np.cumsum(null.weights[order][::-1])[::-1], 0]  # weight of the null from each value upwards
     p = (correction + above[np.searchsorted(null.values[order], statistic, side="left")]) / (n + 1)
-    if method == "tail" and (tail := _tail(null, n)) is not None:
-        k, threshold, mean, independent = tail
-        base = min(1.0, (k + correction) / (n + 1))
+    if method == "tail" and (tail := _tail(null, (criteria or Criteria()).tail_subjects(n))) is not None:
+        base = min(1.0, (tail.weight + correction) / (n + 1))
         # an exponential tail whose mean is itself estimated, from so many excesses: its predictive is this Pareto form
         with np.errstate(invalid="ignore", divide="ignore"):
-            far = np.maximum(base * (1 + (statistic - threshold) / (independent * mean)) ** -independent, LEAST_P)
-        p = np.where(statistic > threshold, far, p)
+            excess = (statistic - tail.threshold) / (tail.independent * tail.mean)
+            far = np.maximum(base * (1 + excess) ** -tail.independent, LEAST_P)
+        p = np.where(statistic > tail.threshold, far, p)
     return np.where(np.isneginf(statistic) | np.isnan(statistic), 1.0, np.minimum(1.0, p))
 
 
-def _tail(null: NullSample, n: int) -> tuple[float, float, float, float] | None:
-    """Return K, the (K + 1)-th largest value, the mean excess over it and how many of the K excesses are independent.
+class _Tail(NamedTuple):
+    """The null's largest values: so many subjects' `weight` above a `threshold`, their `mean` excess over it, and the
+    weight of those that are `independent`."""
 
-    None where the null leaves no tail to fit.
-    """
-    k = min(n - 1, max(2, n // 2), 60, max(20, int(np.ceil(0.2 * n))))
+    weight: float
+    threshold: float
+    mean: float
+    independent: float
+
+
+def _tail(null: NullSample, k: int) -> _Tail | None:
+    """Return the tail of k subjects above the (k + 1)-th largest value; None where the null leaves none to fit."""
     if k < 2:
         return None
     order = np.argsort(-null.values, kind="stable")
@@ -134,7 +151,7 @@ def _tail(null: NullSample, n: int) -> tuple[float, float, float, float] | None:
     mean = float((weights[:index] * (values[:index] - values[index])).sum()) / total
     if mean <= 0:
         return None
-    return total, float(values[index]), mean, _independent(null, order[:index], total)
+    return _Tail(total, float(values[index]), mean, _independent(null, order[:index], total))
 
 
 def _independent(null: NullSample, rows: NDArray, total: float) -> float:

@@ -14,25 +14,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from .null import Null
-
 __all__ = [
+    "Leaks",
     "auc",
     "benjamini_hochberg",
     "clustered_interval",
-    "compare_nulls",
     "exact_interval",
     "group_p_values",
     "leaked_at_sample_sizes",
     "leaked_subjects",
     "rank_calls_needed",
-    "set_level",
 ]
 
 
@@ -45,15 +42,30 @@ def benjamini_hochberg(p: NDArray) -> NDArray[np.float64]:
     return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 
-def leaked_subjects(p: NDArray, nearest: NDArray) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Leaks:
+    """Which subjects leaked: `subject` (S,) numbers that any image is nearest to, each with its p and q."""
+
+    subject: NDArray[np.int64]
+    p_value: NDArray[np.float64]
+    q_value: NDArray[np.float64]
+
+    def at(self, fdr: float) -> NDArray[np.int64]:
+        """Return the subjects called at a false-discovery rate."""
+        return self.subject[self.q_value <= fdr]
+
+
+def leaked_subjects(p: NDArray, nearest: NDArray) -> Leaks:
     """Return the subjects that any image is nearest to, with p and q: is at least one of their images a copy?
 
     p of a subject is min(1, m min p) over the m images nearest to it (Bonferroni); q is Benjamini-Hochberg over
     subjects.
     """
-    names = np.unique(np.asarray(nearest))
-    combined = np.array([min(1.0, (nearest == s).sum() * np.min(p[nearest == s])) for s in names])
-    return names, combined, benjamini_hochberg(combined)
+    names, index, count = np.unique(np.asarray(nearest), return_inverse=True, return_counts=True)
+    least = np.full(len(names), np.inf)
+    np.minimum.at(least, index, p)
+    combined = np.minimum(1.0, count * least)
+    return Leaks(names, combined, benjamini_hochberg(combined))
 
 
 def rank_calls_needed(images: int, subjects: int, correction: int, fdr: float) -> int:
@@ -65,13 +77,12 @@ def rank_calls_needed(images: int, subjects: int, correction: int, fdr: float) -
 def group_p_values(p: NDArray, group: Sequence[str]) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
     """Return the groups in order of their names, with p and q: is at least one image of the group a copy?
 
-    A group is all images of one prompt or record. Its p is min(1, n_g min p) over its n_g images (Bonferroni, as they
-    are not independent); q is Benjamini-Hochberg over groups.
+    A group is all images of one prompt or record. As of :func:`leaked_subjects`, its p is min(1, n_g min p) over its
+    n_g images, as they are not independent; q is Benjamini-Hochberg over groups.
     """
-    p = np.asarray(p, float)
     names, index = np.unique(np.asarray(group), return_inverse=True)
-    combined = np.array([min(1.0, (index == g).sum() * p[index == g].min()) for g in range(len(names))])
-    return [str(name) for name in names], combined, benjamini_hochberg(combined)
+    found = leaked_subjects(np.asarray(p, float), index)
+    return [str(name) for name in names], found.p_value, found.q_value
 
 
 def leaked_at_sample_sizes(copies: NDArray, total: int, sizes: NDArray) -> NDArray[np.float64]:
@@ -126,41 +137,3 @@ def clustered_interval(
 def auc(positive: NDArray, negative: NDArray) -> float:
     """Return the share of pairs in which the positive value is the higher, ties counting half; 0.5 is chance."""
     return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
-
-
-def compare_nulls(
-    null: Null, other: Null, statistic: NDArray, level: NDArray, method: str, fdr: float
-) -> dict[str, Any]:
-    """Return what another null would have called of the same images, and whether the two agree.
-
-    They disagree if their statistics differ (AUC outside 0.4-0.6) or less than 0.8 of the images that either calls are
-    called by both: a holdout of another kind than the training images, or training subjects that resemble each other.
-    """
-    called, again = (benjamini_hochberg(each.p_values(statistic, level, method)) <= fdr for each in (null, other))
-    finite = [each.statistic[np.isfinite(each.statistic)] for each in (null, other)]
-    between = auc(*finite) if all(map(len, finite)) else None
-    agree = (between is None or 0.4 <= between <= 0.6) and (called & again).sum() >= 0.8 * (called | again).sum()
-    return {"calls": int(again.sum()), "auc": between, "agrees": bool(agree)}
-
-
-def set_level(
-    statistic: NDArray, null: NDArray, null_subjects: NDArray, rng: np.random.RandomState, draws: int = 500
-) -> dict[str, Any]:
-    """Return whether the set as a whole is nearer to train than real images are, none of which need be a copy.
-
-    The AUC of the statistics (Q,) of generated images against those of the null (V,), its 95 % interval by resampling
-    images and the null's subjects (slices of one are not independent), and the one-sided p-value of an AUC above 0.5.
-    All None where either has no finite statistic.
-    """
-    finite = np.isfinite(null)
-    if not np.isfinite(statistic).any() or not finite.any():
-        return {"auc": None, "ci95": None, "p_value": None}
-    null, null_subjects = null[finite], null_subjects[finite]
-    names = np.unique(null_subjects)
-    rows = {s: np.flatnonzero(null_subjects == s) for s in names}
-    values = []
-    for _ in range(draws):
-        sample = np.concatenate([rows[s] for s in rng.choice(names, len(names))])
-        values.append(auc(rng.choice(statistic, len(statistic)), null[sample]))
-    p = (1 + np.count_nonzero(np.array(values) <= 0.5)) / (draws + 1)
-    return {"auc": auc(statistic, null), "ci95": np.percentile(values, [2.5, 97.5]).tolist(), "p_value": p}

@@ -9,32 +9,88 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The statistic of an image's candidates: how much closer the best training subject is than the next ones."""
+"""The statistic of an image's candidates: how much closer the best training subject is than the next ones.
+
+Another statistic is another class of the :class:`Statistic` protocol and one line of configs/detect.yaml: the search,
+the null and the page's words take it as it is.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["local_statistic"]
-
-
-NEIGHBOURS = 5  # d1 is judged against the mean of d2 ... d5
-LEAST_DISTANCE = 1e-6
+__all__ = ["LocalStatistic", "Statistic", "local_statistic"]
 
 
-def local_statistic(aligned_ssim: NDArray) -> NDArray[np.float64]:
-    """Return T = mean(log d2 ... log d5) - log d1 of each row of aligned SSIM (Q, k), -inf where fewer than 5 exist.
+class Statistic(Protocol):
+    """A number for each image that grows as one candidate subject stands out.
 
-    d = max(1 - aligned SSIM, 1e-6) sorted, so the columns' order does not matter. It asks how much closer the best
-    subject is than the next ones: what blurs or brightens all of them alike cancels to first order.
+    `subjects` is the least number of candidates that it needs, `words` say what it measures and `tail` why it may be
+    taken to have an exponential tail where nothing is copied, both for the report.
     """
-    aligned_ssim = np.atleast_2d(np.asarray(aligned_ssim, float))
-    if aligned_ssim.shape[1] < NEIGHBOURS:
-        return np.full(len(aligned_ssim), -np.inf)
-    distance = np.where(np.isfinite(aligned_ssim), np.maximum(1 - aligned_ssim, LEAST_DISTANCE), np.inf)
-    logs = np.log(np.sort(distance, axis=1)[:, :NEIGHBOURS])
-    known = np.isfinite(logs).all(1)
-    statistic = np.full(len(logs), -np.inf)
-    statistic[known] = logs[known, 1:].mean(1) - logs[known, 0]
-    return statistic
+
+    @property
+    def subjects(self) -> int: ...
+
+    @property
+    def words(self) -> str: ...
+
+    @property
+    def tail(self) -> str: ...
+
+    def __call__(self, aligned_ssim: ArrayLike, /) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class LocalStatistic:
+    """T = mean(log d2 ... log dn) - log d1, with d = max(1 - aligned SSIM, `least_distance`) in ascending order.
+
+    What blurs or brightens all candidates alike cancels to first order.
+
+    Args:
+        subjects: n, the candidates that are compared; at least 2.
+        least_distance: keeps the logarithm of a perfect copy finite.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    subjects: int = 5
+    least_distance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.subjects < 2 or self.least_distance <= 0:
+            raise ValueError(
+                f"subjects must be at least 2 and least_distance positive, got {self.subjects}, {self.least_distance}"
+            )
+
+    @property
+    def words(self) -> str:
+        others = {2: "next one", 3: "next two", 4: "next three", 5: "next four"}
+        named = others.get(self.subjects, f"next {self.subjects - 1}")
+        return f"how much closer the best training subject is than the {named}"
+
+    @property
+    def tail(self) -> str:
+        return "a difference of log-distances"
+
+    def __call__(self, aligned_ssim: ArrayLike) -> NDArray[np.float64]:
+        """Return T of each row of aligned SSIM (Q, k), -inf where fewer than n candidates exist; any order."""
+        aligned_ssim = np.atleast_2d(np.asarray(aligned_ssim, float))
+        if aligned_ssim.shape[1] < self.subjects:
+            return np.full(len(aligned_ssim), -np.inf)
+        distance = np.where(np.isfinite(aligned_ssim), np.maximum(1 - aligned_ssim, self.least_distance), np.inf)
+        logs = np.log(np.sort(distance, axis=1)[:, : self.subjects])
+        known = np.isfinite(logs).all(1)
+        statistic = np.full(len(logs), -np.inf)
+        statistic[known] = logs[known, 1:].mean(1) - logs[known, 0]
+        return statistic
+
+
+def local_statistic(aligned_ssim: ArrayLike) -> NDArray[np.float64]:
+    """Return the statistic T of each row of aligned SSIM (Q, k), as :class:`LocalStatistic` has it by default."""
+    return LocalStatistic()(aligned_ssim)

@@ -9,28 +9,98 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Embeddings kept under the content hash of their files; never used where anything that made them differs."""
+"""Embeddings on disk, under the content of their files; what is damaged does not exist."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping
-from importlib.metadata import version
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ..bundle.files import sha256_of_file
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["fingerprint"]
+from ..bundle.files import replacing
+from .embedding_set import EmbeddedImage
+
+__all__ = ["EmbeddingCache"]
+
+logger = logging.getLogger(__name__)
 
 
-def fingerprint(checkpoint: str | os.PathLike, config_file: str | os.PathLike, overrides: Mapping, *more: Any) -> str:
-    """Return a text that changes whenever an embedding would: weights, config, overrides, code and libraries."""
-    package = Path(__file__).parent.parent
-    code = [sha256_of_file(path) for room in ("images", "embedder") for path in sorted((package / room).glob("*.py"))]
-    weights = sha256_of_file(checkpoint) if Path(checkpoint).is_file() else ""
-    versions = [version(name) for name in ("torch", "monai", "numpy", "pillow", "nibabel")]
-    parts = [weights, sha256_of_file(config_file), json.dumps(dict(overrides), sort_keys=True, default=str), *code]
-    return hashlib.sha256("|".join([*parts, *versions, *map(repr, more)]).encode()).hexdigest()
+class EmbeddingCache:
+    """A folder of shards, each of whole files: their images and vectors as arrays, and a table of what the rows are.
+
+    Several processes may write to one folder. A process that is killed leaves whole shards.
+
+    Args:
+        folder: made when something is written; None keeps nothing.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+
+    def read(self) -> dict[str, list[EmbeddedImage]]:
+        """Return all images by content; the arrays stay on the disk until they are used."""
+        known: dict[str, list[EmbeddedImage]] = {}
+        for path in sorted(self.folder.glob("*.json")) if self.folder else []:
+            try:
+                known |= _read_shard(path)  # a volume never spans two shards
+            except (ValueError, EOFError, FileNotFoundError) as error:  # a disk that lost power, or was tidied
+                logger.warning("%s: damaged (%s); embedded again", path, error)
+        return known
+
+    def add(self, contents: Sequence[str], images: Sequence[EmbeddedImage]) -> None:
+        """Write images and the content of each as one shard."""
+        if self.folder is None or not images:
+            return
+        shard = self.folder / uuid.uuid4().hex
+        _write_array(shard.with_suffix(".images.npy"), np.stack([row.image for row in images]))
+        _write_array(shard.with_suffix(".vectors.npy"), np.stack([row.vector for row in images]))
+        # the table comes last: a shard without one does not exist
+        table = [{"content": key, "slice": row.slice, "level": row.level} for key, row in zip(contents, images)]
+        with replacing(shard.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(table))
+
+    def read_derived(self, images: NDArray[np.float16]) -> NDArray[np.float32] | None:
+        """Return the vectors (N, D) of images (N, H, W) that come from no file, None if these are not known."""
+        path = self._derived(images)
+        if path is None or not path.is_file():
+            return None
+        try:
+            return np.load(path)
+        except (ValueError, EOFError) as error:
+            logger.warning("%s: damaged (%s); embedded again", path, error)
+            return None
+
+    def add_derived(self, images: NDArray[np.float16], vectors: NDArray[np.float32]) -> None:
+        """Write the vectors (N, D) of images (N, H, W) that come from no file."""
+        if (path := self._derived(images)) is not None:
+            _write_array(path, vectors)
+
+    def _derived(self, images: NDArray[np.float16]) -> Path | None:
+        if self.folder is None:
+            return None
+        name = hashlib.sha256(repr(images.shape).encode() + images.tobytes()).hexdigest()[:32]
+        return self.folder / f"{name}.derived.npy"
+
+
+def _read_shard(path: Path) -> dict[str, list[EmbeddedImage]]:
+    rows = json.loads(path.read_text())
+    vectors = np.load(path.with_suffix(".vectors.npy"), mmap_mode="r")
+    images = np.load(path.with_suffix(".images.npy"), mmap_mode="r")
+    if not len(rows) == len(vectors) == len(images):
+        raise ValueError("another number of rows")
+    shard: dict[str, list[EmbeddedImage]] = {}
+    for row, vector, image in zip(rows, vectors, images):
+        shard.setdefault(row["content"], []).append(EmbeddedImage(image, row["slice"], row["level"], vector))
+    return shard
+
+
+def _write_array(path: Path, array: NDArray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

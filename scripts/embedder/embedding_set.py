@@ -14,13 +14,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EmbeddingSet", "ImageEmbedder"]
+from ..images.items import Item
+from .file_loader import LoadedImage
+
+__all__ = ["EmbeddedImage", "EmbeddingSet", "ImageEmbedder"]
 
 
 class ImageEmbedder(Protocol):
@@ -29,6 +33,13 @@ class ImageEmbedder(Protocol):
     def embed_images(self, images: NDArray, /) -> NDArray[np.float32]:
         """Return the vectors (N, D) of images (N, H, W) in [0, 1]."""
         ...
+
+
+@dataclass(frozen=True)
+class EmbeddedImage(LoadedImage):
+    """An image with its `vector` (D,), float32 and L2-normalised."""
+
+    vector: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,32 @@ class EmbeddingSet:
         level: (N,) mm below the top of the object, NaN where unknown.
         vectors: (N, D) float32, L2-normalised.
         images: (N, H, W) float16 in [0, 1], what the network saw.
-        skipped: (path, reason) of every file left out.
+        skipped: (id, reason) of every file left out.
     """
 
-    items: list[dict[str, Any]]
+    items: list[Item]
     file: NDArray[np.int64]
     slice: NDArray[np.int64]
     level: NDArray[np.float64]
     vectors: NDArray[np.float32]
     images: NDArray[np.float16]
     skipped: list[tuple[str, str]]
+
+    @classmethod
+    def of(
+        cls, files: Sequence[tuple[Item, Sequence[EmbeddedImage]]], skipped: Sequence[tuple[str, str]] = ()
+    ) -> EmbeddingSet:
+        """Return the set of files with their images; at least one file, and one image each."""
+        rows = [row for _, images in files for row in images]
+        return cls(
+            items=[item for item, _ in files],
+            file=np.repeat(np.arange(len(files)), [len(images) for _, images in files]),
+            slice=np.array([row.slice for row in rows], np.int64),
+            level=np.array([row.level for row in rows], float),
+            vectors=np.stack([row.vector for row in rows]),
+            images=np.stack([row.image for row in rows]),
+            skipped=list(skipped),
+        )
 
     def __len__(self) -> int:
         return len(self.file)

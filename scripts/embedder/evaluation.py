@@ -14,110 +14,156 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from monai.utils import CommonKeys
 from numpy.typing import NDArray
 
+from ..bundle.files import replacing
 from ..images.foreground import foreground
 from ..similarity.ssim import ssim_matrix
-from .groups import COPY, SliceGroups
+from .groups import COPY, Group, SliceGroups
 
-__all__ = ["held_out_summary", "ssim_errors"]
+__all__ = ["BinError", "HeldOutSummary", "SSIMErrors", "held_out_summary", "ssim_errors"]
+
+
+MOST_GROUPS = 100  # whose pairs are compared with SSIM, all in one matrix
+FEWEST_PAIRS = 10  # of a bin
+
+
+@dataclass(frozen=True)
+class BinError:
+    """Pairs of one bin of SSIM: the score's mean absolute `error`, that of a `constant`, and SSIM's own deviation."""
+
+    pairs: int
+    error: float
+    constant: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class SSIMErrors:
+    """How far a score is from SSIM.
+
+    Attributes:
+        bins: by their lower edge; those of fewer than 10 pairs are left out.
+        mean_of_bins: mean absolute error, all bins alike.
+        constant: mean absolute error over all pairs of the median of SSIM, the best constant.
+        spread: standard deviation of SSIM over all pairs.
+    """
+
+    bins: dict[str, BinError]
+    mean_of_bins: float
+    constant: float
+    spread: float
+
+
+def ssim_errors(score: NDArray, truth: NDArray, bins: int = 10) -> SSIMErrors:
+    """Return the errors of a score (P,) against SSIM (P,) in equal bins of [0, 1]; NaN where all bins are too small."""
+    index = np.minimum((truth.clip(0) * bins).astype(int), bins - 1)
+    error, constant = np.abs(score - truth), np.abs(truth - np.median(truth))
+    rows = {}
+    for number in range(bins):
+        inside = index == number
+        if (pairs := int(inside.sum())) >= FEWEST_PAIRS:
+            means = float(error[inside].mean()), float(constant[inside].mean())
+            rows[f"{number / bins:.1f}"] = BinError(pairs, *means, float(truth[inside].std()))
+    mean = float(np.mean([row.error for row in rows.values()])) if rows else float("nan")
+    return SSIMErrors(rows, mean, float(constant.mean()), float(truth.std()))
+
+
+@dataclass(frozen=True)
+class HeldOutSummary:
+    """How well an embedder does on held-out subjects; as text the sentences for a person.
+
+    Attributes:
+        subjects, images: their numbers.
+        ssim_error: mean absolute error of the cosine to SSIM over pairs of moved images, bins of SSIM alike.
+        constant: what the median of SSIM in place of the cosine would have.
+        recall: share of moved copies whose own subject is among the first, by how many are looked at.
+    """
+
+    subjects: int
+    images: int
+    ssim_error: float
+    constant: float
+    recall: dict[int, float]
+
+    def __str__(self) -> str:
+        recall = ", ".join(
+            f"{share:.1%} within {k} of {self.subjects} (chance {k / self.subjects:.0%})"
+            for k, share in self.recall.items()
+        )
+        return (
+            f"Held-out subjects: {self.subjects}, {self.images} images.\n"
+            "Mean absolute error of the cosine to SSIM on moved images, bins of SSIM weighing alike: "
+            f"{self.ssim_error:.3f}; of a constant: {self.constant:.3f}.\n"
+            f"Moved copies whose own subject is found: {recall or 'one subject alone tells nothing'}."
+        )
+
+
+Embed = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 
 
 def held_out_summary(
     network: torch.nn.Module,
     groups: SliceGroups,
-    inferer: Callable[..., torch.Tensor],
-    output: str | Path,
+    inferer: Callable[[torch.Tensor, torch.nn.Module], torch.Tensor],
+    output: str | os.PathLike,
     device: torch.device | str = "cpu",
     shown: Sequence[int] = (1, 6),
     batch_size: int = 64,
-) -> dict[str, Any]:
-    """Say how well an embedder does on subjects that it was not trained on; return it and write it to `output` (JSON).
+) -> HeldOutSummary:
+    """Return how well an embedder does on subjects that it was not trained on; print it, and write it to `output`.
 
     Each image's near-duplicate, moved, is searched among all images: is its subject the nearest, or within the first
-    `shown` ones? `ssim_error` is the mean absolute error of the cosine to foreground SSIM over all pairs of at most 100
-    groups, all bins of SSIM alike, and `constant` what their median in place of the cosine would have.
+    `shown` ones? The error of the cosine to foreground SSIM is over all pairs of at most 100 groups.
 
     Args:
         network: in evaluation mode, on `device`.
         groups: of held-out subjects, seeded.
         inferer: called as ``inferer(images, network)``.
-        output: file to write.
+        output: JSON file to write.
         device: where the network is.
-        shown: numbers of subjects.
+        shown: numbers of subjects; those that would be all are left out.
         batch_size: images in a forward pass.
     """
 
     def embed(images: Sequence[torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
-            return torch.cat([inferer(block.to(device), network).float().cpu() for block in _stack(images, batch_size)])
+            blocks = torch.stack(list(images)).float().split(batch_size)  # (B, 1, H, W) each
+            return torch.cat([inferer(block.to(device), network).float().cpu() for block in blocks])
 
-    names = sorted({str(item["subject_id"]) for item in groups.items})
-    subject = torch.tensor([names.index(str(item["subject_id"])) for item in groups.items])
     drawn = [groups[index] for index in range(len(groups))]
+    subjects = len({item["subject_id"] for item in groups.items})
+    rank = _ranks(groups, drawn, embed)
+    errors = _errors([entry for group in drawn[:: -(-len(drawn) // MOST_GROUPS)] for entry in group], embed)
+    recall = {k: float((rank < k).float().mean()) for k in shown if k < subjects}
+    summary = HeldOutSummary(subjects, len(groups), errors.mean_of_bins, errors.constant, recall)
+    with replacing(output) as temporary:
+        temporary.write_text(json.dumps(asdict(summary), indent=1))
+    print(summary)
+    return summary
+
+
+def _ranks(groups: SliceGroups, drawn: Sequence[Group], embed: Embed) -> torch.Tensor:
+    """Return for each group's moved copy how many subjects come before its own in a search of all images, (N,)."""
+    names = sorted({item["subject_id"] for item in groups.items})
+    subject = torch.tensor([names.index(item["subject_id"]) for item in groups.items])
     reference = embed([torch.as_tensor(item["image"]) for item in groups.items])
     similarity = embed([group[COPY][CommonKeys.IMAGE] for group in drawn]) @ reference.T  # (N, N)
     best = torch.stack([similarity[:, subject == s].amax(1) for s in range(len(names))], 1)  # (N, S)
-    rank = (best > best.gather(1, subject[:, None])).sum(1)
-    some = [entry for group in drawn[:: -(-len(drawn) // 100)] for entry in group]  # all pairs in one matrix
-    label = torch.stack([entry[CommonKeys.LABEL] for entry in some])
-    vectors = embed([entry[CommonKeys.IMAGE] for entry in some])
-    upper = np.triu_indices(len(some), 1)
+    return (best > best.gather(1, subject[:, None])).sum(1)
+
+
+def _errors(images: Group, embed: Embed) -> SSIMErrors:
+    """Return the errors of the cosine of moved images to the SSIM before they were moved, over all pairs."""
+    label = torch.stack([entry[CommonKeys.LABEL] for entry in images])
+    vectors = embed([entry[CommonKeys.IMAGE] for entry in images])
+    upper = np.triu_indices(len(images), 1)
     truth = ssim_matrix(label, form="foreground", data_range=1.0, foreground=foreground(label))
-    errors = ssim_errors((vectors @ vectors.T).numpy()[upper], np.asarray(truth)[upper])
-    shares = {k: float((rank < k).float().mean()) for k in shown if k < len(names)}
-    result = {
-        "subjects": len(names),
-        "images": len(groups),
-        "ssim_error": errors["mean_of_bins"],
-        "constant": errors["constant"],
-        "recall": {str(k): share for k, share in shares.items()},
-    }
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(json.dumps(result, indent=1))
-    recall = ", ".join(
-        f"{share:.1%} within {k} of {len(names)} (chance {k / len(names):.0%})" for k, share in shares.items()
-    )
-    print(
-        f"Held-out subjects: {len(names)}, {len(groups)} images.\n"
-        "Mean absolute error of the cosine to SSIM on moved images, bins of SSIM weighing alike: "
-        f"{errors['mean_of_bins']:.3f}; of a constant: {errors['constant']:.3f}.\n"
-        f"Moved copies whose own subject is found: {recall or 'one subject alone tells nothing'}."
-    )
-    return result
-
-
-def _stack(images: Sequence[torch.Tensor], size: int) -> Iterator[torch.Tensor]:
-    """Yield batches (B, 1, H, W) of at most `size` images."""
-    for start in range(0, len(images), size):
-        yield torch.stack(list(images[start : start + size])).float()
-
-
-def ssim_errors(score: NDArray, truth: NDArray, bins: int = 10) -> dict[str, Any]:
-    """Return the mean absolute error of the score in bins of SSIM, beside that of the best constant and the bin's
-    standard deviation of SSIM; bins of fewer than 10 pairs are left out."""
-    index = np.minimum((truth.clip(0) * bins).astype(int), bins - 1)
-    error, constant = np.abs(score - truth), np.abs(truth - np.median(truth))
-    rows = {
-        f"{b / bins:.1f}": {
-            "pairs": int((index == b).sum()),
-            "error": float(error[index == b].mean()),
-            "constant": float(constant[index == b].mean()),
-            "spread": float(truth[index == b].std()),
-        }
-        for b in range(bins)
-        if (index == b).sum() >= 10
-    }
-    return {
-        "bins": rows,
-        "mean_of_bins": float(np.mean([row["error"] for row in rows.values()])),
-        "constant": float(np.mean([row["constant"] for row in rows.values()])),
-        "spread": float(truth.std()),
-    }
+    return ssim_errors((vectors @ vectors.T).numpy()[upper], np.asarray(truth)[upper])

@@ -14,70 +14,161 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from monai.data import DataLoader, Dataset
+from numpy.typing import NDArray
 
 from ..bundle.files import sha256_of_file
+from ..images.items import Item, Prepared, Preprocessing
 
-__all__ = ["ImageError", "Preparation", "content_key", "only_element"]
+__all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
 
 
 class ImageError(ValueError):
     """A file that cannot be audited; the sentence names the file, the reason and what to do."""
 
 
-class Preparation:
-    """A file's dict in, (content key, its slices as plain dicts, or one sentence on what is wrong) out."""
+@dataclass(frozen=True)
+class File:
+    """A file to load, and its content's key."""
 
-    def __init__(self, preprocessing: Callable) -> None:
-        self.preprocessing = preprocessing
+    content: str
+    item: Item
 
-    def __call__(self, data: dict[str, Any]):
-        item = data["item"]
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image of a file as the network sees it.
+
+    Attributes:
+        image: (H, W) float16 in [0, 1].
+        slice: index in its volume, -1 for a planar image.
+        level: mm below the top of the object, NaN where unknown.
+    """
+
+    image: NDArray[np.float16]
+    slice: int
+    level: float
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The images of one content."""
+
+    content: str
+    images: list[LoadedImage]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A content that gives no images, and why."""
+
+    content: str
+    reason: str
+
+
+class FileLoader:
+    """Loads files through a transform chain, one file at a time and each for itself.
+
+    Args:
+        preprocessing: item in, one prepared item or a list of them out.
+        num_workers: processes that load; 0 loads in this one.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, num_workers: int = 0) -> None:
+        if num_workers < 0:
+            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+        self.preprocessing, self.num_workers = preprocessing, num_workers
+
+    def __call__(self, files: Mapping[str, Item]) -> Iterator[Loaded | Unreadable]:
+        """Yield what each file holds, in order; the keys are their contents."""
+        yield from DataLoader(
+            Dataset([File(content, item) for content, item in files.items()], transform=self.load),
+            batch_size=1,
+            num_workers=self.num_workers,
+            collate_fn=_only_element,
+        )
+
+    def load(self, file: File) -> Loaded | Unreadable:
+        """Return the images of one file."""
         try:
-            prepared = self.preprocessing(dict(item))
-            prepared = prepared if isinstance(prepared, list) else [prepared]
-            return data["content"], [self._slice(entry) for entry in prepared]
+            prepared = self.preprocessing(file.item.copy())
+            entries = prepared if isinstance(prepared, list) else [prepared]
+            return Loaded(file.content, [_checked(entry) for entry in entries])
         except Exception as error:  # readers raise what they like
-            cause: BaseException = error
-            while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
-                cause = cause.__cause__
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
-            if reason.startswith("LoadImage cannot find a suitable reader"):
-                kind = "".join(Path(item["image"]).suffixes[-1:])
-                reason = f"no reader of {kind} files takes it; it is damaged or of another format"
-            elif not isinstance(cause, ValueError):
-                reason = f"damaged or of another format: {reason}"
-            return data["content"], reason
-
-    @staticmethod
-    def _slice(entry: dict[str, Any]) -> dict[str, Any]:
-        image = np.asarray(torch.as_tensor(entry["image"]).cpu())[0]
-        if not np.isfinite(image).all():
-            raise ValueError("expected finite values, found NaN or infinite ones")
-        if image.min() < 0 or image.max() > 1:  # what percentile scaling leaves where nearly all pixels are background
-            raise ValueError("expected an object that covers at least 0.5 % of the image, found a smaller one")
-        if image.min() == image.max():
-            raise ValueError("expected an image, found a constant one")
-        level = entry.get("level")
-        return {
-            "image": image.astype(np.float16),
-            "slice": int(entry.get("slice", -1)),
-            "level": float("nan") if level is None else float(level),
-        }
+            return Unreadable(file.content, _reason(error, file.item))
 
 
-def only_element(batch: list) -> Any:
+def _only_element(batch: list[Loaded | Unreadable]) -> Loaded | Unreadable:
     return batch[0]
 
 
-def content_key(item: Mapping[str, Any]) -> str:
-    """Hash of the image's and mask's bytes, and of a level that the datalist gives."""
+def _checked(entry: Prepared) -> LoadedImage:
+    image = np.asarray(torch.as_tensor(entry["image"]).cpu())[0]
+    if not np.isfinite(image).all():
+        raise ValueError("expected finite values, found NaN or infinite ones")
+    if image.min() < 0 or image.max() > 1:  # what percentile scaling leaves where nearly all pixels are background
+        raise ValueError("expected an object that covers at least 0.5 % of the image, found a smaller one")
+    if image.min() == image.max():
+        raise ValueError("expected an image, found a constant one")
+    level = entry.get("level")
+    return LoadedImage(
+        image.astype(np.float16), int(entry.get("slice", -1)), float("nan") if level is None else float(level)
+    )
+
+
+def _reason(error: Exception, item: Item) -> str:
+    """Return the first line of what went wrong, in words for someone who has only the file."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
+        cause = cause.__cause__
+    reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
+    if reason.startswith("LoadImage cannot find a suitable reader"):
+        return f"no reader of {Path(item['image']).suffix} files takes it; it is damaged or of another format"
+    return reason if isinstance(cause, ValueError) else f"damaged or of another format: {reason}"
+
+
+def content_key(item: Item) -> str:
+    """Return a hash of the image's and mask's bytes, and of a level that the datalist gives."""
     parts = [sha256_of_file(item["image"])]
     parts += [sha256_of_file(item["mask"])] if "mask" in item else []
     parts += [f"level {item['level']}"] if "level" in item else []
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+class UnreadableFiles:
+    """Why files are left out, by content; ends the audit where none may be, or with too many.
+
+    Args:
+        files: all files of the data set, by content.
+        on_error: `raise` at the first, or `skip`.
+        max_skipped: greatest share of the files that `skip` may leave out.
+    """
+
+    def __init__(self, files: Mapping[str, Sequence[Item]], on_error: str, max_skipped: float) -> None:
+        self.files, self.on_error, self.max_skipped = files, on_error, max_skipped
+        self.reasons: dict[str, str] = {}
+
+    def add(self, file: Unreadable) -> None:
+        """Note the reason.
+
+        Raises:
+            ImageError: where the audit ends with it. A data set of which nothing can be read is left to the caller.
+        """
+        self.reasons[file.content] = file.reason
+        path = self.files[file.content][0]["image"]
+        if self.on_error == "raise":
+            raise ImageError(
+                f"{path}: cannot be audited ({file.reason}); repair or exclude the file, or pass --on_error skip"
+            )
+        unreadable, total = sum(len(self.files[key]) for key in self.reasons), sum(map(len, self.files.values()))
+        if self.max_skipped * total < unreadable < total:
+            raise ImageError(
+                f"{path}: cannot be audited ({file.reason}), and with it more than {self.max_skipped:.0%} of {total} "
+                "files; repair the files or raise max_skipped"
+            )

@@ -14,8 +14,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,21 +24,29 @@ from monai.transforms import Randomizable
 from monai.utils import CommonKeys
 from torch.utils.data import Dataset, Sampler
 
-from .networks import DeepSSIM
+from ..images.items import Prepared, RandomTransform
 
-__all__ = ["LevelSampler", "PrepareMoved", "SliceGroups", "Views", "fit_projection"]
+__all__ = ["Group", "LevelSampler", "PrepareMoved", "SliceGroups", "Views", "fit_projection"]
 
 
 COPY = 2  # a group's first near-duplicate: after the anchor and its neighbour
+
+Group = list[dict[str, torch.Tensor]]  # related images: `image` as moved, (1, H, W), `label` before that
 
 
 class PrepareMoved(PrepareBatch):
     """Give the trainer a batch's images, and as label a dict of `image`, before it was moved, and `matrix`, how."""
 
-    def __call__(self, batchdata: Mapping[str, Any], device=None, non_blocking: bool = False, **kwargs: Any):
-        move = {"device": device, "non_blocking": non_blocking}
-        label = {"image": CommonKeys.LABEL, "matrix": f"{CommonKeys.IMAGE}_matrix"}
-        return batchdata[CommonKeys.IMAGE].to(**move), {name: batchdata[key].to(**move) for name, key in label.items()}
+    def __call__(
+        self,
+        batchdata: dict[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        keys = {"image": CommonKeys.LABEL, "matrix": f"{CommonKeys.IMAGE}_matrix"}
+        label = {name: batchdata[key].to(device, non_blocking=non_blocking) for name, key in keys.items()}
+        return batchdata[CommonKeys.IMAGE].to(device, non_blocking=non_blocking), label
 
 
 class SliceGroups(Randomizable, Dataset):
@@ -61,9 +69,9 @@ class SliceGroups(Randomizable, Dataset):
 
     def __init__(
         self,
-        data: Sequence[Any],
-        copy: Any,
-        misalign: Any,
+        data: Sequence[Prepared | list[Prepared]],
+        copy: RandomTransform,
+        misalign: RandomTransform,
         copies: int = 1,
         neighbour_mm: float = 6.0,
         mixture: float = 0.5,
@@ -82,7 +90,7 @@ class SliceGroups(Randomizable, Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         super().set_random_state(seed, state)
         for transform in (self.copy, self.misalign):
             transform.set_random_state(state=self.R)
@@ -106,14 +114,14 @@ class SliceGroups(Randomizable, Dataset):
     def _mixed(self, index: int, share: float) -> torch.Tensor:
         return (1 - share) * self._image(index) + share * self._image(self.R.randint(len(self.items)))
 
-    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+    def __getitem__(self, index: int) -> Group:
         if self.seed is not None:
             self.set_random_state(self.seed + index)
         anchor = self._image(index)
         images = [anchor, self._neighbour(index)]
         images += [self.copy({CommonKeys.IMAGE: anchor})[CommonKeys.IMAGE] for _ in range(self.copies)]
         images.append(self._mixed(index, self.R.uniform(0, self.mixture)))
-        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for image in images]
+        return [_moved(image, self.misalign) for image in images]
 
 
 class Views(Randomizable, Dataset):
@@ -125,21 +133,21 @@ class Views(Randomizable, Dataset):
         count: views of an image.
     """
 
-    def __init__(self, data: Sequence[Any], misalign: Any, count: int = 1) -> None:
+    def __init__(self, data: Sequence[Prepared | list[Prepared]], misalign: RandomTransform, count: int = 1) -> None:
         self.items = _flat(data)
         self.misalign, self.group = misalign, count
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None):
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         super().set_random_state(seed, state)
         self.misalign.set_random_state(state=self.R)
         return self
 
-    def __getitem__(self, index: int) -> list[dict[str, torch.Tensor]]:
+    def __getitem__(self, index: int) -> Group:
         image = torch.as_tensor(self.items[index]["image"], dtype=torch.float32)
-        return [{**self.misalign({CommonKeys.IMAGE: image}), CommonKeys.LABEL: image} for _ in range(self.group)]
+        return [_moved(image, self.misalign) for _ in range(self.group)]
 
 
 class LevelSampler(Sampler[int]):
@@ -164,7 +172,7 @@ class LevelSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.batch_size * self.batches
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         # torch's global seed, as RandomSampler: set_determinism and resuming work unchanged
         rng = np.random.default_rng(int(torch.empty((), dtype=torch.int64).random_().item()))
         for _ in range(self.batches):
@@ -177,12 +185,30 @@ class LevelSampler(Sampler[int]):
             yield from indices.tolist()
 
 
-def fit_projection(network: DeepSSIM, groups: SliceGroups | Views, count: int, seed: int) -> None:
-    """Set the network's projection to the principal components of at most `count` training images, before training."""
-    chosen = np.random.RandomState(seed).permutation(len(groups))[:count]
-    network.fit_projection(torch.stack([torch.as_tensor(groups.items[index]["image"]) for index in chosen]))
+@runtime_checkable
+class FitsProjection(Protocol):
+    """A network whose last layer starts from the data, as :class:`~scripts.embedder.networks.DeepSSIM`'s does."""
+
+    def fit_projection(self, images: torch.Tensor, /) -> None:
+        """Start from images (N, 1, H, W)."""
+        ...
 
 
-def _flat(data: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """Items and lists of items (one a volume) as one list."""
+def fit_projection(network: torch.nn.Module, groups: SliceGroups | Views, count: int, seed: int) -> None:
+    """Set the network's projection to the principal components of at most `count` training images, before training.
+
+    A network without a method `fit_projection` stays as it is.
+    """
+    if isinstance(network, FitsProjection):
+        chosen = np.random.RandomState(seed).permutation(len(groups))[:count]
+        network.fit_projection(torch.stack([torch.as_tensor(groups.items[index]["image"]) for index in chosen]))
+
+
+def _moved(image: torch.Tensor, misalign: RandomTransform) -> dict[str, torch.Tensor]:
+    moved = {str(key): value for key, value in misalign({CommonKeys.IMAGE: image}).items()}
+    return {**moved, CommonKeys.LABEL: image}
+
+
+def _flat(data: Sequence[Prepared | list[Prepared]]) -> list[Prepared]:
+    """Return items and lists of items (one a volume) as one list."""
     return [item for entry in data for item in (entry if isinstance(entry, list) else [entry])]

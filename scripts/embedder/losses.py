@@ -190,22 +190,23 @@ class PoseLoss(nn.Module):
 
 
 class PosedLoss(nn.Module):
-    """Return `embedding_loss` + `weight` times `pose_loss`.
+    """Return `embedding_loss` + `weight` times `pose_loss` + `copy_weight` times `copy_loss`.
 
     Args:
         embedding_loss: of embeddings (N, D) and un-augmented images (N, 1, H, W).
-        pose_loss: of an :class:`~scripts.embedder.networks.Estimate` and matrices (N, 2, 3).
+        pose_loss: of an :class:`~scripts.embedder.networks.Estimate` and matrices (N, 2, 3); None for a network that
+            estimates none.
         weight: of the pose loss.
         copy_loss, copy_weight: of embeddings alone, and its weight; not computed where that is 0.
 
-    `forward` takes what :class:`~scripts.embedder.networks.Posed` returns and what
-    :class:`~scripts.embedder.groups.PrepareMoved` does as label.
+    `forward` takes what :class:`~scripts.embedder.networks.Posed` returns, or embeddings alone where `pose_loss` is
+    None, and what :class:`~scripts.embedder.groups.PrepareMoved` makes as label.
     """
 
     def __init__(
         self,
         embedding_loss: nn.Module,
-        pose_loss: nn.Module,
+        pose_loss: nn.Module | None,
         weight: float = 0.003,
         copy_loss: nn.Module | None = None,
         copy_weight: float = 0.0,
@@ -214,12 +215,16 @@ class PosedLoss(nn.Module):
         self.embedding_loss, self.pose_loss, self.weight = embedding_loss, pose_loss, weight
         self.copy_loss, self.copy_weight = copy_loss, copy_weight
 
-    def forward(self, found: tuple[torch.Tensor, Estimate], label: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        embeddings, estimate = found
-        embedding_loss = self.embedding_loss(embeddings, label["image"])
+    def forward(
+        self, found: torch.Tensor | tuple[torch.Tensor, Estimate], label: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        embeddings = found if isinstance(found, torch.Tensor) else found[0]
+        loss = self.embedding_loss(embeddings, label["image"])
         if self.copy_loss is not None and self.copy_weight:
-            embedding_loss = embedding_loss + self.copy_weight * self.copy_loss(embeddings)
-        return embedding_loss + self.weight * self.pose_loss(estimate, label["matrix"])
+            loss = loss + self.copy_weight * self.copy_loss(embeddings)
+        if self.pose_loss is not None:
+            loss = loss + self.weight * self.pose_loss(found[1], label["matrix"])
+        return loss
 
 
 def _distance(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

@@ -200,10 +200,19 @@ class DeepSSIM(nn.Module):
 
 class Posed(nn.Module):
     """A network for training: embedding and :class:`Estimate` of :meth:`DeepSSIM.embed`, of which the network's own
-    forward keeps the embedding alone."""
+    forward keeps the embedding alone.
+
+    Raises:
+        ValueError: for a network without that method.
+    """
 
     def __init__(self, network: DeepSSIM) -> None:
         super().__init__()
+        if not hasattr(network, "embed"):
+            raise ValueError(
+                f"network_def {type(network).__name__}: expected a network that estimates where images lie, found one "
+                "without `embed`; train it with configs/train_plain.yaml"
+            )
         self.network = network
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:

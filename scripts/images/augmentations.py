@@ -32,7 +32,10 @@ __all__ = ["RandCopyd", "RandMisalignd", "blur"]
 
 
 def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Return the image (C, H, W) convolved with a Gaussian of `sigma` pixels, edges reflected."""
+    """Return the image (C, H, W) convolved with a Gaussian of `sigma` pixels, edges reflected.
+
+    MONAI's ``GaussianFilter`` takes what lies outside for zero, which darkens the borders.
+    """
     if sigma <= 0:
         return image
     radius = max(1, int(3 * sigma + 0.5))
@@ -53,8 +56,8 @@ def _smooth_field(rng: np.random.RandomState, shape: tuple[int, ...], grid: int)
 class RandMisalignd(RandomizableTransform, MapTransform):
     """Flip, rotate, shift, zoom, bend the contrast and light of an image at random: what DeepSSIM must not see.
 
-    The authors' test condition is ``flip_prob=0.8, affine_prob=0.8, rotation=10, shift=0, zoom=(1, 1), gamma_prob=0.8,
-    bias=0, blur=0, noise=0`` (published code, `misaligned`).
+    What is not given does not happen. The authors' test condition is ``flip_prob=0.8, affine_prob=0.8, rotation=10,
+    gamma_prob=0.8, gamma=(0.5, 1.5)`` (published code, `misaligned`).
 
     Args:
         keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform. The map of positions, (2, 3) as
@@ -71,19 +74,19 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        flip_prob: float = 0.5,
-        affine_prob: float = 0.8,
-        rotation: float = 15.0,
-        shift: float = 6.0,
-        zoom: tuple[float, float] = (0.9, 1.1),
-        gamma_prob: float = 0.8,
-        gamma: tuple[float, float] = (0.5, 1.5),
-        bias_prob: float = 0.3,
-        bias: float = 0.3,
-        blur_prob: float = 0.3,
-        blur: float = 1.2,
-        noise_prob: float = 0.3,
-        noise: float = 0.06,
+        flip_prob: float = 0.0,
+        affine_prob: float = 0.0,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        zoom: tuple[float, float] = (1.0, 1.0),
+        gamma_prob: float = 0.0,
+        gamma: tuple[float, float] = (1.0, 1.0),
+        bias_prob: float = 0.0,
+        bias: float = 0.0,
+        blur_prob: float = 0.0,
+        blur: float = 0.0,
+        noise_prob: float = 0.0,
+        noise: float = 0.0,
         prob: float = 1.0,
     ) -> None:
         MapTransform.__init__(self, keys)
@@ -98,7 +101,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def randomize(self, shape: tuple[int, ...]) -> None:
         if self.prob < 1:  # no draw otherwise, so that seeds keep their meaning
             super().randomize(None)
-        r = self.R
+        r = self.R  # every chance is drawn, a chance of 0 too: adding one kind must not change the draws of the others
         self.matrix = np.eye(2, 3)
         if r.rand() < self.affine_prob:
             angle, scale = np.deg2rad(r.uniform(-self.rotation, self.rotation)), 1 / r.uniform(*self.zoom)
@@ -135,6 +138,8 @@ class RandMisalignd(RandomizableTransform, MapTransform):
 class RandCopyd(RandomizableTransform, MapTransform):
     """Degrade an image as a generator that memorized it would: a smooth deformation, blur and noise.
 
+    What is not given does not happen.
+
     Args:
         keys: images of shape (C, H, W) in [0, 1].
         elastic: range of the displacement's standard deviation in pixels at the control points; interpolation lowers it
@@ -147,9 +152,9 @@ class RandCopyd(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        elastic: tuple[float, float] = (0.0, 1.5),
-        blur: tuple[float, float] = (0.0, 1.0),
-        noise: tuple[float, float] = (0.0, 0.05),
+        elastic: tuple[float, float] = (0.0, 0.0),
+        blur: tuple[float, float] = (0.0, 0.0),
+        noise: tuple[float, float] = (0.0, 0.0),
         grid: int = 8,
     ) -> None:
         MapTransform.__init__(self, keys)

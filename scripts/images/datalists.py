@@ -21,8 +21,10 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from .items import Item
+from .readers import image_suffixes
 from .subjects import name_subjects
 
 __all__ = ["find_images"]
@@ -30,9 +32,10 @@ __all__ = ["find_images"]
 logger = logging.getLogger(__name__)
 
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy")
 DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
 FILE_COLUMNS = ("image", "mask")
+
+Record = dict[str, object]  # a row of a datalist
 
 
 def find_images(
@@ -41,7 +44,7 @@ def find_images(
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
     warn: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[Item]:
     """Return one item dict for each image of a folder or datalist, in the order of their ids.
 
     Every dict has `image` (absolute path), `id` (path relative to the folder, unique), `subject_id`, and the datalist's
@@ -61,28 +64,14 @@ def find_images(
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
         ValueError: if there is no image, a column is missing, an id occurs twice, or the pattern misses a file.
     """
-    root, others = Path(source), Counter[str]()
-    if root.is_dir():
-        files = _walk(root, frozenset())
-        others.update("".join(p.suffixes[-1:]) or "no suffix" for p in files if not _is_image(p))
-        records = [{"image": str(p.relative_to(root))} for p in files if _is_image(p)]
-    elif root.suffix.lower() in DATALIST_SUFFIXES and root.is_file():
-        try:
-            records, root = _read_datalist(root), root.parent
-        except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{source}: expected a datalist in UTF-8, found {error}; repair the file") from error
-    else:
-        raise FileNotFoundError(
-            f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
-            f"{'another file' if root.exists() else 'nothing'}; check the path"
-        )
+    records, root, others = _records(Path(source))
     ids = {_image_id(record) for record in records}
-    kept = {image_id for image_id in ids if _kept(image_id, include, exclude)}
+    kept = {image_id for image_id in ids if _kept(image_id, _globs(include) or ["*"], _globs(exclude))}
     items = [_item(record, root, source) for record in records if _image_id(record) in kept]
     found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     if not items:
         raise ValueError(
-            f"{source}: expected images ({' '.join(IMAGE_SUFFIXES)}), found {len(records)}, of which include and "
+            f"{source}: expected images ({' '.join(image_suffixes())}), found {len(records)}, of which include and "
             f"exclude keep none{f', beside other files ({found})' if found else ''}; check the folder and the globs"
         )
     if len(kept) < len(items):
@@ -94,8 +83,32 @@ def find_images(
     return sorted(items, key=lambda item: item["id"])
 
 
+def _records(source: Path) -> tuple[list[Record], Path, Counter[str]]:
+    """Return the rows of a folder or datalist, what their paths are relative to, and the suffixes of other files."""
+    if source.is_dir():
+        files = _walk(source, frozenset())
+        records: list[Record] = [{"image": str(path.relative_to(source))} for path in files if _is_image(path)]
+        return records, source, Counter("".join(p.suffixes[-1:]) or "no suffix" for p in files if not _is_image(p))
+    if source.suffix.lower() not in DATALIST_SUFFIXES or not source.is_file():
+        raise FileNotFoundError(
+            f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
+            f"{'another file' if source.exists() else 'nothing'}; check the path"
+        )
+    try:
+        records = _read_json(source) if source.suffix.lower() == ".json" else _read_table(source)
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{source}: expected a datalist in UTF-8, found {error}; repair the file") from error
+    for number, row in enumerate(records, start=1):
+        if not row.get("image") or not isinstance(row["image"], str):
+            raise ValueError(
+                f"{source}: expected a column 'image' with a path, found none in row {number} "
+                f"(columns {', '.join(map(str, row))}); name or fill it"
+            )
+    return [{k: v for k, v in row.items() if v not in ("", None)} for row in records], source.parent, Counter()
+
+
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(IMAGE_SUFFIXES)
+    return path.name.lower().endswith(image_suffixes())
 
 
 def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
@@ -119,43 +132,37 @@ def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
     return files
 
 
-def _read_datalist(path: Path) -> list[dict[str, Any]]:
-    if path.suffix.lower() == ".json":
-        content = json.loads(path.read_text())
-        if isinstance(content, dict):
-            lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
-            content = lists[0] if lists else None
-        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-            raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
-        rows = content
-    else:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-            cells = [[cell.strip() for cell in row] for row in table if row]
-        header = cells[0] if cells else []
-        if len(set(header)) < len(header):
-            raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
-        for number, row in enumerate(cells[1:], start=1):
-            if len(row) != len(header):
-                raise ValueError(
-                    f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
-                    "quote cells that hold the separator"
-                )
-        rows = [dict(zip(header, row)) for row in cells[1:]]
-    for number, row in enumerate(rows, start=1):
-        if not row.get("image") or not isinstance(row["image"], str):
+def _read_json(path: Path) -> list[Record]:
+    content = json.loads(path.read_text())
+    if isinstance(content, dict):
+        lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
+        content = lists[0] if lists else None
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
+    return content
+
+
+def _read_table(path: Path) -> list[Record]:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+        table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        cells = [[cell.strip() for cell in row] for row in table if row]
+    header = cells[0] if cells else []
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
+    for number, row in enumerate(cells[1:], start=1):
+        if len(row) != len(header):
             raise ValueError(
-                f"{path}: expected a column 'image' with a path, found none in row {number} "
-                f"(columns {', '.join(map(str, row))}); name or fill it"
+                f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
+                "quote cells that hold the separator"
             )
-    return [{k: v for k, v in row.items() if v not in ("", None)} for row in rows]
+    return [dict(zip(header, row)) for row in cells[1:]]
 
 
-def _image_id(record: dict[str, Any]) -> str:
-    return Path(os.path.normpath(record["image"])).as_posix()  # one spelling a file
+def _image_id(record: Record) -> str:
+    return Path(os.path.normpath(str(record["image"]))).as_posix()  # one spelling a file
 
 
-def _item(record: dict[str, Any], root: Path, source: str | os.PathLike) -> dict[str, Any]:
+def _item(record: Record, root: Path, source: str | os.PathLike) -> Item:
     # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
     item = {k: v for k, v in record.items() if isinstance(k, str) and not k.startswith("image_")}
     for column in FILE_COLUMNS:
@@ -167,11 +174,13 @@ def _item(record: dict[str, Any], root: Path, source: str | os.PathLike) -> dict
                 )
             item[column] = os.path.abspath(path)  # not resolved: the target of a link may lack the suffix
     item["id"] = _image_id(record)
-    return item
+    return cast(Item, item)  # the subject follows
 
 
-def _kept(image_id: str, include, exclude) -> bool:
-    include = [include] if isinstance(include, str) else include or ["*"]
-    exclude = [exclude] if isinstance(exclude, str) else exclude or []
-    matches = [any(fnmatch.fnmatch(image_id, glob) for glob in globs) for globs in (include, exclude)]
-    return matches[0] and not matches[1]
+def _globs(given: Sequence[str] | str | None) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given or []
+
+
+def _kept(image_id: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    wanted, unwanted = (any(fnmatch.fnmatch(image_id, glob) for glob in globs) for globs in (include, exclude))
+    return wanted and not unwanted

@@ -45,6 +45,7 @@ class Prepared(TypedDict):
     slice: int  # index in its volume, -1 for a planar image
     id: NotRequired[str]
     subject_id: NotRequired[str]
+    mask: NotRequired[str]  # as the item has it; the chain takes the image of it out
     series: NotRequired[str]
     variant: NotRequired[str]
 

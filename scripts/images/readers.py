@@ -9,31 +9,77 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Read image files of every kind: one reader class a format."""
+"""Read image files of every kind: one reader class a format.
+
+A reader class decorated by :func:`reads` is found in folders, listed in error messages and tried by the bundle's chain.
+"""
 
 from __future__ import annotations
 
-from monai.data import PILReader, is_supported_format
+from collections.abc import Callable
+from typing import TypeVar
+
+from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
 from PIL import Image
 
-__all__ = ["GreyImageReader"]
+__all__ = ["REGISTRY", "GreyImageReader", "NiftiReader", "NpyReader", "image_readers", "image_suffixes", "reads"]
+
+Reader = TypeVar("Reader", bound=type[ImageReader])
+
+REGISTRY: dict[type[ImageReader], tuple[str, ...]] = {}  # each reader's suffixes, in lower case
 
 
+def reads(*suffixes: str) -> Callable[[Reader], Reader]:
+    """Return a class decorator that registers a reader for files of these suffixes, such as ``.png``.
+
+    The class is made without arguments. Its `read` raises where a file is of another format, since ``LoadImaged`` tries
+    one reader after the other. Its `get_data` returns an array (x, y) or (x, y, z) and MONAI's metadata: at least
+    `original_channel_dim`, ``"no_channel"`` here, and of a volume `affine`, in mm.
+    """
+
+    def register(reader: Reader) -> Reader:
+        REGISTRY[reader] = suffixes
+        return reader
+
+    return register
+
+
+def image_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of all files that a registered reader reads."""
+    return tuple(suffix for suffixes in REGISTRY.values() for suffix in suffixes)
+
+
+def image_readers() -> list[ImageReader]:
+    """Return one reader of each kind, for ``LoadImaged``, which tries them from the last to the first."""
+    return [reader() for reader in REGISTRY]
+
+
+@reads(".nii", ".nii.gz")
+class NiftiReader(NibabelReader):
+    """Read NIfTI files, volumes or images, with their affine."""
+
+
+@reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 class GreyImageReader(PILReader):
     """Read PNG, JPEG, BMP and TIFF files as grey images of their own bit depth; colours become their luma.
 
-    PILReader alone leaves colour channels and palettes as they are and does not claim TIFF.
+    PILReader alone leaves colour channels and palettes as they are.
     """
 
     def __init__(self) -> None:
         super().__init__(converter=self._to_grey)
 
-    def verify_suffix(self, filename) -> bool:
-        return is_supported_format(filename, ["png", "jpg", "jpeg", "bmp", "tif", "tiff"])
-
     @staticmethod
-    def _to_grey(image):
+    def _to_grey(image: Image.Image) -> Image.Image:
         if "A" in image.getbands() or "transparency" in image.info:  # what is transparent may hide any colour
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
         # 16-bit, 32-bit and float modes hold one channel already; convert("L") would clip them to 8 bit
         return image if image.mode in ("L", "F") or image.mode.startswith("I") else image.convert("RGB").convert("L")
+
+
+@reads(".npy")
+class NpyReader(NumpyReader):
+    """Read arrays (x, y) or (x, y, z) of numbers; a pickle, which could run code, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_pickle=False)

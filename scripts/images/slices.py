@@ -24,6 +24,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Resize, Transform
+from numpy.typing import NDArray
 from scipy import ndimage
 
 __all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd"]
@@ -32,14 +33,17 @@ __all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd",
 class PerDimensionalityd(Transform):
     """Apply `volume` transforms to dicts whose image has three spatial axes, `planar` ones where it has two.
 
-    The image is channel first; a volume with one slice, (1, H, W, 1), is a volume. Anything else raises ValueError.
+    The image is channel first; a volume with one slice, (1, H, W, 1), is a volume.
+
+    Raises:
+        ValueError: for an image of other axes.
     """
 
     def __init__(self, key: Hashable, planar: Sequence[Callable], volume: Sequence[Callable]) -> None:
         self.key = key
         self.planar, self.volume = Compose(planar), Compose(volume)
 
-    def __call__(self, data: Mapping[Hashable, Any]):
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any] | list[dict[Hashable, Any]]:
         shape = tuple(data[self.key].shape)
         if len(shape) not in (3, 4):
             raise ValueError(
@@ -102,48 +106,51 @@ class AxialSlicesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         (key,) = self.keys
-        volume = data[key]
-        affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
-        size = np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
-        array = np.asarray(volume, np.float32)
-        if array.shape[0] != 1:
-            raise ValueError(f"{data.get('id', key)}: expected a volume of one channel, found {array.shape[0]}")
-        array = array[0]
-        if not np.isfinite(array).all():
-            raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
-        if 1 in array.shape[:2]:
-            raise ValueError(f"{data.get('id', key)}: expected axial slices, found one of another plane")
+        name = data.get("id", key)
+        array, voxel_mm = _volume(data[key], name)
         if array.shape[2] == 1:
             level = float(data.get("level", "nan"))
             return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
-        area = self._object(array).sum((0, 1)) * size[0] * size[1] / 100  # voxels -> cm2
-        present = np.flatnonzero(area >= 0.1 * area.max())
+        area = _object(array).sum((0, 1)) * voxel_mm[0] * voxel_mm[1] / 100  # voxels -> cm2
         if area.max() == 0:
-            raise ValueError(f"{data.get('id', key)}: the volume shows no object (all voxels alike)")
-        top = present[-1]
+            raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
+        top = np.flatnonzero(area >= 0.1 * area.max())[-1]
         result = []
         for level in np.arange(self.levels[0], self.levels[1] + 1e-6, self.spacing):
-            z = top - round(level / size[2])
+            z = int(top - round(level / voxel_mm[2]))
             if z >= 0 and area[z] >= self.min_foreground:
                 image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
-                name: dict[Hashable, Any] = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
-                result.append({**data, **name, key: image, "level": float(level), "slice": int(z)})
+                own: dict[Hashable, Any] = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
+                result.append({**data, **own, key: image, "level": float(level), "slice": z})
         if not result:
             raise ValueError(
-                f"{data.get('id', key)}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
+                f"{name}: no slice between {self.levels[0]} and {self.levels[1]} mm below the top has "
                 f"{self.min_foreground} cm2 of foreground; lower min_foreground or change levels"
             )
         return result
 
-    @staticmethod
-    def _object(array: np.ndarray) -> np.ndarray:
-        """The largest connected bright part, with its holes filled slice by slice."""
-        smooth = ndimage.uniform_filter(array - array.min(), 3)
-        labels, count = ndimage.label(smooth > 0.1 * np.percentile(smooth, 99))
-        if count == 0:
-            return np.zeros(array.shape, bool)
-        largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
-        return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
+
+def _volume(volume: torch.Tensor, name: object) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return the voxels (X, Y, Z) of one channel and their size in mm (3,), 1 mm where no affine says it."""
+    affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
+    array = np.asarray(volume, np.float32)
+    if array.shape[0] != 1:
+        raise ValueError(f"{name}: expected a volume of one channel, found {array.shape[0]}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: expected finite values, found NaN or infinite ones")
+    if 1 in array.shape[1:3]:
+        raise ValueError(f"{name}: expected axial slices, found one of another plane")
+    return array[0], np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
+
+
+def _object(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return the largest connected bright part of a volume (X, Y, Z), with its holes filled slice by slice."""
+    smooth = ndimage.uniform_filter(array - array.min(), 3)
+    labels, count = ndimage.label(smooth > 0.1 * np.percentile(smooth, 99))
+    if count == 0:
+        return np.zeros(array.shape, bool)
+    largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
 
 
 class PlanarSliced(MapTransform):

@@ -20,11 +20,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .items import Item
 
 __all__ = ["name_subjects", "numbered_subjects", "split_subjects", "starts_of_runs", "with_and_without_mask"]
 
@@ -36,8 +37,8 @@ SUBJECT_PATTERNS = (r"(?P<subject>sub-[A-Za-z0-9]+)", r"(?P<subject>IXI\d{3})")
 
 
 def split_subjects(
-    items: Sequence[dict[str, Any]], split_file: str | os.PathLike | None, validation_share: float, seed: int
-) -> dict[str, list[dict[str, Any]]]:
+    items: Sequence[Item], split_file: str | os.PathLike | None, validation_share: float, seed: int
+) -> dict[str, list[Item]]:
     """Return ``{part: items}`` with no subject in two parts.
 
     Args:
@@ -50,60 +51,58 @@ def split_subjects(
         ValueError: if a listed subject has no image or stands in two parts, or fewer than two subjects are to be split.
     """
     subjects = sorted({item["subject_id"] for item in items})
-    if split_file:
-        try:
-            split = json.loads(Path(split_file).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
-        if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
-            raise ValueError(f"{split_file}: expected an object of lists of subjects, found another content")
-        listed = [subject for part in split.values() for subject in part]
-        if len(set(listed)) < len(listed):
-            double = Counter(listed).most_common(1)[0][0]
-            raise ValueError(f"{split_file}: expected every subject once, found {double} twice; repair the split")
-        if missing := set(listed) - set(subjects):
-            raise ValueError(f"{split_file}: found no image of {len(missing)} subjects, such as {min(missing)}")
-    else:
-        if len(subjects) < 2:
-            raise ValueError(f"a split by subject needs at least 2 subjects, got {len(subjects)}")
-        if not 0 <= validation_share < 1:
-            raise ValueError(f"validation_share must be in [0, 1), got {validation_share}")
-        order = np.random.default_rng(seed).permutation(subjects).tolist()
-        count = min(len(order) - 1, max(1, round(validation_share * len(order))))
-        split = {"validation": order[:count], "train": order[count:]}
+    split = _listed_split(subjects, split_file) if split_file else _drawn_split(subjects, validation_share, seed)
     return {part: [item for item in items if item["subject_id"] in set(names)] for part, names in split.items()}
 
 
-def with_and_without_mask(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _listed_split(subjects: Sequence[str], split_file: str | os.PathLike) -> dict[str, list[str]]:
+    try:
+        split = json.loads(Path(split_file).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
+    if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
+        raise ValueError(f"{split_file}: expected an object of lists of subjects, found another content")
+    listed = [subject for part in split.values() for subject in part]
+    if len(set(listed)) < len(listed):
+        double = Counter(listed).most_common(1)[0][0]
+        raise ValueError(f"{split_file}: expected every subject once, found {double} twice; repair the split")
+    if missing := set(listed) - set(subjects):
+        raise ValueError(f"{split_file}: found no image of {len(missing)} subjects, such as {min(missing)}")
+    return split
+
+
+def _drawn_split(subjects: Sequence[str], validation_share: float, seed: int) -> dict[str, list[str]]:
+    if len(subjects) < 2:
+        raise ValueError(f"a split by subject needs at least 2 subjects, got {len(subjects)}")
+    if not 0 <= validation_share < 1:
+        raise ValueError(f"validation_share must be in [0, 1), got {validation_share}")
+    order = np.random.default_rng(seed).permutation(np.array(subjects)).tolist()
+    count = min(len(order) - 1, max(1, round(validation_share * len(order))))
+    return {"validation": order[:count], "train": order[count:]}
+
+
+def with_and_without_mask(items: Sequence[Item]) -> list[Item]:
     """Return every item whole and, where it has a mask, once more masked: whole-head and skull-stripped.
 
     `series` and `variant` keep the two apart, so that neighbouring slices come from one and the same.
     """
-    whole = [
-        {k: v for k, v in item.items() if k != "mask"} | {"series": item["id"], "variant": "whole"} for item in items
-    ]
-    masked = [{**item, "series": item["id"] + "#masked", "variant": "masked"} for item in items if "mask" in item]
-    return whole + masked
+    whole: list[Item] = []
+    for item in items:
+        bare = item.copy()
+        bare.pop("mask", None)
+        whole.append({**bare, "series": item["id"], "variant": "whole"})
+    return whole + [{**i, "series": i["id"] + "#masked", "variant": "masked"} for i in items if "mask" in i]
 
 
-def _stem(image_id: str) -> str:
-    name = Path(image_id).name
-    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
+def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.PathLike, warn: bool) -> None:
+    """Set every item's `subject_id`: datalist column, else pattern, else file stem.
 
-
-def name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn: bool) -> None:
-    """Set every item's `subject_id`: datalist column, else pattern, else file stem."""
-    try:
-        named = pattern is None or "subject" in re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({error})") from error
-    if not named:
-        raise ValueError(
-            f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}"
-        )
-    tried = SUBJECT_PATTERNS if pattern is None else (pattern,)
+    Raises:
+        ValueError: if the pattern has no group `subject` or misses an item, or only some items have a column's value.
+    """
+    tried = SUBJECT_PATTERNS if pattern is None else (_checked(pattern),)
     stems = 0
-    listed = [item.get("subject_id", item.get("participant_id")) for item in items]
+    listed: list[object] = [item.get("subject_id", item.get("participant_id")) for item in items]
     if None in listed and any(known is not None for known in listed):
         empty = items[listed.index(None)]["id"]
         raise ValueError(
@@ -126,6 +125,20 @@ def name_subjects(items: list[dict[str, Any]], pattern: str | None, source, warn
             source,
             len(items),
         )
+
+
+def _checked(pattern: str) -> str:
+    try:
+        if "subject" in re.compile(pattern).groupindex:
+            return pattern
+    except re.error as error:
+        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({error})") from error
+    raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
+
+
+def _stem(image_id: str) -> str:
+    name = Path(image_id).name
+    return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
 
 
 def starts_of_runs(numbers: NDArray) -> NDArray[np.int64]:

@@ -88,7 +88,9 @@ def kl_divergence(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
     return 0.5 * (mean.square() + variance - variance.log() - 1).flatten(1).sum(1).mean()
 
 
-def encode(autoencoder: AutoencoderKL, images: torch.Tensor, batch_size: int, device: torch.device | str):
+def encode(
+    autoencoder: AutoencoderKL, images: torch.Tensor, batch_size: int, device: torch.device | str
+) -> torch.Tensor:
     """Return the mean latents of images (N, 1, H, W), (N, C, h, w), on the CPU.
 
     The mean, not a draw: at the usual weight of the divergence the deviation is a hundredth of the latents' spread.

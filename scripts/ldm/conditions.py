@@ -14,26 +14,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Condition", "tissue_shares"]
+__all__ = ["Categories", "Condition", "Scale", "Standardised", "tissue_shares"]
 
 
 MISSING = (None, "", "n/a")  # what a table has where it has no value
 
 
 def tissue_shares(mask: str | Path, labels: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Return the share of a label map's labelled volume that each group of labels fills, in [0, 1].
+    """Return the share of a label map's labelled volume that each group of labels fills, by group, in [0, 1].
+
+    Args:
+        mask: a label map, 0 outside.
+        labels: numbers of each group.
 
     Raises:
         ValueError: if no voxel bears a label.
     """
-    counts = np.bincount(np.asarray(nibabel.load(mask).dataobj, np.int64).ravel())  # type: ignore[attr-defined]
+    image = nibabel.load(mask)
+    counts = np.bincount(np.asarray(image.dataobj, np.int64).ravel())  # type: ignore[attr-defined]  # of every image format
     total = counts[1:].sum()
     if total == 0:
         raise ValueError(f"{mask}: expected a label map, found no voxel above 0; correct the column 'mask'")
@@ -41,6 +46,45 @@ def tissue_shares(mask: str | Path, labels: Mapping[str, Sequence[int]]) -> dict
         name: float(sum(counts[label] for label in group if label < len(counts)) / total)
         for name, group in labels.items()
     }
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """A number less the training items' mean, over their standard deviation."""
+
+    mean: float
+    deviation: float
+
+    def code(self, value: object) -> list[float]:
+        """Return the one entry of a value; raises ValueError if it is no number."""
+        number = _number(value)
+        if number is None:
+            raise ValueError(f"expected a number, found {value!r}; correct it")
+        return [(number - self.mean) / self.deviation]
+
+    def facts(self) -> list[float]:
+        """Return what model.json has of it."""
+        return [self.mean, self.deviation]
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A text as 0 or 1 for each of the training items' values but the first, in their order."""
+
+    values: tuple[str, ...]
+
+    def code(self, value: object) -> list[float]:
+        """Return the entries of a value, one fewer than there are values; raises ValueError if it is none of them."""
+        if str(value) not in self.values:
+            raise ValueError(f"expected one of {', '.join(self.values)}, found {value!r}; correct it")
+        return [float(str(value) == known) for known in self.values[1:]]
+
+    def facts(self) -> list[str]:
+        """Return what model.json has of it."""
+        return list(self.values)
+
+
+Scale = Standardised | Categories
 
 
 class Condition:
@@ -61,44 +105,40 @@ class Condition:
         if kind != "none" and not columns or kind == "embedding" and len(columns) != 1:
             raise ValueError(f"condition_columns: expected {'one' if kind == 'embedding' else 'some'}, got {columns}")
         self.kind, self.columns = kind, list(columns) if kind != "none" else []
-        self.scales: dict[str, Any] = {}
+        self.scales: dict[str, Scale] = {}
 
-    def fit(self, items: Sequence[Mapping[str, Any]]) -> Condition:
+    def fit(self, items: Sequence[Mapping[str, object]]) -> Condition:
         """Learn each variable's mean and standard deviation, or its values."""
         for column in self.columns if self.kind == "variables" else ():
-            values = [_value(item, column) for item in items]
-            numbers = [_number(value) for value in values]
-            if None not in numbers:
-                spread = float(np.std(numbers))  # type: ignore[arg-type]
-                self.scales[column] = [float(np.mean(numbers)), spread or 1.0]  # type: ignore[arg-type]
-            else:
-                self.scales[column] = sorted({str(value) for value in values})
+            self.scales[column] = _scale([_value(item, column) for item in items])
         return self
 
-    def __call__(self, item: Mapping[str, Any]) -> NDArray[np.float32]:
+    def __call__(self, item: Mapping[str, object]) -> NDArray[np.float32]:
         """Return the item's condition (D,).
 
         Raises:
             ValueError: if a column is missing or holds what the training items did not.
         """
         if self.kind == "embedding":
-            return _vector(_value(item, self.columns[0]))
+            return _vector(str(_value(item, self.columns[0])))
         parts: list[float] = []
         for column, scale in self.scales.items():
             value = _value(item, column)
-            if isinstance(scale[0], str):
-                if str(value) not in scale:
-                    raise ValueError(f"{item.get('id')}: expected {column} among {', '.join(scale)}, found {value!r}")
-                parts += [float(str(value) == known) for known in scale[1:]]
-            else:
-                number = _number(value)
-                if number is None:
-                    raise ValueError(f"{item.get('id')}: expected a number as {column}, found {value!r}; correct it")
-                parts.append((number - scale[0]) / scale[1])
+            try:
+                parts += scale.code(value)
+            except ValueError as error:
+                raise ValueError(f"{item.get('id')}: column {column!r}: {error}") from error
         return np.array(parts, np.float32)
 
 
-def _value(item: Mapping[str, Any], column: str) -> Any:
+def _scale(values: Sequence[object]) -> Scale:
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    if len(numbers) < len(values):
+        return Categories(tuple(sorted({str(value) for value in values})))
+    return Standardised(float(np.mean(numbers)), float(np.std(numbers)) or 1.0)
+
+
+def _value(item: Mapping[str, object], column: str) -> object:
     value = item.get(column)
     if value in MISSING:
         raise ValueError(
@@ -108,9 +148,9 @@ def _value(item: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     try:
-        return float(value)
+        return float(value) if isinstance(value, (str, int, float)) else None
     except ValueError:
         return None
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,15 @@ from torch.utils.data import Dataset
 
 from ..bundle.components import choice
 from ..bundle.files import replacing, write_table
+from ..images.items import Prepared
 from .autoencoder import encode
 from .conditions import Condition
 
-__all__ = ["Latents", "draw_copies"]
+__all__ = ["Latents", "ModelFacts", "draw_copies"]
 
 
-DUPLICATION = {"none": (1, 1), "low": (1, 4), "high": (1, 14)}  # copies of a subject (arXiv 2509.16582)
+# fewest and most copies of a subject under the published conditions (arXiv 2509.16582)
+DUPLICATION: Mapping[str, tuple[int, int]] = {"none": (1, 1), "low": (1, 4), "high": (1, 14)}
 
 
 def draw_copies(subjects: Sequence[str], duplication: str, seed: int) -> dict[str, int]:
@@ -70,7 +72,7 @@ class Latents(Dataset):
 
     def __init__(
         self,
-        slices: Sequence[dict[str, Any]],
+        slices: Sequence[Prepared],
         autoencoder: AutoencoderKL,
         condition: Condition | None = None,
         copies: Mapping[str, int] | None = None,
@@ -113,24 +115,35 @@ class Latents(Dataset):
         conditions.npy (R, D) has the records' rows.
         """
         output = Path(output_dir)
-        output.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for slice_, count in zip(self.slices, self.copies):
-            level = float(slice_.get("level", np.nan))  # a planar image's is unknown
-            row = {"image": slice_["id"], "subject_id": slice_["subject_id"], "level": level if level == level else ""}
-            rows.append(row | {"copies": count} | {c: slice_.get(c, "") for c in self.condition.columns})
-        write_table(output / "records.csv", rows)
+        write_table(output / "records.csv", [self._record(s, count) for s, count in zip(self.slices, self.copies)])
         with replacing(output / "conditions.npy") as path, path.open("wb") as file:
             np.save(file, self.conditions)
-        facts = {
-            "scale_factor": self.scale_factor,
-            "latent_shape": list(self.latents.shape[1:]),
-            "condition_dim": self.condition_dim,
-            "condition": {
-                "kind": self.condition.kind,
-                "columns": self.condition.columns,
-                "scales": self.condition.scales,
-            },
-        }
-        with replacing(output / "model.json") as path:
-            path.write_text(json.dumps(facts, indent=1))
+        facts = ModelFacts(self.scale_factor, tuple(self.latents.shape[1:]), self.condition_dim)
+        facts.write(output / "model.json", self.condition)
+
+    def _record(self, slice_: Prepared, copies: int) -> dict[str, object]:
+        level = float(slice_.get("level", np.nan))  # a planar image's is unknown
+        row = {"image": slice_["id"], "subject_id": slice_["subject_id"], "level": "" if np.isnan(level) else level}
+        return row | {"copies": copies} | {column: slice_.get(column, "") for column in self.condition.columns}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a diffusion model was trained with: the latents' factor and shape (C, h, w), entries of a condition."""
+
+    scale_factor: float
+    latent_shape: tuple[int, ...]
+    condition_dim: int
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFacts:
+        """Return the facts in a model.json."""
+        facts = json.loads(path.read_text())
+        return cls(float(facts["scale_factor"]), tuple(facts["latent_shape"]), int(facts["condition_dim"]))
+
+    def write(self, path: Path, condition: Condition) -> None:
+        """Write a model.json, which tells a reader how the condition was made too."""
+        scales = {column: scale.facts() for column, scale in condition.scales.items()}
+        made = {"kind": condition.kind, "columns": condition.columns, "scales": scales}
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self) | {"condition": made}, indent=1))

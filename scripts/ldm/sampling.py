@@ -17,19 +17,19 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
 import torch
 from monai.inferers import LatentDiffusionInferer
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
-from monai.networks.schedulers import Scheduler
+from monai.networks.schedulers import DDIMScheduler
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..bundle.files import read_table, replacing, write_table
 from ..images.writing import write_image
+from .latents import ModelFacts
 
 __all__ = ["LatentModel", "Sampler", "set_timesteps"]
 
@@ -37,7 +37,7 @@ __all__ = ["LatentModel", "Sampler", "set_timesteps"]
 LEVEL_SPREAD_MM = 4.0  # of slices nearest to one level, which lie on a grid of 4 mm
 
 
-def set_timesteps(scheduler: Scheduler, steps: int, spacing: str = "linspace") -> Scheduler:
+def set_timesteps(scheduler: DDIMScheduler, steps: int, spacing: str = "linspace") -> DDIMScheduler:
     """Return the scheduler, set to so many steps.
 
     Args:
@@ -54,7 +54,7 @@ def set_timesteps(scheduler: Scheduler, steps: int, spacing: str = "linspace") -
             f"spacing must be linspace or leading and steps in [1, {scheduler.num_train_timesteps}], got {spacing!r} "
             f"and {steps}"
         )
-    scheduler.set_timesteps(steps)  # type: ignore[operator]
+    scheduler.set_timesteps(steps)
     if spacing == "leading":
         scheduler.timesteps = torch.arange(steps - 1, -1, -1) * (scheduler.num_train_timesteps // steps)
     return scheduler
@@ -76,9 +76,9 @@ class LatentModel:
                     f"{self.folder / name}: expected a file that configs/ldm/train_diffusion.yaml wrote, found none; "
                     "check model_dir"
                 )
-        facts = json.loads((self.folder / "model.json").read_text())
-        self.scale_factor, self.latent_shape = float(facts["scale_factor"]), tuple(facts["latent_shape"])
-        self.condition_dim = int(facts["condition_dim"])
+        facts = ModelFacts.read(self.folder / "model.json")
+        self.scale_factor, self.latent_shape = facts.scale_factor, facts.latent_shape
+        self.condition_dim = facts.condition_dim
         self.records = read_table(self.folder / "records.csv")
         self.conditions = np.load(self.folder / "conditions.npy", allow_pickle=False)
         if self.conditions.shape != (len(self.records), self.condition_dim):
@@ -92,8 +92,11 @@ class Sampler:
     """Draws `samples_per_record` images for the condition of each training record and writes a file each.
 
     Sample i starts from noise of its own seed, `seed` + i, so that neither the batch size nor the number of processes
-    nor a stop changes what is drawn. Files appear whole. `generated.csv`, written last, names each image's record, as
-    `group`, and seed. In a distributed run each process draws its share.
+    nor a stop changes what is drawn, up to rounding: a batch of another size takes other kernels, and a pixel of an
+    8-bit file may differ by one grey level.
+
+    Files appear whole. `generated.csv`, written last, names each image's record, as `group`, and seed. In a distributed
+    run each process draws its share.
 
     Args:
         model: scale factor, latent shape and conditions.
@@ -115,7 +118,7 @@ class Sampler:
         autoencoder: AutoencoderKL,
         diffusion: DiffusionModelUNet,
         inferer: LatentDiffusionInferer,
-        scheduler: Scheduler,
+        scheduler: DDIMScheduler,
         output_dir: str | Path,
         samples_per_record: int = 30,
         records: int | None = None,
@@ -124,7 +127,7 @@ class Sampler:
         suffix: str = ".png",
         pixel_mm: float = 2.0,
         device: torch.device | str = "cpu",
-        identity: Mapping[str, Any] | None = None,
+        identity: Mapping[str, object] | None = None,
     ) -> None:
         if suffix not in (".png", ".nii.gz") or min(samples_per_record, batch_size) < 1:
             raise ValueError(
@@ -182,7 +185,7 @@ class Sampler:
         condition = None
         if self.model.condition_dim:
             condition = torch.from_numpy(self.model.conditions[self.rows[indices]])[:, None].to(self.device)
-        images: Any = self.inferer.sample(
+        images = self.inferer.sample(
             torch.stack(noise).to(self.device),
             self.autoencoder,
             self.diffusion,
@@ -190,7 +193,7 @@ class Sampler:
             conditioning=condition,
             verbose=False,
         )
-        return images[:, 0].float().cpu().numpy().clip(0, 1)
+        return torch.as_tensor(images)[:, 0].float().cpu().numpy().clip(0, 1)
 
     def _claim(self) -> None:
         path = self.output_dir / "sampling.json"

@@ -16,15 +16,19 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..bundle.files import replacing
+from .summary import SCHEMA_VERSION
 
-__all__ = ["compare_reports", "difference_interval"]
+__all__ = ["Comparison", "compare_reports", "difference_interval"]
+
+Json = Mapping[str, Any]  # a report.json as it was read
 
 
 def difference_interval(
@@ -40,9 +44,38 @@ def difference_interval(
     return low, high
 
 
-def compare_reports(
-    first: str | os.PathLike, second: str | os.PathLike, output_dir: str | os.PathLike
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RateChange:
+    """The shares of generated images that are copies, their difference (second minus first) and its 95 % interval."""
+
+    rates: tuple[float, float]
+    difference: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LeakChange:
+    """How many subjects either set would have leaked with so many `samples`, and who leaked in which."""
+
+    samples: int
+    expected: tuple[float, float]
+    both: list[str]
+    only_first: list[str]
+    only_second: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a second audit differs from a first, and in what else than the generated images (`unlike`)."""
+
+    memorized: RateChange
+    leaked_subjects: LeakChange
+    recall: tuple[float, float]
+    set_level_auc: tuple[float | None, float | None]
+    unlike: list[str]
+
+
+def compare_reports(first: str | os.PathLike, second: str | os.PathLike, output_dir: str | os.PathLike) -> Comparison:
     """Return, print and write to `output_dir`/comparison.json how the second audit differs from the first.
 
     Args:
@@ -54,34 +87,29 @@ def compare_reports(
     """
     a, b = _read(first), _read(second)
     samples = min(a["calibration"]["images"], b["calibration"]["images"])
-    difference = difference_interval(
-        a["memorized"]["rate"], a["memorized"]["ci95"], b["memorized"]["rate"], b["memorized"]["ci95"]
-    )
+    rates = a["memorized"]["rate"], b["memorized"]["rate"]
+    interval = difference_interval(rates[0], a["memorized"]["ci95"], rates[1], b["memorized"]["ci95"])
     ids = [set(report["leaked_subjects"]["ids"]) for report in (a, b)]
-    result = {
-        "memorized": {
-            "rates": [a["memorized"]["rate"], b["memorized"]["rate"]],
-            "difference": b["memorized"]["rate"] - a["memorized"]["rate"],
-            "ci95": list(difference),
-        },
-        "leaked_subjects": {
-            "samples": samples,
-            "expected": [_leaked(report, samples) for report in (a, b)],
-            "both": sorted(ids[0] & ids[1]),
-            "only_first": sorted(ids[0] - ids[1]),
-            "only_second": sorted(ids[1] - ids[0]),
-        },
-        "recall": [report["positive_control"]["recall"] for report in (a, b)],
-        "set_level_auc": [report["set_level"]["auc"] for report in (a, b)],
-        "unlike": _unlike(a, b),
-    }
+    result = Comparison(
+        RateChange(rates, rates[1] - rates[0], interval),
+        LeakChange(
+            samples,
+            (_leaked(a, samples), _leaked(b, samples)),
+            both=sorted(ids[0] & ids[1]),
+            only_first=sorted(ids[0] - ids[1]),
+            only_second=sorted(ids[1] - ids[0]),
+        ),
+        recall=(a["positive_control"]["recall"], b["positive_control"]["recall"]),
+        set_level_auc=(a["set_level"]["auc"], b["set_level"]["auc"]),
+        unlike=_unlike(a, b),
+    )
     with replacing(Path(output_dir) / "comparison.json") as path:
-        path.write_text(json.dumps(result, indent=2))
+        path.write_text(json.dumps(asdict(result), indent=2))
     print(_text(a, b, result))
     return result
 
 
-def _read(path: str | os.PathLike) -> dict[str, Any]:
+def _read(path: str | os.PathLike) -> Json:
     file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: expected a report.json of an audit, found none; check the path")
@@ -90,20 +118,22 @@ def _read(path: str | os.PathLike) -> dict[str, Any]:
         version = report["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected a report.json of an audit, found another file; check the path") from error
-    if version != "1.0" or "curve" not in report.get("leaked_subjects", {}):
-        raise ValueError(f"{file}: expected a report of version 1.0, found {version!r}; run the audit again")
+    if version != SCHEMA_VERSION or "curve" not in report.get("leaked_subjects", {}):
+        raise ValueError(
+            f"{file}: expected a report of version {SCHEMA_VERSION}, found {version!r}; run the audit again"
+        )
     return report
 
 
-def _leaked(report: Mapping[str, Any], samples: int) -> float:
-    """Subjects that `samples` generated images would have leaked."""
+def _leaked(report: Json, samples: int) -> float:
+    """Return the subjects that so many generated images would have leaked."""
     curve = report["leaked_subjects"]["curve"]
     return float(np.interp(samples, curve["samples"], curve["subjects"]))
 
 
-def _unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """What keeps the two from being compared fairly."""
-    checks = {
+def _unlike(a: Json, b: Json) -> list[str]:
+    """Return what keeps the two from being compared fairly."""
+    checks: dict[str, Callable[[Json], object]] = {
         "embedder weights": lambda r: r["checkpoint"]["sha256"],
         "false-discovery rate": lambda r: r["fdr"],
         "training subjects": lambda r: r["inputs"]["train"]["subjects"],
@@ -113,26 +143,26 @@ def _unlike(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [name for name, of in checks.items() if of(a) != of(b)]
 
 
-def _text(a: Mapping[str, Any], b: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    memorized, leaked = result["memorized"], result["leaked_subjects"]
+def _text(a: Json, b: Json, result: Comparison) -> str:
+    memorized, leaked = result.memorized, result.leaked_subjects
     lines = []
-    for name, report, expected in zip(("First ", "Second"), (a, b), leaked["expected"]):
+    for name, report, expected in zip(("First ", "Second"), (a, b), leaked.expected):
         low, high = report["memorized"]["ci95"]
         lines.append(
             f"{name}: {report['memorized']['count']} of {report['calibration']['images']} images are copies "
             f"({report['memorized']['rate']:.1%}, 95 % interval {low:.1%} to {high:.1%}); "
-            f"{expected:.1f} subjects leaked by {leaked['samples']} images; "
+            f"{expected:.1f} subjects leaked by {leaked.samples} images; "
             f"recall on the positive control {report['positive_control']['recall']:.0%}."
         )
-    low, high = memorized["ci95"]
+    low, high = memorized.ci95
     verdict = "fewer copies" if high < 0 else "more copies" if low > 0 else "no difference that the intervals show"
-    lines.append(f"Change: {memorized['difference']:+.1%} (95 % interval {low:+.1%} to {high:+.1%}): {verdict}.")
+    lines.append(f"Change: {memorized.difference:+.1%} (95 % interval {low:+.1%} to {high:+.1%}): {verdict}.")
     lines.append(
-        f"Leaked subjects: {len(leaked['both'])} by both, {len(leaked['only_first'])} by the first alone, "
-        f"{len(leaked['only_second'])} by the second alone."
+        f"Leaked subjects: {len(leaked.both)} by both, {len(leaked.only_first)} by the first alone, "
+        f"{len(leaked.only_second)} by the second alone."
     )
-    if abs(result["recall"][0] - result["recall"][1]) > 0.1:
+    if abs(result.recall[0] - result.recall[1]) > 0.1:
         lines.append("Recall differs by more than 0.1: fewer copies found need not mean fewer copies.")
-    if result["unlike"]:
-        lines.append(f"The audits differ in more than the generated images: {', '.join(result['unlike'])}.")
+    if result.unlike:
+        lines.append(f"The audits differ in more than the generated images: {', '.join(result.unlike)}.")
     return "\n".join(lines)

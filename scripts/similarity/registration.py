@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["register", "resample"]
+__all__ = ["register", "resample", "solve"]
 
 
 PYRAMID = (4, 2, 1)  # strides, coarse to fine
@@ -30,7 +30,7 @@ SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _sample(image, y, x):
+def _sample(image: NDArray, y: float, x: float) -> tuple[np.float32, np.float32, np.float32]:
     """Bilinear value and its derivatives by y and x; zero outside."""
     height, width = image.shape
     if not (y > -1.0 and y < height and x > -1.0 and x < width):
@@ -47,7 +47,9 @@ def _sample(image, y, x):
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _normal_equations(query, reference, flip, p, normal, gradient):
+def _normal_equations(
+    query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, normal: NDArray, gradient: NDArray
+) -> float:
     """Fill the 7 x 7 normal equations of (a, b, ty, tx, gain 0, gain 1, gain 2) at p and return the squared error.
 
     The reference is sampled at [[a, -b], [b, a]] @ (flip * x) + t; its value w predicts the query as a parabola in w.
@@ -90,7 +92,7 @@ def _normal_equations(query, reference, flip, p, normal, gradient):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _solve(matrix, right):
+def solve(matrix: NDArray, right: NDArray) -> NDArray:
     """Return x with matrix @ x = right by Cholesky; `matrix` (n, n) is positive definite and is overwritten.
 
     LAPACK is no choice here: called from numba's threads, some builds of OpenBLAS start threads of their own for seven
@@ -115,7 +117,7 @@ def _solve(matrix, right):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fit(query, reference, flip, p, iterations):
+def _fit(query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, iterations: int) -> tuple[NDArray, float]:
     """Refine p by damped Gauss-Newton; return the best p and its squared error."""
     normal = np.zeros((7, 7))
     gradient = np.zeros(7)
@@ -139,12 +141,21 @@ def _fit(query, reference, flip, p, iterations):
                 break
         for u in range(7):
             normal[u, u] += damping * normal[u, u] + 1e-6
-        p = p + _solve(normal, gradient)
+        p = p + solve(normal, gradient)
     return best, lowest
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _align_pairs(coarse, middle, fine, first, second, parameters, flips):
+def _align_pairs(
+    coarse: NDArray,
+    middle: NDArray,
+    fine: NDArray,
+    first: NDArray,
+    second: NDArray,
+    parameters: NDArray,
+    flips: NDArray,
+) -> None:
+    """Fill the parameters (P, 7) and flips (P, 2) that lay image second[p] on first[p], coarse to fine."""
     starts = len(FLIPS) * len(START_ANGLES)
     for n in numba.prange(first.shape[0]):
         i, j = first[n], second[n]
@@ -205,7 +216,7 @@ def register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _resample_pairs(images, matrices, out):
+def _resample_pairs(images: NDArray, matrices: NDArray, out: NDArray) -> None:
     """Fill (P, H, W) with each image at its matrix's positions. Here, as a cached kernel knows its own file alone."""
     height, width = out.shape[1:]
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2

@@ -29,7 +29,7 @@ LEAST_CONTRAST = 0.25  # share of the reference's contrast that a map of intensi
 
 
 @numba.njit(cache=True, error_model="numpy")
-def monotone_gain(query, warped, weight):
+def monotone_gain(query: NDArray, warped: NDArray, weight: NDArray) -> NDArray:
     """Return `warped` (H, W) after the non-decreasing map that predicts `query` best where `weight` is set.
 
     Pool adjacent violators on the mean query value of each bin of warped intensity, linear between the pools' centres.
@@ -79,7 +79,7 @@ def monotone_gain(query, warped, weight):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _spread(image, weight):
+def _spread(image: NDArray, weight: NDArray) -> float:
     """Standard deviation of the image where weight is set; 0 where it is nowhere."""
     total, square, count = 0.0, 0.0, 0
     for i in range(image.shape[0]):
@@ -92,7 +92,7 @@ def _spread(image, weight):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _fit_gains(queries, images, union, warped):
+def _fit_gains(queries: NDArray, images: NDArray, union: NDArray, warped: NDArray) -> None:
     """Fill (P, H, W) with the images on their queries' contrast."""
     for n in numba.prange(queries.shape[0]):
         mapped = monotone_gain(queries[n], images[n], union[n])

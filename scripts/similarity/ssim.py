@@ -19,11 +19,13 @@ map is averaged (:class:`SSIMForm`).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 __all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
 
@@ -32,6 +34,9 @@ K1, K2 = 0.01, 0.03  # Wang et al. 2004, section III-B
 WINDOW = 7  # scikit-image's default
 _N = np.float32(WINDOW * WINDOW)
 _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
+
+
+Images = TypeVar("Images", bound=NDArray | torch.Tensor)  # what comes back is of the kind that came
 
 
 class SSIMForm(StrEnum):
@@ -49,7 +54,7 @@ class SSIMForm(StrEnum):
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy", parallel=True)
-def _window_statistics(images, mean, variance):
+def _window_statistics(images: NDArray, mean: NDArray, variance: NDArray) -> None:
     """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6)."""
     count, height, width = images.shape
     for n in numba.prange(count):
@@ -70,7 +75,19 @@ def _window_statistics(images, mean, variance):
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _mean_ssim(x, y, mean_x, mean_y, var_x, var_y, weight_x, weight_y, offset_x, offset_y, data_range):
+def _mean_ssim(
+    x: NDArray,
+    y: NDArray,
+    mean_x: NDArray,
+    mean_y: NDArray,
+    var_x: NDArray,
+    var_y: NDArray,
+    weight_x: NDArray,
+    weight_y: NDArray,
+    offset_x: np.float32,
+    offset_y: np.float32,
+    data_range: np.float32,
+) -> float:
     """Mean SSIM of two images from which their means `offset_*` were taken, and their window statistics.
 
     Only the window sums of the products are left to compute: running column sums, then seven adds along the row.
@@ -109,7 +126,18 @@ def _mean_ssim(x, y, mean_x, mean_y, var_x, var_y, weight_x, weight_y, offset_x,
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy", parallel=True)
-def _ssim_of_pairs(images, mean, variance, weight, offset, first, second, ranges, out):
+def _ssim_of_pairs(
+    images: NDArray,
+    mean: NDArray,
+    variance: NDArray,
+    weight: NDArray,
+    offset: NDArray,
+    first: NDArray,
+    second: NDArray,
+    ranges: NDArray,
+    out: NDArray,
+) -> None:
+    """Fill (P,) with the mean SSIM of images[first[p]] and images[second[p]], from their window statistics."""
     for p in numba.prange(first.shape[0]):
         i, j = first[p], second[p]
         out[p] = _mean_ssim(
@@ -127,7 +155,10 @@ def _ssim_of_pairs(images, mean, variance, weight, offset, first, second, ranges
         )
 
 
-def _pairs_numba(images, weight, first, second, ranges):
+def _pairs_numba(
+    images: NDArray, weight: NDArray, first: NDArray, second: NDArray, ranges: NDArray
+) -> NDArray[np.float32]:
+    """Return the SSIM of images[first[p]] and images[second[p]], (P,); images (N, H, W), `weight` of their windows."""
     images = np.ascontiguousarray(images, np.float32)
     count, height, width = images.shape
     # centring keeps the float32 sums of products small; SSIM's mean term gets the offset back
@@ -141,7 +172,14 @@ def _pairs_numba(images, weight, first, second, ranges):
     return out.astype(np.float32)
 
 
-def _pairs_torch(images: torch.Tensor, weight, first, second, ranges, block: int = 512) -> torch.Tensor:
+def _pairs_torch(
+    images: torch.Tensor,
+    weight: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    ranges: torch.Tensor,
+    block: int = 512,
+) -> torch.Tensor:
     """The same on the tensor's device; two or three spatial dimensions."""
     images = images.float()
     dims = images.ndim - 1
@@ -166,7 +204,7 @@ def _pairs_torch(images: torch.Tensor, weight, first, second, ranges, block: int
     return torch.cat(parts) if parts else images.new_empty(0)
 
 
-def _spatial(images, name: str):
+def _spatial(images: torch.Tensor, name: str) -> torch.Tensor:
     """(N, 1, ...) or (N, ...) -> (N, ...) with two or three spatial axes, each at least one window long."""
     if images.ndim in (4, 5) and images.shape[1] == 1:
         images = images[:, 0]
@@ -178,10 +216,15 @@ def _spatial(images, name: str):
     return images
 
 
-def _ssim(images, first, second, form, data_range, foreground):
-    """SSIM of images[first[p]] and images[second[p]]; numpy and CPU tensors go through numba."""
-    form = SSIMForm(form)
-    tensor = torch.as_tensor(images)
+def _ssim(
+    tensor: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    form: SSIMForm,
+    data_range: float | None,
+    foreground: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the SSIM of images[first[p]] and images[second[p]]; planar images on the CPU go through numba."""
     flat = tensor.flatten(1).float()
     spans = flat.amax(1) - flat.amin(1)
     if data_range is not None:
@@ -216,7 +259,19 @@ def _ssim(images, first, second, form, data_range, foreground):
     return out
 
 
-def ssim_pairs(x, y, *, form="symmetric", data_range=None, foreground_x=None, foreground_y=None):
+def _like(images: Images, values: torch.Tensor) -> Images:
+    return cast(Images, values.numpy() if isinstance(images, np.ndarray) else values)
+
+
+def ssim_pairs(
+    x: Images,
+    y: Images,
+    *,
+    form: SSIMForm | str = "symmetric",
+    data_range: float | None = None,
+    foreground_x: Images | None = None,
+    foreground_y: Images | None = None,
+) -> Images:
     """Return the SSIM of x[p] and y[p] for every p, shape (P,), float32, in [-1, 1].
 
     Args:
@@ -231,53 +286,65 @@ def ssim_pairs(x, y, *, form="symmetric", data_range=None, foreground_x=None, fo
 
     Source: Wang et al., IEEE TIP 13(4), 2004, eq. 13; 7 x 7 uniform window, sample covariance.
     """
-    array = isinstance(x, np.ndarray)
-    x, y = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
-    if x.shape != y.shape:
-        raise ValueError(f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    foreground = None
-    if foreground_x is not None and foreground_y is not None:
-        masks = [_spatial(torch.as_tensor(m), "foreground") for m in (foreground_x, foreground_y)]
-        foreground = torch.cat(masks)
-    index = torch.arange(len(x), device=x.device)
-    out = _ssim(torch.cat([x, y]), index, index + len(x), form, data_range, foreground)
-    return out.numpy() if array else out
+    a, b = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
+    if a.shape != b.shape:
+        raise ValueError(f"x and y must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    index = torch.arange(len(a), device=a.device)
+    masks = _both(foreground_x, foreground_y)
+    return _like(x, _ssim(torch.cat([a, b]), index, index + len(a), SSIMForm(form), data_range, masks))
 
 
-def ssim_cross(x, y, *, form="symmetric", data_range=None, foreground_x=None, foreground_y=None):
+def _both(first: NDArray | torch.Tensor | None, second: NDArray | torch.Tensor | None) -> torch.Tensor | None:
+    """Return the foregrounds of two sets as one, None unless both are given."""
+    if first is None or second is None:
+        return None
+    return torch.cat([_spatial(torch.as_tensor(mask), "foreground") for mask in (first, second)])
+
+
+def ssim_cross(
+    x: Images,
+    y: Images,
+    *,
+    form: SSIMForm | str = "symmetric",
+    data_range: float | None = None,
+    foreground_x: Images | None = None,
+    foreground_y: Images | None = None,
+) -> Images:
     """Return the SSIM of every x with every y, shape (X, Y), float32, in [-1, 1].
 
     Window statistics are computed once an image. Cost and memory grow with X x Y pairs, at 24 bytes each beside the
     images; pass x in blocks where that is too much. Arguments and errors as :func:`ssim_pairs`, but for the counts.
     """
-    array = isinstance(x, np.ndarray)
-    x, y = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
-    if x.shape[1:] != y.shape[1:]:
-        raise ValueError(f"x and y must have images of one shape, got {tuple(x.shape[1:])} and {tuple(y.shape[1:])}")
-    foreground = None
-    if foreground_x is not None and foreground_y is not None:
-        foreground = torch.cat([_spatial(torch.as_tensor(m), "foreground") for m in (foreground_x, foreground_y)])
-    first = torch.arange(len(x), device=x.device).repeat_interleave(len(y))
-    second = len(x) + torch.arange(len(y), device=x.device).repeat(len(x))
-    out = _ssim(torch.cat([x, y]), first, second, form, data_range, foreground).view(len(x), len(y))
-    return out.numpy() if array else out
+    a, b = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"x and y must have images of one shape, got {tuple(a.shape[1:])} and {tuple(b.shape[1:])}")
+    first = torch.arange(len(a), device=a.device).repeat_interleave(len(b))
+    second = len(a) + torch.arange(len(b), device=a.device).repeat(len(a))
+    masks = _both(foreground_x, foreground_y)
+    out = _ssim(torch.cat([a, b]), first, second, SSIMForm(form), data_range, masks)
+    return _like(x, out.view(len(a), len(b)))
 
 
-def ssim_matrix(x, *, form="symmetric", data_range=None, foreground=None):
+def ssim_matrix(
+    x: Images,
+    *,
+    form: SSIMForm | str = "symmetric",
+    data_range: float | None = None,
+    foreground: Images | None = None,
+) -> Images:
     """Return the SSIM of every two images of a batch, shape (N, N), float32, in [-1, 1].
 
     Symmetric with a unit diagonal; the published form is not symmetric (row = the image whose range is used). Cost
     grows with N (N - 1) / 2 pairs. Arguments and errors as :func:`ssim_pairs`.
     """
-    array = isinstance(x, np.ndarray)
-    x = _spatial(torch.as_tensor(x), "x")
-    if foreground is not None:
-        foreground = _spatial(torch.as_tensor(foreground), "foreground")
-    first, second = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
-    out = torch.eye(len(x), device=x.device)
-    out[first, second] = _ssim(x, first, second, form, data_range, foreground)
-    if SSIMForm(form) is SSIMForm.PUBLISHED and data_range is None:
-        out[second, first] = _ssim(x, second, first, form, data_range, foreground)
+    form = SSIMForm(form)
+    images = _spatial(torch.as_tensor(x), "x")
+    mask = None if foreground is None else _spatial(torch.as_tensor(foreground), "foreground")
+    first, second = torch.triu_indices(len(images), len(images), offset=1, device=images.device)
+    out = torch.eye(len(images), device=images.device)
+    out[first, second] = _ssim(images, first, second, form, data_range, mask)
+    if form is SSIMForm.PUBLISHED and data_range is None:
+        out[second, first] = _ssim(images, second, first, form, data_range, mask)
     else:
         out[second, first] = out[first, second]
-    return out.numpy() if array else out
+    return _like(x, out)

@@ -87,7 +87,7 @@ class Verifier:
             scores[part] = self._score(queries[part], references[part], matrix[part])
         return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores)
 
-    def _score(self, queries, references, matrix) -> NDArray[np.float32]:
+    def _score(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         warped, union = render(self._smooth(queries), self._smooth(references), matrix)
         if self.window:
             return _best_window(self._smooth(queries), warped, union, min(self.window, *queries.shape[1:]))

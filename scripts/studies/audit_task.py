@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..audit.audit import Audit
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.items import Item
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from .benchmark_results import AuditScores
 from .pairs import DegradedCopies
 from .rivals import SearchMethod
@@ -42,7 +42,7 @@ class AuditTrial:
     `source` (Q,) is the subject that an image copies, NEW for none.
     """
 
-    train: Slices
+    train: SliceSet
     images: NDArray[np.float32]
     source: NDArray[np.int64]
 
@@ -67,7 +67,7 @@ class AuditTask:
     train_share: float = 0.7
     seed: int = 0
 
-    def draw(self, slices: Slices, copies: DegradedCopies) -> list[AuditTrial]:
+    def draw(self, slices: SliceSet, copies: DegradedCopies) -> list[AuditTrial]:
         """Return the sets of all audits, whose generated images no condition moves."""
         trials = []
         for draw in range(self.audits):
@@ -104,7 +104,7 @@ class AuditTask:
         scores = method.matrix(trial.images, train.images)
         result = audit(
             _embedding_set(train, unit),
-            _embedding_set(Slices(trial.images, number, np.full(len(number), np.nan)), scores),
+            _embedding_set(SliceSet(trial.images, number, np.full(len(number), np.nan)), scores),
         )
         names = np.array([int(name) for name in result.subject_names])
         return result.memorized, names[result.found.at_best(result.found.subject)]
@@ -122,7 +122,7 @@ class _RowsOfScores:
         return self.method.matrix(np.asarray(images, np.float32), self.references)
 
 
-def _embedding_set(slices: Slices, vectors: NDArray[np.float32]) -> EmbeddingSet:
+def _embedding_set(slices: SliceSet, vectors: NDArray[np.float32]) -> EmbeddingSet:
     items: list[Item] = [
         {"id": str(row), "image": "", "subject_id": str(number)} for row, number in enumerate(slices.subject)
     ]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images.items import Item, Preprocessing, RandomTransform
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from .audit_task import AuditTask
 from .benchmark_report import plot_scores, tables
 from .benchmark_results import BenchmarkResult, ConditionResult
@@ -45,7 +45,7 @@ Row = TypeVar("Row")
 class Drawn:
     """What is drawn once for all methods and conditions."""
 
-    slices: Slices  # of the test subjects
+    slices: SliceSet  # of the test subjects
     copies: DegradedCopies
     validation: PairTrial
     test: PairTrial
@@ -76,7 +76,7 @@ class Benchmark:
     reference: str = "ours"
     seed: int = 0
 
-    def __call__(self, validation: Slices, test: Slices, output: str | Path) -> BenchmarkResult:
+    def __call__(self, validation: SliceSet, test: SliceSet, output: str | Path) -> BenchmarkResult:
         """Return the result, and write it to `output` (JSON) after each condition.
 
         Thresholds are fitted on pairs of `validation`; `test` is only scored. Rows that the file has are kept, so that
@@ -108,7 +108,7 @@ class Benchmark:
         new = {name: method for name, method in self.methods.items() if known.pairs.get(name) is None}
         return new if not known.pairs or any(method is not None for method in new.values()) else {}
 
-    def _draw(self, validation: Slices, test: Slices) -> Drawn:
+    def _draw(self, validation: SliceSet, test: SliceSet) -> Drawn:
         rng = np.random.RandomState(self.seed)
         self.copies.transform.set_random_state(state=rng)
         copies = replace(self.copies, cap=duplicate_cap(validation, self.copies.verifier, rng))
@@ -158,7 +158,7 @@ def run_benchmark(
     folder, text, merged = Path(output_dir), [], {}
     for variant in sorted({item["variant"] for item in split["test"]}, reverse=True):
         validation, test = (
-            Slices.of([item for item in split[part] if item["variant"] == variant], preprocessing)
+            SliceSet.load([item for item in split[part] if item["variant"] == variant], preprocessing)
             for part in ("validation", "test")
         )
         result = benchmark(validation, test, folder / f"{variant}.json")

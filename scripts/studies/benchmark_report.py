@@ -58,7 +58,7 @@ def _pair_table(condition: ConditionResult) -> Iterator[str]:
             _range(minus["macro_f1"]) if minus and any(minus["macro_f1"]) else "",
             f"{row.duplicate_auc:.3f} {_range(row.ci95['duplicate_auc'])}",
             f"{row.tpr:.2f} {_range(row.ci95['tpr'], 2)}",
-            f"{row.ssim_error['mean_of_bins']:.3f}" if row.ssim_error else "",
+            f"{row.ssim_error.mean_of_bins:.3f}" if row.ssim_error else "",
         ]
         yield f"| {' | '.join(cells)} |"
 

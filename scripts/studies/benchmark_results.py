@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.files import replacing
+from ..embedder.evaluation import BinError, SSIMErrors
 
 __all__ = [
     "AuditScores",
@@ -52,7 +53,7 @@ class PairScores:
         tpr: share of duplicates above the lowest cut that the allowed share of the others passes.
         ci95: of these three, by name.
         draws: the bootstrap's values of these three; left out where results are merged.
-        ssim_error: :func:`~scripts.embedder.evaluation.ssim_errors`; None where the score is not meant to be SSIM.
+        ssim_error: of the score; None where the score is not meant to be SSIM.
         scores: 101 quantiles of the scores of each label.
         reference_minus: intervals of the reference method minus this one, of the same draws.
     """
@@ -63,7 +64,7 @@ class PairScores:
     tpr: float
     ci95: Mapping[str, list[float]]
     draws: Mapping[str, list[float]] | None = None
-    ssim_error: Mapping[str, Any] | None = None
+    ssim_error: SSIMErrors | None = None
     scores: Sequence[list[float]] = ()
     reference_minus: Mapping[str, list[float]] | None = None
 
@@ -164,7 +165,14 @@ class BenchmarkResult:
 def _condition(table: Mapping[str, Any]) -> ConditionResult:
     audit = table.get("audit")
     return ConditionResult(
-        {name: None if "missing" in row else PairScores(**row) for name, row in table["pairs"].items()},
+        {name: None if "missing" in row else _pair_scores(row) for name, row in table["pairs"].items()},
         {name: SearchScores(**row) for name, row in table["search"].items()},
         None if audit is None else {name: AuditScores(**row) for name, row in audit.items()},
     )
+
+
+def _pair_scores(row: Mapping[str, Any]) -> PairScores:
+    error = row["ssim_error"]
+    if error is not None:
+        error = SSIMErrors(**{**error, "bins": {edge: BinError(**values) for edge, values in error["bins"].items()}})
+    return PairScores(**{**row, "ssim_error": error})

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..bundle.files import read_table, replacing, write_table
-from ..images.items import Preprocessing
-from ..images.loading import pixels
+from ..images.items import Item, Preprocessing
+from ..images.loading import SliceSet
 from ..similarity.rendering import render
 from ..similarity.verification import Verifier
 
@@ -57,7 +57,7 @@ def contact_sheets(
     order = rng.permutation(np.concatenate([rng.choice(g, min(count, len(g)), replace=False) for g in groups]))
     chosen = [rows[i] for i in order]
     query, reference = (
-        pixels([{"image": row[column], "id": row[column]} for row in chosen], preprocessing)
+        SliceSet.load([_item(row, column) for row in chosen], preprocessing).images
         for column in ("generated_path", "train_path")
     )
     aligned, _ = render(query, reference, verifier.align(query, reference).matrix)
@@ -67,6 +67,10 @@ def contact_sheets(
         output / "contact_sheet.csv", [{"pair": n} | {k: row[k] for k in COLUMNS} for n, row in enumerate(chosen)]
     )
     return pages
+
+
+def _item(row: dict[str, str], column: str) -> Item:
+    return {"image": row[column], "id": row[column], "subject_id": row["train_subject"]}
 
 
 def _pages(pairs: NDArray, page: int, output: Path) -> Iterator[Path]:

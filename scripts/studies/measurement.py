@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from ..bundle.files import read_table
 from ..images.datalists import find_images
-from ..images.items import Preprocessing
-from ..images.loading import pixels
+from ..images.items import Item, Preprocessing
+from ..images.loading import SliceSet
 from .rivals import Images, SearchMethod
 from .stages import Job
 from .study_results import CellResult, Flagged, LeakedRate, Quality, SubjectLeak
@@ -110,11 +110,14 @@ class Measurement:
     def _images(self, folder: Path, matches: list[dict[str, str]]) -> tuple[Images, Images, Images]:
         """Return the training, the unseen and the generated images, without those that show nothing."""
         train, holdout = (find_images(folder / f"{name}.csv", warn=False) for name in ("train", "holdout"))
-        generated = [{"image": row["generated_path"], "id": row["generated_path"]} for row in matches]
+        generated: list[Item] = [
+            {"image": row["generated_path"], "id": row["generated_path"], "subject_id": row["generated_id"]}
+            for row in matches
+        ]
         return (
-            pixels(train, self.preprocessing),
-            pixels(holdout, self.preprocessing),
-            pixels(generated, self.preprocessing),
+            SliceSet.load(train, self.preprocessing).images,
+            SliceSet.load(holdout, self.preprocessing).images,
+            SliceSet.load(generated, self.preprocessing).images,
         )
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..decision.labels import Label
 from ..embedder.evaluation import ssim_errors
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from .benchmark_results import PairScores, interval
 from .pairs import DegradedCopies, Pairs, draw_pairs
 from .rivals import Method
@@ -60,7 +60,7 @@ class PairTask:
     draws: int = 1000
     false_alarms: float = 0.01
 
-    def draw(self, slices: Slices, copies: DegradedCopies, rng: np.random.RandomState) -> PairTrial:
+    def draw(self, slices: SliceSet, copies: DegradedCopies, rng: np.random.RandomState) -> PairTrial:
         """Return pairs of these subjects' images that no condition moves."""
         pairs = draw_pairs(slices, self.pairs, copies, rng)
         return PairTrial(slices.images, pairs, pairs.second)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..decision.labels import Label
 from ..images.items import DictTransform, RandomTransform
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from ..similarity.verification import Verifier
 
 __all__ = ["DegradedCopies", "Pairs", "draw_pairs", "duplicate_cap", "moved"]
@@ -85,7 +85,7 @@ def _transformed(images: NDArray, transform: DictTransform) -> NDArray[np.float3
 
 
 def duplicate_cap(
-    slices: Slices, verifier: Verifier, rng: np.random.RandomState, count: int = 400, level_mm: float = 2.0
+    slices: SliceSet, verifier: Verifier, rng: np.random.RandomState, count: int = 400, level_mm: float = 2.0
 ) -> float:
     """Return the 99th percentile of aligned foreground SSIM between different subjects at one level, of `count` pairs.
 
@@ -101,7 +101,7 @@ def duplicate_cap(
 
 
 def draw_pairs(
-    slices: Slices,
+    slices: SliceSet,
     count: int,
     copies: DegradedCopies,
     rng: np.random.RandomState,
@@ -140,7 +140,7 @@ def draw_pairs(
 
 
 def _partners(
-    slices: Slices, row: int, label: Label, near_mm: tuple[float, float], level_mm: float
+    slices: SliceSet, row: int, label: Label, near_mm: tuple[float, float], level_mm: float
 ) -> NDArray[np.int64]:
     """Rows that make a pair of this label with `row`."""
     same = slices.subject == slices.subject[row]

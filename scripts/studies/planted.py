@@ -27,9 +27,11 @@ from monai.transforms import Compose, LoadImage, Orientation, Randomizable
 from numpy.typing import NDArray
 
 from ..audit.neighbors import nearest_subjects
+from ..audit.result import AuditResult
 from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit
+from ..images.subjects import starts_of_runs
 from ..images.writing import write_image
 
 __all__ = ["PlantedCopies", "plot_curve", "run_study"]
@@ -162,48 +164,37 @@ def run_study(
     return rows
 
 
-def _score(result, folder: Path) -> dict[str, float]:
+def _score(result: AuditResult, folder: Path) -> dict[str, float | None]:
     truth = {row["generated_id"]: row for row in read_table(folder / "truth.csv")}
-    flags: list[tuple[bool, bool, bool, bool]] = []
-    best = result.found.best
-    for unit in range(len(result.units)):
-        rows = result.units.rows(unit)
-        planted = truth[result.generated.items[result.generated.file[rows[0]]]["id"]]
-        match = result.found.image[rows, best[unit]]
-        ids = [result.train.items[result.train.file[row]]["id"] for row in match]
-        found = result.subject_names[result.found.subject[unit, best[unit]]]
-        flags.append(
-            (
-                bool(result.memorized[unit]),
-                bool(planted["train_id"]),
-                max(set(ids), key=ids.count) == planted["train_id"],
-                found == planted["subject_id"],
-            )
-        )
-    called, copy, image, subject = np.array(flags).T
+    matches = [result.match(unit) for unit in range(len(result.units))]
+    planted = [truth[result.generated.items[match.file]["id"]] for match in matches]
+    copy = np.array([bool(row["train_id"]) for row in planted])
+    image = np.array([result.train.items[m.train_file]["id"] == row["train_id"] for m, row in zip(matches, planted)])
+    subject = np.array([result.subject_names[m.subject] == row["subject_id"] for m, row in zip(matches, planted)])
+    called = result.memorized
     return {
         "recall": float((called & copy).sum() / copy.sum()),
         "false_discovery_share": float((called & ~copy).sum() / max(1, called.sum())),
         "source_image": float(image[copy].mean()),
         "source_subject": float(subject[copy].mean()),
         "called": int(called.sum()),
-        "control_recall": result.control["recall"],
-        "match_auc": result.calibration["match_auc"],
-        "null_blur": result.calibration["null_blur"],
-        "null_noise": result.calibration["null_noise"],
+        "control_recall": result.control.recall,
+        "match_auc": result.calibration.match_auc,
+        "null_blur": result.calibration.null_blur,
+        "null_noise": result.calibration.null_noise,
         **_earlier_rules(result, copy),
     }
 
 
-def _earlier_rules(result, copy: NDArray[np.bool_]) -> dict[str, float]:
+def _earlier_rules(result: AuditResult, copy: NDArray[np.bool_]) -> dict[str, float]:
     """Recall and false-discovery share of two rules without an error rate, on this audit's own embeddings.
 
     `cut`: cosine above 0.85 (DeepSSIM). `percentile`: above the 95th percentile of the similarity that real images have
     to other subjects (Dar et al.).
     """
     units = result.units
-    nearest = np.maximum.reduceat(result.found.similarity[:, 0], np.flatnonzero(np.r_[True, np.diff(units.unit) > 0]))
-    subjects = np.unique(result.train.subject_ids, return_inverse=True)[1]
+    nearest = np.maximum.reduceat(result.found.similarity[:, 0], starts_of_runs(units.unit))
+    subjects = result.train_subject
     vectors = result.train.vectors
     real = nearest_subjects(vectors, vectors, subjects, 1, exclude=subjects).similarity[:, 0]
     scores = {}

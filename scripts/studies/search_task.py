@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..images.loading import Slices
+from ..images.loading import SliceSet
 from .benchmark_results import SearchScores, interval
 from .pairs import DegradedCopies
 from .rivals import SearchMethod
@@ -33,7 +33,7 @@ __all__ = ["SearchTask", "SearchTrial"]
 class SearchTrial:
     """Searches of `references` for the `source` subject (Q,) of each of the copies `images` (Q, H, W)."""
 
-    references: Slices
+    references: SliceSet
     source: NDArray[np.int64]
     images: NDArray[np.float32]
 
@@ -55,7 +55,7 @@ class SearchTask:
     draws: int = 1000
     seed: int = 0
 
-    def draw(self, slices: Slices, copies: DegradedCopies, rng: np.random.RandomState) -> SearchTrial:
+    def draw(self, slices: SliceSet, copies: DegradedCopies, rng: np.random.RandomState) -> SearchTrial:
         """Return searches for copies of random images, which no condition moves."""
         rows = rng.choice(len(slices.subject), self.queries)
         return SearchTrial(slices, slices.subject[rows], copies(slices.images[rows]))

@@ -8,15 +8,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
 
-import nibabel
-import numpy as np
 import pytest
-from PIL import Image
 
 from scripts.bundle.files import read_table, replacing, write_table
-from scripts.images.writing import write_image
 
 
 def test_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -47,13 +44,3 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         {"a": "1", "b": 'x, "y"', "c": ""},
         {"a": "2", "b": "", "c": "0.5"},
     ]
-
-
-def test_images_are_written_as_png_and_nifti(tmp_path):
-    image = np.linspace(0, 1, 24, dtype=np.float32).reshape(6, 4)
-    write_image(image, tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), (image.T * 255).round())
-    write_image(image, tmp_path / "a.nii.gz", pixel_mm=1.5)
-    volume = nibabel.load(tmp_path / "a.nii.gz")
-    np.testing.assert_array_equal(volume.get_fdata(), image[..., None])
-    assert volume.header.get_zooms()[:2] == (1.5, 1.5)

@@ -74,8 +74,10 @@ def test_diffusion_runs_under_autocast_and_returns_float32(with_bfloat16):
             return super().forward(x)
 
     scheduler, images = DDPMScheduler(num_train_timesteps=10), torch.rand(2, 1, 4, 4)
+    scheduler.set_timesteps(1)
     for enabled in (True, False):
         inferer = AutocastDiffusionInferer(scheduler, enabled=enabled)
         out = inferer(images, Spy(4, 4), noise=torch.randn_like(images), timesteps=torch.tensor([1, 2]))
         assert out.dtype == torch.float32
-    assert seen == [torch.bfloat16, torch.float32]
+        inferer.sample(images, Spy(4, 4), scheduler, verbose=False)
+    assert seen == [torch.bfloat16] * 2 + [torch.float32] * 2

@@ -8,7 +8,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +93,41 @@ def test_saved_weights_load_and_nothing_else_is_left(tmp_path):
 def test_sha256_of_file_equals_the_published_value(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4, one-block example
     assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def small() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.Linear(4, 2))
+
+
+def test_weights_are_loaded_bare_or_under_model(tmp_path):
+    x, network = torch.rand((2, 3), generator=torch.Generator().manual_seed(1)), small().eval()
+    for number, content in enumerate((network.state_dict(), {"model": network.state_dict(), "epoch": 3})):
+        torch.save(content, tmp_path / f"{number}.pt")
+        fresh = small().train()
+        with torch.no_grad():
+            assert not torch.equal(fresh(x), network(x))
+            got = load_weights(fresh, tmp_path / f"{number}.pt")
+            assert got is fresh and not got.training
+            torch.testing.assert_close(got(x), network(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([1, 2], "expected a state dict, bare or under 'model'"),
+        (torch.nn.Linear(7, 2).state_dict(), "expected weights of Linear"),
+        (Path("x"), "expected a state dict, found a file that weights_only=True refuses"),
+        (b"text", "expected a state dict, found a file that weights_only=True refuses"),
+        (b"PK\x03\x04text", "expected weights, found a file that is cut off or damaged"),
+        (b"", "expected weights, found an empty file"),
+        (None, "expected a file with weights, found none"),
+    ],
+)
+def test_wrong_weights_are_an_error_that_names_the_checkpoint(tmp_path, content, sentence):
+    path = tmp_path / "w.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(FileNotFoundError if content is None else ValueError, match=f"w.pt: {sentence}"):
+        load_weights(torch.nn.Linear(3, 2), path)

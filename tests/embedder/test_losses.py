@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import MISALIGN
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
@@ -168,7 +169,7 @@ def test_contrastive_loss_is_nt_xent_of_neighbours(embeddings):
 @pytest.fixture
 def moved() -> torch.Tensor:
     """Matrices (24, 2, 3) of misaligned images."""
-    transform = RandMisalignd("image", affine_prob=0.9)
+    transform = RandMisalignd("image", **{**MISALIGN, "affine_prob": 0.9})
     transform.set_random_state(0)
     return torch.stack([transform({"image": torch.zeros(1, 32, 40)})["image_matrix"] for _ in range(24)])
 
@@ -237,6 +238,9 @@ def test_the_training_loss_adds_both(moved, embeddings, images):
     both = float(PosedLoss(*parts, weight=0.5)((embeddings, estimate), label))
     expected = float(parts[0](embeddings, images)) + 0.5 * float(parts[1](estimate, moved[:7]))
     assert both == pytest.approx(expected)
+    alone = PosedLoss(parts[0], None, copy_loss=CopyLoss(7), copy_weight=0.1)  # of a network that estimates no pose
+    expected = float(parts[0](embeddings, images)) + 0.1 * float(CopyLoss(7)(embeddings))
+    assert float(alone(embeddings, label)) == pytest.approx(expected)
 
 
 def test_copy_loss_equals_a_loop():

@@ -14,11 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import map_coordinates
 from skimage.metrics import structural_similarity
 
 from scripts.embedder.networks import DeepSSIM, Posed, local_normalize
-from scripts.images.geometry import warp
 
 SIZE = (32, 40)
 
@@ -33,34 +31,6 @@ def pictures(number: int, seed: int = 0, size: tuple[int, int] = SIZE) -> torch.
     noise = torch.rand((number, 1, 6, 7), generator=torch.Generator().manual_seed(seed))
     inner = torch.nn.functional.interpolate(noise, [n - 12 for n in size], mode="bicubic").clamp(0, 1)
     return torch.nn.functional.pad(inner, [6] * 4)
-
-
-def test_warp_equals_scipy():
-    images = torch.rand((3, 2, 21, 16), generator=torch.Generator().manual_seed(0))
-    rng = np.random.default_rng(0)
-    matrices = np.concatenate([rng.normal(0, 0.4, (3, 2, 2)) + np.eye(2), rng.normal(0, 3, (3, 2, 1))], 2)
-    moves = rng.normal(0, 1, (3, 2, 21, 16))
-    centre = np.array([10, 7.5])[:, None, None]
-    grid = np.mgrid[:21, :16] - centre
-    for displacement in (None, torch.from_numpy(moves).float()):
-        got = warp(images, torch.from_numpy(matrices).float(), displacement)
-        for n in range(3):
-            position = np.einsum("ij,jhw->ihw", matrices[n, :, :2], grid) + matrices[n, :, 2, None, None] + centre
-            position = position + (0 if displacement is None else moves[n])
-            for channel in range(2):
-                expected = map_coordinates(images[n, channel].numpy(), position, order=1, mode="grid-constant")
-                np.testing.assert_allclose(got[n, channel], expected, atol=1e-4)
-
-
-def test_warp_by_whole_pixels_and_flips_is_exact():
-    image = torch.rand((1, 1, 20, 16), generator=torch.Generator().manual_seed(1))
-    identity = torch.eye(2, 3)[None]
-    ones = torch.stack([torch.full((20, 16), 3.0), torch.full((20, 16), -2.0)])[None]
-    moved = warp(image, identity, ones)
-    torch.testing.assert_close(moved[..., :17, 2:], image[..., 3:, :-2], atol=1e-5, rtol=0)
-    mirror = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
-    torch.testing.assert_close(warp(image, mirror), image.flip(2), atol=1e-5, rtol=0)
-    torch.testing.assert_close(warp(image, -mirror), image.flip(3), atol=1e-5, rtol=0)
 
 
 def test_the_inner_product_of_normalised_images_follows_ssim():
@@ -201,3 +171,8 @@ def test_images_of_another_kind_are_an_error(shape):
 def test_a_field_of_odd_size_is_an_error(size):
     with pytest.raises(ValueError, match="spatial_size: expected two even numbers, found"):
         tiny(spatial_size=size)
+
+
+def test_a_network_that_estimates_no_pose_is_an_error():
+    with pytest.raises(ValueError, match="network_def Flatten: expected a network that estimates .*train_plain.yaml"):
+        Posed(torch.nn.Flatten())

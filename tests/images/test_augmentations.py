@@ -8,17 +8,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from helpers import COPY, MISALIGN
 from scipy.ndimage import gaussian_filter
 
 from scripts.images.augmentations import RandCopyd, RandMisalignd, blur
 from scripts.images.geometry import warp
-
-NOTHING = {name: 0.0 for name in ("flip_prob", "affine_prob", "gamma_prob", "bias_prob", "blur_prob", "noise_prob")}
 
 
 @pytest.fixture
@@ -31,13 +31,13 @@ def image() -> torch.Tensor:
 
 
 def test_the_map_of_a_misalignment_travels_with_the_image(image):
-    transform = RandMisalignd("image", **{**NOTHING, "flip_prob": 0.5, "affine_prob": 0.9})
+    transform = RandMisalignd("image", flip_prob=0.5, affine_prob=0.9, rotation=15, shift=6, zoom=(0.9, 1.1))
     transform.set_random_state(0)
     for _ in range(5):
         got = transform({"image": image})
         torch.testing.assert_close(got["image"], warp(image[None], got["image_matrix"][None])[0].clamp(0, 1))
         assert (got["image_matrix"] != torch.eye(2, 3)).any()
-    never = RandMisalignd("image", prob=0.0)({"image": image})
+    never = RandMisalignd("image", **MISALIGN, prob=0.0)({"image": image})
     assert never["image"] is image
     torch.testing.assert_close(never["image_matrix"], torch.eye(2, 3))
 
@@ -56,7 +56,7 @@ def test_blur_of_nothing_by_nothing_and_too_wide(image):
 
 
 def misalign(image, seed=0, **change):
-    return RandMisalignd("image", **{**NOTHING, **change}).set_random_state(seed)({"image": image})["image"]
+    return RandMisalignd("image", **change).set_random_state(seed)({"image": image})["image"]
 
 
 def test_misalign_without_any_chance_is_the_identity(image):
@@ -65,9 +65,7 @@ def test_misalign_without_any_chance_is_the_identity(image):
 
 def test_misalign_repeats_with_its_seed_spares_its_input_and_stays_in_range(image):
     before = image.clone()
-    results = [
-        RandMisalignd("image").set_random_state(seed)({"image": image})["image"] for seed in (0, 0, *range(1, 20))
-    ]
+    results = [misalign(image, seed, **MISALIGN) for seed in (0, 0, *range(1, 20))]
     torch.testing.assert_close(results[0], results[1], atol=0, rtol=0)
     assert all((results[0] - other).abs().max() > 0.05 for other in results[2:])
     assert all(r.shape == image.shape and r.min() >= 0 and r.max() <= 1 for r in results)
@@ -75,7 +73,7 @@ def test_misalign_repeats_with_its_seed_spares_its_input_and_stays_in_range(imag
 
 
 def test_flips_are_independent_and_as_often_as_stated(image):
-    transform = RandMisalignd("image", **{**NOTHING, "flip_prob": 0.3}).set_random_state(0)
+    transform = RandMisalignd("image", flip_prob=0.3).set_random_state(0)
     flips = {(): image, (1,): image.flip(1), (2,): image.flip(2), (1, 2): image.flip(1, 2)}
     seen = dict.fromkeys(flips, 0)
     for _ in range(400):
@@ -85,7 +83,9 @@ def test_flips_are_independent_and_as_often_as_stated(image):
 
 
 def test_rotation_shift_and_zoom_fill_their_ranges(image):
-    transform = RandMisalignd("image", affine_prob=1.0, rotation=10, shift=4, zoom=(0.8, 1.25)).set_random_state(0)
+    transform = RandMisalignd(
+        "image", flip_prob=0.5, affine_prob=1.0, rotation=10, shift=4, zoom=(0.8, 1.25)
+    ).set_random_state(0)
     matrices = []
     for _ in range(500):
         transform.randomize((1, 8, 8))
@@ -101,7 +101,7 @@ def test_rotation_shift_and_zoom_fill_their_ranges(image):
 def test_gamma_is_a_power_and_bias_and_noise_are_bounded(image):
     inside = image > 0
     for seed in range(20):
-        exponent = (misalign(image, seed, gamma_prob=1.0).log() / image.log())[inside]
+        exponent = (misalign(image, seed, gamma_prob=1.0, gamma=(0.5, 1.5)).log() / image.log())[inside]
         assert 0.5 - 1e-3 < exponent.min() and exponent.max() < 1.5 + 1e-3 and np.ptp(exponent.numpy()) < 1e-2
     faint = 0.3 * image
     field = (misalign(faint, bias_prob=1.0, bias=0.2) / faint).log()
@@ -112,31 +112,35 @@ def test_gamma_is_a_power_and_bias_and_noise_are_bounded(image):
 
 
 def test_a_chance_that_nothing_happens_at_all(image):
-    misalign = RandMisalignd("image", prob=0.3)
+    misalign = RandMisalignd("image", **MISALIGN, prob=0.3)
     misalign.set_random_state(0)
     moved = [not torch.equal(misalign({"image": image})["image"], image) for _ in range(400)]
     assert 0.22 < np.mean(moved) < 0.38
-    # with certainty, nothing is drawn for it: seeds keep their meaning
-    certain = RandMisalignd("image", affine_prob=1.0)
-    certain.set_random_state(5)
-    certain.randomize((1, 8, 8))
+
+
+def test_a_seed_keeps_its_meaning_whatever_else_may_happen():
+    """Every kind draws its chance, in this order, even where that is 0; `prob` only where it is not certain."""
+    transform = RandMisalignd("image", affine_prob=1.0, rotation=15, noise_prob=1.0, noise=0.06).set_random_state(5)
+    transform.randomize((1, 8, 8))
     rng = np.random.RandomState(5)
-    assert rng.rand() < 1  # the chance of an affine map comes first
+    rng.rand()
     angle = np.deg2rad(rng.uniform(-15, 15))
-    assert abs(certain.matrix[0, 0] / certain.matrix[0, 1]) == pytest.approx(abs(1 / np.tan(angle)))
+    rng.uniform(1, 1), rng.uniform(0, 0, 2)  # zoom, shift
+    assert abs(transform.matrix[0, 0] / transform.matrix[0, 1]) == pytest.approx(abs(1 / np.tan(angle)))
+    rng.rand(6)  # two flips, gamma, bias, blur, noise
+    assert transform.deviation == pytest.approx(rng.uniform(0, 0.06))
 
 
 def test_all_keys_are_misaligned_alike_and_copied_each_alone(image):
     data = {"a": image, "b": image, "id": 7}
-    both = RandMisalignd(["a", "b"], noise_prob=1.0).set_random_state(0)(data)
+    both = RandMisalignd(["a", "b"], **{**MISALIGN, "noise_prob": 1.0}).set_random_state(0)(data)
     torch.testing.assert_close(both["a"], both["b"], atol=0, rtol=0)
-    copies = RandCopyd(["a", "b"]).set_random_state(0)(data)
+    copies = RandCopyd(["a", "b"], **COPY).set_random_state(0)(data)
     assert (copies["a"] - copies["b"]).abs().max() > 0.01 and both["id"] == copies["id"] == 7
 
 
 def copy(image, seed=0, **change):
-    off = {"elastic": (0.0, 0.0), "blur": (0.0, 0.0), "noise": (0.0, 0.0)}
-    return RandCopyd("image", **{**off, **change}).set_random_state(seed)({"image": image})["image"]
+    return RandCopyd("image", **change).set_random_state(seed)({"image": image})["image"]
 
 
 def test_copy_by_nothing_is_the_identity_and_each_part_acts_alone(image):
@@ -159,10 +163,10 @@ def test_displacement_is_smooth_and_of_the_stated_size():
     assert fields.diff(dim=-1).abs().max() < 1
 
 
-@pytest.mark.parametrize("transform", [RandMisalignd, RandCopyd])
-def test_constant_images_are_defined_and_a_missing_key_is_an_error(transform):
+@pytest.mark.parametrize(("transform", "all_kinds"), [(RandMisalignd, MISALIGN), (RandCopyd, COPY)])
+def test_constant_images_are_defined_and_a_missing_key_is_an_error(transform, all_kinds):
     for value in (0.0, 1.0):
-        result = transform("image").set_random_state(0)({"image": torch.full((1, 32, 40), value)})["image"]
+        result = transform("image", **all_kinds).set_random_state(0)({"image": torch.full((1, 32, 40), value)})["image"]
         assert torch.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
     with pytest.raises(KeyError, match="image"):
         transform("image")({"other": torch.zeros(1, 32, 40)})

@@ -11,68 +11,13 @@
 
 from __future__ import annotations
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-from PIL import Image
-from scipy.ndimage import uniform_filter
+from helpers import ROOT, grey_picture, reference_image, save_volume
 
 from scripts.bundle.components import component
-from scripts.images.foreground import foreground
 from scripts.images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd
-
-FIELD = (96, 112)
-
-
-@pytest.fixture(scope="module")
-def chain():
-    """The preprocessing of the bundle as a function of a file."""
-    preprocessing = component(ROOT / "configs" / "inference.yaml", "preprocessing")
-    return lambda path, **more: preprocessing({"image": str(path), "id": "scan", **more})
-
-
-@pytest.fixture(scope="module")
-def head() -> np.ndarray:
-    """(56, 66, 49) voxels, RAS: an ellipsoid that is brighter on the right, on top and in bands."""
-    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (56, 66, 49)), indexing="ij")
-    inside = (x / 0.85) ** 2 + (y / 0.9) ** 2 + (z / 0.8) ** 2 < 1
-    return np.where(inside, 500 + 200 * x + 100 * np.sin(4 * y) + 60 * z, 0).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    """(W, H) = (70, 90), whole numbers up to 255, without symmetry."""
-    x, y = np.meshgrid(np.arange(70), np.arange(90), indexing="ij")
-    inside = ((x - 33) / 25) ** 2 + ((y - 47) / 38) ** 2 < 1
-    return np.where(inside, 2 * (20 + x + y // 4), 0)
-
-
-def save(path, volume: np.ndarray, voxel=(2.0, 2.0, 2.0), axcodes="RAS"):
-    """Write a RAS volume in another orientation; the affine follows, so that the object stays in place."""
-    affine = np.diag([*voxel, 1.0])
-    affine[:3, 3] = (-50, 20, -7)
-    image = nib.Nifti1Image(volume, affine)
-    image = image.as_reoriented(ornt_transform(io_orientation(affine), axcodes2ornt(axcodes)))
-    nib.save(image, path)
-    return path
-
-
-def reference_foreground(image: np.ndarray) -> np.ndarray:
-    image = image.astype(float) - image.min()
-    mean = uniform_filter(image, 5, mode="constant") / uniform_filter(np.ones(image.shape), 5, mode="constant")
-    return mean > 0.1 * np.sort(image, axis=None)[round(0.99 * image.size) - 1]
-
-
-def reference_image(image: np.ndarray) -> np.ndarray:
-    """Crop to the object, centre on the field, 99.5th percentile to one: the configured chain by hand."""
-    rows, columns = np.nonzero(reference_foreground(image))
-    image = image[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].astype(float)
-    missing = [side - length for side, length in zip(FIELD, image.shape)]
-    image = np.pad(image, [(m // 2, m - m // 2) for m in missing])
-    return np.clip(image / np.percentile(image, 99.5), 0, 1)
 
 
 def reason(caught) -> str:
@@ -83,18 +28,8 @@ def reason(caught) -> str:
     return str(error)
 
 
-def test_foreground_equals_scipy_and_handles_no_background_and_no_object(head, picture):
-    noise = np.random.default_rng(0).uniform(1, 2, (40, 30))
-    ramp = np.arange(30) + noise  # reaches the border, where the mean has fewer pixels
-    for image in (picture + 20 * np.random.default_rng(1).random(picture.shape), head[30] - 7, noise, ramp):
-        np.testing.assert_array_equal(foreground(torch.from_numpy(image)), reference_foreground(image))
-    assert foreground(torch.from_numpy(noise)).all() and not foreground(torch.full((1, 9, 9), 3.0)).any()
-    batch = torch.from_numpy(head[20:24, None])  # (B, 1, H, W), a mask each
-    torch.testing.assert_close(foreground(batch), torch.stack([foreground(image) for image in batch]))
-
-
 def test_slices_of_a_volume_are_the_worked_out_ones(chain, head, tmp_path):
-    slices = chain(save(tmp_path / "a.nii.gz", head), group="g")
+    slices = chain(save_volume(tmp_path / "a.nii.gz", head), group="g")
     steps = np.arange(len(slices))
     assert len(slices) > 5
     assert [s["level"] for s in slices] == (12.0 + 4 * steps).tolist()
@@ -107,8 +42,8 @@ def test_slices_of_a_volume_are_the_worked_out_ones(chain, head, tmp_path):
 
 @pytest.mark.parametrize("axcodes", ["LPS", "PSR", "IRP"])
 def test_orientation_of_the_file_does_not_matter(chain, head, tmp_path, axcodes):
-    expected = chain(save(tmp_path / "ras.nii", head))
-    got = chain(save(tmp_path / "other.nii.gz", head, axcodes=axcodes))
+    expected = chain(save_volume(tmp_path / "ras.nii", head))
+    got = chain(save_volume(tmp_path / "other.nii.gz", head, axcodes=axcodes))
     assert [s["slice"] for s in got] == [s["slice"] for s in expected]
     for a, b in zip(got, expected):
         torch.testing.assert_close(a["image"], b["image"])
@@ -116,15 +51,15 @@ def test_orientation_of_the_file_does_not_matter(chain, head, tmp_path, axcodes)
 
 @pytest.mark.parametrize(("factors", "voxel"), [((2, 2, 2), (1, 1, 1)), ((1, 2, 3), (2, 1, 2 / 3))])
 def test_other_voxel_sizes_are_resampled_to_two_millimetres(chain, head, tmp_path, factors, voxel):
-    expected = chain(save(tmp_path / "a.nii", head))
+    expected = chain(save_volume(tmp_path / "a.nii", head))
     fine = head
     for axis, factor in enumerate(factors):
         fine = fine.repeat(factor, axis)
-    got = chain(save(tmp_path / "b.nii", fine, voxel))
+    got = chain(save_volume(tmp_path / "b.nii", fine, voxel))
     assert [s["level"] for s in got] == [s["level"] for s in expected]
     for a, b in zip(got, expected):
         assert abs(a["slice"] - b["slice"]) <= 1
-        assert a["image"].shape == (1, *FIELD)
+        assert a["image"].shape == (1, 96, 112)
         assert torch.corrcoef(torch.stack([a["image"].ravel(), b["image"].ravel()]))[0, 1] > 0.98
 
 
@@ -158,14 +93,14 @@ def test_the_object_is_the_largest_part_with_its_holes():
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_volume_without_an_object_is_an_error(chain, tmp_path, value):
     with pytest.raises(RuntimeError) as caught:
-        chain(save(tmp_path / "none.nii", np.full((40, 50, 45), value, np.float32)))
+        chain(save_volume(tmp_path / "none.nii", np.full((40, 50, 45), value, np.float32)))
     assert "the volume shows no object (all voxels alike)" in reason(caught)
 
 
 def test_a_mask_takes_everything_outside_away(chain, head, tmp_path):
     brain = np.zeros_like(head)
     brain[12:40, 15:55, 5:45] = 1
-    path, mask = save(tmp_path / "a.nii", head), save(tmp_path / "mask.nii", brain)
+    path, mask = save_volume(tmp_path / "a.nii", head), save_volume(tmp_path / "mask.nii", brain)
     masked = component(ROOT / "configs" / "inference.yaml", "preprocessing", min_foreground=20)(
         {"image": str(path), "mask": str(mask), "id": "scan"}
     )
@@ -174,54 +109,12 @@ def test_a_mask_takes_everything_outside_away(chain, head, tmp_path):
         np.testing.assert_allclose(s["image"], reference_image((head * brain)[..., s["slice"]])[None], atol=1e-4)
 
 
-def grey(numbers: np.ndarray) -> Image.Image:
-    return Image.fromarray(numbers.T.astype(np.uint8))  # PIL wants (H, W)
-
-
-KINDS = {
-    "grey.png": lambda path, p: grey(p).save(path),
-    "sixteen.png": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
-    "rgb.png": lambda path, p: grey(p).convert("RGB").save(path),
-    "alpha.png": lambda path, p: grey(p).convert("RGBA").save(path),
-    "palette.png": lambda path, p: grey(p).convert("RGB").quantize(256).save(path),
-    "UPPER.PNG": lambda path, p: grey(p).save(path),
-    "photo.jpg": lambda path, p: grey(p).convert("RGB").save(path, quality=95),
-    "grey.jpeg": lambda path, p: grey(p).save(path, quality=95),
-    "grey.bmp": lambda path, p: grey(p).save(path),
-    "grey.tif": lambda path, p: grey(p).save(path),
-    "sixteen.tiff": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
-    "float.tif": lambda path, p: Image.fromarray((p.T / 255).astype(np.float32)).save(path),
-    # an array is taken as (x, y), not as rows of pixels
-    "integer.npy": lambda path, p: np.save(path, p.astype(np.uint16)),
-    "float.npy": lambda path, p: np.save(path, p / 7),
-    "planar.nii.gz": lambda path, p: nib.save(nib.Nifti1Image(p.astype(np.int16), np.eye(4)), path),
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_one_picture_gives_one_image_whatever_the_file(chain, picture, tmp_path, name):
-    KINDS[name](tmp_path / name, picture)
-    got = chain(tmp_path / name)
-    assert type(got["image"]) is torch.Tensor and got["image"].dtype == torch.float32
-    assert got["image"].min() == 0 and got["image"].max() == 1
-    assert got["id"] == "scan" and got["slice"] == -1 and np.isnan(got["level"])
-    tolerance = 0.05 if name.endswith(("jpg", "jpeg")) else 1e-6
-    np.testing.assert_allclose(got["image"], reference_image(picture)[None], atol=tolerance)
-
-
-def test_colours_become_their_luma(chain, picture, tmp_path):
-    colours = np.stack([picture, picture // 2, 255 - picture // 3], axis=-1) * (picture > 0)[..., None]
-    Image.fromarray(colours.transpose(1, 0, 2).astype(np.uint8)).save(tmp_path / "a.png")
-    luma = colours @ [0.299, 0.587, 0.114]  # ITU-R 601-2, as PIL's manual gives it
-    np.testing.assert_allclose(chain(tmp_path / "a.png")["image"], reference_image(luma)[None], atol=1.5 / 255)
-
-
 def test_a_picture_larger_than_the_frame_is_shrunk_by_its_frame(chain, picture, tmp_path):
     frame = np.zeros((128, 128), int)
     frame[20:90, 30:120] = picture
     expected = reference_image(frame)
     for factor in (1, 2, 3):  # averaging over blocks of equal pixels gives the original back
-        grey(frame.repeat(factor, 0).repeat(factor, 1)).save(tmp_path / f"{factor}.png")
+        grey_picture(frame.repeat(factor, 0).repeat(factor, 1)).save(tmp_path / f"{factor}.png")
         np.testing.assert_allclose(chain(tmp_path / f"{factor}.png")["image"][0], expected, atol=1e-6)
     noise = torch.rand((1, 40, 64), generator=torch.Generator().manual_seed(0))
     wide = PlanarSliced("image", frame=32)({"image": noise, "level": "17.5"})

@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
 
 import pytest
@@ -20,7 +21,7 @@ from torch.distributions import Normal, kl_divergence
 from scripts.bundle.components import bundle_file, component
 from scripts.bundle.weights import load_weights
 from scripts.images.datalists import find_images
-from scripts.images.loading import pixels
+from scripts.images.loading import SliceSet
 from scripts.ldm import autoencoder
 from scripts.ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer, encode
 
@@ -92,7 +93,7 @@ def test_shipped_weights_reconstruct_images_that_they_never_saw():
     assert weights.stat().st_size < 5e6
     network = load_weights(component(bundle_file("configs/ldm/model.yaml"), "autoencoder_def", size="cpu"), weights)
     chain = component(bundle_file("configs/inference.yaml"), "preprocessing")
-    images = torch.from_numpy(pixels(find_images(ROOT / "demo" / "train")[:8], chain))[:, None]
+    images = torch.from_numpy(SliceSet.load(find_images(ROOT / "demo" / "train")[:8], chain).images)[:, None]
     with torch.no_grad():
         error = (network.decode(network.encode(images)[0]) - images).square().mean()
     blurred = gaussian_filter(images.numpy(), (0, 0, 1, 1))

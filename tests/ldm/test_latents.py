@@ -8,18 +8,17 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
 
 import csv
 import json
 
-import nibabel
 import numpy as np
 import pytest
 import torch
 
-from scripts.images.loading import planar_slices
-from scripts.ldm.conditions import Condition, tissue_shares
+from scripts.ldm.conditions import Condition
 from scripts.ldm.latents import Latents, draw_copies
 
 
@@ -45,17 +44,6 @@ def slices(count: int = 6, shape: tuple[int, int] = (32, 48)) -> list[dict]:
     ]
 
 
-def test_slices_nearest_to_the_levels_are_taken():
-    volume = [{"image": torch.full((1, 4, 4), float(i)), "level": 10.0 * i} for i in range(5)]
-    planar = {"image": torch.zeros(1, 4, 4)}
-    chain = {"v.nii": volume, "p.png": planar}
-    items = [{"id": name, "subject_id": name[0], "path": name} for name in chain]
-    chosen = planar_slices(items, lambda item: chain[item["path"]], levels=[12.0, 38.0, 41.0])
-    assert [s["id"] for s in chosen] == ["v.nii#z=1", "v.nii#z=4", "p.png"]  # two levels may mean one slice
-    assert [s["subject_id"] for s in chosen] == ["v", "v", "p"] and chosen[1]["level"] == 40.0
-    assert len(planar_slices(items, lambda item: chain[item["path"]])) == 6
-
-
 def test_copies_are_drawn_within_their_range_by_seed_alone():
     names = [f"s{i}" for i in range(2000)]
     assert set(draw_copies(names, "none", 0).values()) == {1}
@@ -67,58 +55,6 @@ def test_copies_are_drawn_within_their_range_by_seed_alone():
         assert counts == draw_copies(names[::-1] * 2, duplication, 0) != draw_copies(names, duplication, 1)
     with pytest.raises(ValueError, match="duplication: expected one of none, low, high, got 'medium'"):
         draw_copies(names, "medium", 0)
-
-
-def test_tissue_shares_of_a_label_map(tmp_path):
-    labels = np.zeros((4, 4, 4), np.uint8)
-    labels[0], labels[1, :2], labels[1, 2:] = 1, 7, 9  # 16, 8 and 8 voxels
-    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "mask.nii.gz")
-    shares = tissue_shares(tmp_path / "mask.nii.gz", {"a": [1], "b": [7, 9], "none": [200]})
-    assert shares == {"a": 0.5, "b": 0.5, "none": 0.0}
-    nibabel.save(nibabel.Nifti1Image(0 * labels, np.eye(4)), tmp_path / "empty.nii.gz")
-    with pytest.raises(ValueError, match="expected a label map, found no voxel above 0"):
-        tissue_shares(tmp_path / "empty.nii.gz", {"a": [1]})
-
-
-def test_variables_are_standardised_and_texts_coded():
-    items = slices(4)
-    vectors = np.stack([Condition("variables", ["age", "sex"]).fit(items)(item) for item in items])
-    age = np.array([20, 30, 40, 50])
-    np.testing.assert_allclose(vectors[:, 0], (age - age.mean()) / age.std(), rtol=1e-6)
-    np.testing.assert_array_equal(vectors[:, 1], [1, 0, 1, 0])  # M; F is the first
-    assert Condition().fit(items)(items[0]).shape == (0,)
-    constant = Condition("variables", ["age"]).fit(items[:1])
-    np.testing.assert_array_equal(constant(items[0]), [0])
-
-
-def test_embedding_is_read_from_its_file(tmp_path):
-    np.save(tmp_path / "text.npy", np.arange(5.0))
-    condition = Condition("embedding", ["text"]).fit([])
-    np.testing.assert_array_equal(condition({"text": tmp_path / "text.npy"}), np.arange(5, dtype=np.float32))
-    np.save(tmp_path / "text.npy", np.array([1.0, np.nan]))
-    with pytest.raises(ValueError, match="expected a finite vector"):
-        condition({"text": tmp_path / "text.npy"})
-    np.save(tmp_path / "text.npy", np.array([{"runs": "code"}]), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
-        condition({"text": tmp_path / "text.npy"})
-
-
-@pytest.mark.parametrize(
-    ("kind", "columns", "change", "sentence"),
-    [
-        ("text", ["age"], {}, "condition: expected none, variables or embedding, got 'text'"),
-        ("variables", [], {}, "condition_columns: expected some"),
-        ("embedding", ["a", "b"], {}, "condition_columns: expected one"),
-        ("variables", ["weight"], {}, "0.png: expected a value in column 'weight'"),
-        ("variables", ["age"], {"age": "n/a"}, "0.png: expected a value in column 'age'"),
-        ("variables", ["age"], {"age": "old"}, "0.png: expected a number as age, found 'old'"),
-        ("variables", ["sex"], {"sex": "X"}, "0.png: expected sex among F, M, found 'X'"),
-    ],
-)
-def test_conditions_that_cannot_be_had_are_errors(kind, columns, change, sentence):
-    items = slices(4)
-    with pytest.raises(ValueError, match=sentence):
-        Condition(kind, columns).fit(items)(items[0] | change)
 
 
 def test_latents_have_unit_deviation_and_stand_as_often_as_their_subject():
@@ -143,6 +79,11 @@ def test_what_sampling_needs_is_written(tmp_path):
     data.save(tmp_path / "model")
     facts = json.loads((tmp_path / "model" / "model.json").read_text())
     assert facts["latent_shape"] == [1, 8, 12] and facts["condition_dim"] == 2
+    assert facts["condition"] == {
+        "kind": "variables",
+        "columns": ["age", "sex"],
+        "scales": {"age": pytest.approx([45, 17.078251]), "sex": ["F", "M"]},
+    }
     assert facts["scale_factor"] == pytest.approx(1 / (data.latents / data.scale_factor).std().item(), rel=1e-5)
     with (tmp_path / "model" / "records.csv").open(newline="") as file:
         records = list(csv.DictReader(file))

@@ -8,6 +8,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 from __future__ import annotations
 
 import csv
@@ -68,8 +69,14 @@ def sampler(tmp_path):
     return make
 
 
-def pixels(sampler: Sampler) -> list[np.ndarray]:
-    return [np.asarray(Image.open(sampler.path(i))) for i in range(len(sampler))]
+def pixels(sampler: Sampler) -> np.ndarray:
+    """All samples (N, H, W) in grey levels."""
+    return np.stack([np.asarray(Image.open(sampler.path(i)), int) for i in range(len(sampler))])
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    """The largest difference in grey levels; batches of different sizes may take different kernels, which gives one."""
+    return np.abs(a - b).max()
 
 
 def test_every_sample_is_a_file_and_the_datalist_names_record_and_seed(sampler):
@@ -80,7 +87,7 @@ def test_every_sample_is_a_file_and_the_datalist_names_record_and_seed(sampler):
     assert [row["group"] for row in rows] == ["0.png", "0.png", "1.png", "1.png", "2.png", "2.png"]
     assert [row["seed"] for row in rows] == ["7", "8", "9", "10", "11", "12"]
     assert all((made.output_dir / row["image"]).is_file() for row in rows)
-    assert {image.shape for image in pixels(made)} == {(8, 12)}  # (posterior-anterior, left-right), as pictures are
+    assert pixels(made).shape == (6, 8, 12)  # (posterior-anterior, left-right), as pictures are
 
 
 @pytest.mark.parametrize(
@@ -101,10 +108,9 @@ def test_samples_depend_on_their_seed_and_not_on_the_batch(sampler):
     first, second, third = sampler("a"), sampler("b", batch_size=5), sampler("c", seed=8)
     for made in (first, second, third):
         made.run()
-    for a, b in zip(pixels(first), pixels(second)):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(pixels(third)[0], pixels(first)[1])
-    assert (pixels(first)[0] != pixels(first)[1]).any()
+    assert difference(pixels(first), pixels(second)) <= 1
+    assert difference(pixels(third)[:5], pixels(first)[1:]) <= 1
+    assert difference(pixels(first)[0], pixels(first)[1]) > 10
 
 
 def test_a_stopped_run_goes_on_with_what_is_missing(sampler):
@@ -117,8 +123,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(sampler):
     assert not (stopped.output_dir / "generated.csv").exists()
     again = sampler("stopped")
     assert again.run()["images"] == 4 and again.diffusion.images == 4
-    for a, b in zip(pixels(whole), pixels(again)):
-        np.testing.assert_array_equal(a, b)
+    assert difference(pixels(whole), pixels(again)) <= 1
 
 
 def test_each_record_is_sampled_under_its_condition(sampler):

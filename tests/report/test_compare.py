@@ -79,7 +79,7 @@ def test_the_config_compares_at_equal_sample_size(tmp_path):
 def test_what_makes_two_audits_unlike_is_named(tmp_path, capsys):
     write(tmp_path, a=REPORT, b=changed(checkpoint={"sha256": "b"}, inputs={"train": {"subjects": 9, "slices": 500}}))
     result = compare_reports(tmp_path / "a", tmp_path / "b", tmp_path)
-    assert result["unlike"] == ["embedder weights", "training subjects"]
+    assert result.unlike == ["embedder weights", "training subjects"]
     text = capsys.readouterr().out
     assert "no difference that the intervals show" in text
     assert "differ in more than the generated images: embedder weights, training subjects." in text

@@ -8,88 +8,133 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The page of an audit in a real browser: sorting, filtering, hostile names, and no request to anywhere."""
+"""The page of an audit, as it is written and in a real browser: the verdict, hostile names, no request to anywhere."""
 
 from __future__ import annotations
 
+import html.parser
 import json
 import re
 import shutil
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from scripts.decision.labels import Label
+from scripts.audit.result import AuditResult, Calibration, Control
+from scripts.audit.search import Found, Units
+from scripts.decision.criteria import Criteria
+from scripts.decision.decide import Decision, NullComparison
+from scripts.decision.labels import Label, Thresholds
 from scripts.decision.null import Null
-from scripts.report.page import TABLE, _sections, render_page
+from scripts.decision.rates import leaked_subjects
+from scripts.decision.set_level import SetLevel
+from scripts.decision.statistic import LocalStatistic
+from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.report.page import TABLE, render_page
+from scripts.report.summary import (
+    Candidates,
+    Checkpoint,
+    InputSet,
+    LeakCurve,
+    LeakedSubjects,
+    Memorized,
+    MergedSubjects,
+    Skipped,
+    Summary,
+    Timing,
+)
+from scripts.report.tables import MatchRow
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+except ImportError:
+    webdriver = None  # the tests that take the fixture `browser` are skipped, no others
 
 HOSTILE = '"><img src=x onerror="document.title=1"></script><script>document.title=2</script>.png'
 
 
-def summary(count: int, called: int) -> dict:
-    skipped = [{"id": HOSTILE, "reason": "flat"}]
-    part = {"images": count, "slices": count, "subjects": 100, "repeated": [], "skipped": []}
-    return {
-        "fdr": 0.05,
-        "bundle": "0.1.0",
-        "checkpoint": {"path": "model.pt", "sha256": "0" * 64},
-        "inputs": {"train": part, "generated": part | {"skipped": skipped}, "holdout": part},
-        "calibration": {
-            "null": "holdout", "p_value": "tail", "images": count, "n": 60, "p_floor": 0.02, "correction": 1,
-            "calls": {"tail": called, "rank": 0}, "rank_calls_needed": 9, "null_transform": "auto",
-            "null_blur": 0.3, "null_noise": 0.0,
-            "matched": True, "match_auc": 0.5, "leave_one_out": {"calls": 0, "auc": 0.7, "agrees": False},
-        },
-        "positive_control": {"images": 60, "recall": 0.5, "ci95": [0.4, 0.6], "source_found": 1.0},
-        "memorized": {"count": called, "rate": called / count, "ci95": [0.0, 0.1], "excess_rate": 0.0},
-        "candidates": {"count": 0, "ids": []},
-        "labels": {"different": count - called, "similar": 0, "duplicate": called},
-        "thresholds": {"similar": 0.5, "duplicate": 0.7, "separable": True},
-        "leaked_subjects": {"count": 0, "rate": 0.0, "ci95": [0.0, 0.1], "ids": [], "curve": {}},
-        "merged_subjects": {"groups": [], "memorized_before": None},
-        "set_level": {"auc": 0.6, "ci95": [0.5, 0.7], "p_value": 0.1},
-        "timing": {"seconds": 1.0, "embedded": 0},
-    }  # fmt: skip
+def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
+    part = InputSet(images=len(matches), slices=len(matches), subjects=100)
+    called = int(result.memorized.sum())
+    return Summary(
+        schema_version="1.0",
+        bundle="0.1.0",
+        checkpoint=Checkpoint("model.pt", "0" * 64),
+        inputs={"train": part, "generated": replace(part, skipped=[Skipped(HOSTILE, "flat")]), "holdout": part},
+        calibration=result.calibration,
+        positive_control=result.control,
+        fdr=0.05,
+        labels={"different": len(matches) - called, "similar": 0, "duplicate": called},
+        thresholds=result.thresholds,
+        memorized=Memorized(called, called / len(matches), (0.0, 0.1), 0.0),
+        candidates=Candidates(0, []),
+        leaked_subjects=LeakedSubjects(0, 0.0, (0.0, 0.1), [], LeakCurve([], [])),
+        merged_subjects=MergedSubjects([], None),
+        set_level=result.set_level,
+        timing=Timing(1.0, 0),
+    )
 
 
 def page(count: int = 10_000, called: int = 3) -> str:
     """A page of `count` matches, of which the first `called` are copies."""
     rng = np.random.RandomState(0)
+    p, statistic, ssim = np.sort(rng.rand(count)), rng.normal(size=count), rng.rand(count, 6)
     q = np.r_[np.full(called, 0.001), np.full(count - called, 0.9)]
-    statistic = rng.normal(size=count)
     null = Null(rng.normal(size=60), np.arange(60), np.full(60, np.nan), 1)
-    ssim = rng.rand(count, 6)
-    result = SimpleNamespace(
-        found=SimpleNamespace(aligned_ssim=ssim, subject=np.zeros((count, 6), int), at_best=lambda v: v[:, 0]),
-        p_value=np.sort(rng.rand(count)), memorized=q <= 0.05, statistic=statistic, null=null, leave_one_out=null,
-        holdout="given", leaked={"subjects": [], "p": [], "q": []}, fdr=0.05,
+    row, rows = np.zeros((count, 6), int), np.arange(count)
+    empty, pixels = np.zeros((count, 1), np.float32), np.zeros((count, 8, 8), np.float16)
+    items = [{"id": f"{i}", "image": f"{i}", "subject_id": "a"} for i in range(count)]
+    data = EmbeddingSet(items, rows, np.full(count, -1), np.full(count, np.nan), empty, pixels, [])
+    result = AuditResult(
+        train=data,
+        generated=data,
+        holdout=data,
+        subject_names=["a"],
+        train_subject=np.zeros(count, int),
+        units=Units(empty, pixels, rows, np.full(count, np.nan), np.full(count, -1)),
+        found=Found(row, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0),
+        null=null,
+        leave_one_out=null,
+        decision=Decision(p, q, q <= 0.05, {"tail": called, "rank": 0}, leaked_subjects(np.zeros(0), np.zeros(0, int))),
+        criteria=Criteria(),
+        statistic_used=LocalStatistic(),
+        calibration=Calibration(
+            "holdout", "tail", count, 60, 0.02, 1, {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True, 0.5,
+            NullComparison(0, 0.7, False),
+        ),
+        control=Control(60, 0.5, (0.4, 0.6), 1.0),
+        set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
+        thresholds=Thresholds(0.5, 0.7, True),
+        near_copies=[],
     )  # fmt: skip
     matches = [
-        {
-            "generated_id": HOSTILE if i == 0 else f"sample_{i:05d}.png",
-            "train_id": f"scan_{i % 100}.png",
-            "train_subject": f"s{i % 100:03d}",
-            "similarity": 0.5,
-            "aligned_ssim": float(ssim[i, 0]),
-            "mirrored": i % 2,
-            "statistic": None if i == 7 else float(statistic[i]),
-            "p_value": float(result.p_value[i]),
-            "q_value": float(q[i]),
-            "label": Label(2 if i < called else 0).name.lower(),
-            "memorized": int(i < called),
-        }
+        MatchRow(
+            generated_id=HOSTILE if i == 0 else f"sample_{i:05d}.png",
+            generated_path="",
+            train_id=f"scan_{i % 100}.png",
+            train_path="",
+            train_subject=f"s{i % 100:03d}",
+            similarity=0.5,
+            aligned_ssim=float(ssim[i, 0]),
+            mirrored=i % 2,
+            statistic=None if i == 7 else float(statistic[i]),
+            p_value=float(p[i]),
+            q_value=float(q[i]),
+            label=Label(2 if i < called else 0).name.lower(),
+            memorized=int(i < called),
+        )
         for i in range(count)
     ]
-    return render_page(result, matches, summary(count, called), lambda number: f"s{number:03d}", thumbnails=False)
+    return render_page(result, matches, summary(result, matches), thumbnails=False)
 
 
 @pytest.fixture(scope="module")
 def browser():
+    if webdriver is None:
+        pytest.skip("selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
@@ -118,6 +163,61 @@ def column(browser, name: str) -> list[str]:
 
 def head(browser, name: str):
     return browser.find_element(By.CSS_SELECTOR, f"#matches th:nth-child({TABLE.index(name) + 1}) button")
+
+
+class Parsed(html.parser.HTMLParser):
+    """What a page consists of: `tags` with their attributes, and the `text` that is read."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of all elements of this name."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.mark.parametrize(
+    ("count", "called", "verdict"),
+    [
+        (20, 3, "Copies found: 3 of 20 generated images"),
+        (20, 0, "No copying found among 20 generated images"),
+        (1, 0, "No copying found among 1 generated images"),
+    ],
+)
+def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdict):
+    text = Parsed(page(count, called)).text
+    assert verdict in text and "50 % recall on the positive control" in text
+    assert "The two nulls disagree." in text and "Null not matched." not in text
+
+
+def test_a_hostile_name_opens_no_tag():
+    hostile, harmless = Parsed(page(count=20)), Parsed(page(count=20).replace("onerror", "onfailure"))
+    assert HOSTILE in hostile.text, "the name of a file that was passed over, shown as it is"
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
+    assert not [name for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
+    assert not [attributes for attributes in hostile.named("img") if attributes["src"] == "x"]
+
+
+def test_the_written_page_names_no_other_address():
+    written = Parsed(page(count=20))
+    addresses = [a[name] or "" for _, a in written.tags for name in ("src", "href", "action", "data") if name in a]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses), addresses
+    (policy,) = (a["content"] or "" for a in written.named("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
 
 
 def test_verdict_distributions_and_warning_stand_on_the_page(opened):
@@ -190,12 +290,3 @@ def test_page_of_one_image_without_calls(browser, tmp_path):
 def test_the_same_page_twice_is_the_same_file():
     assert page(count=20) == page(count=20)
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", page(count=20))
-
-
-def test_sections_of_a_volume_are_three_planes_in_square_pixels():
-    volume = np.zeros((4, 6, 8), np.float32)  # z, x, y; the top of the head last
-    volume[3], volume[2, 3, 4] = 1, 0.5
-    axial, coronal, sagittal = _sections(volume, 2, np.array([4.0, 2, 2]))
-    assert axial.shape == (6, 8) and axial[3, 4] == 0.5
-    assert coronal.shape == (6, 8) and sagittal.shape == (8, 8), "slices are twice as thick as pixels are wide"
-    assert (coronal[:, -1] == 1).all() and (sagittal[:, -1] == 1).all(), "the top is last"

@@ -15,7 +15,7 @@ import pytest
 from scipy.ndimage import affine_transform, gaussian_filter
 from skimage.metrics import structural_similarity
 
-from scripts.similarity import registration
+from scripts.similarity.registration import solve
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Verifier
 
@@ -161,8 +161,8 @@ def test_solve_equals_lapack(size):
     rng = np.random.default_rng(size)
     root = rng.normal(size=(size + 3, size))
     matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
-    np.testing.assert_allclose(registration._solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
-    assert np.isnan(registration._solve(-np.eye(size), right)).all()  # not positive definite: no number at all
+    np.testing.assert_allclose(solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
+    assert np.isnan(solve(-np.eye(size), right)).all()  # not positive definite: no number at all
 
 
 def with_a_part_of(image: np.ndarray, other: np.ndarray, radius: float, at=(-8, 10)) -> np.ndarray:

@@ -75,22 +75,13 @@ def test_slices():
 @pytest.fixture
 def copies():
     """Makes copies that are hardly bent."""
-    return DegradedCopies(RandCopyd("image", elastic=(0.1, 0.3), blur=(0.0, 0.2), noise=(0.0, 0.0)), Verifier())
+    return DegradedCopies(RandCopyd("image", elastic=(0.1, 0.3), blur=(0.0, 0.2)), Verifier())
 
 
 @pytest.fixture
 def flip():
     """A condition that turns every image by half and changes its contrast."""
-    return RandMisalignd(
-        "image",
-        flip_prob=1.0,
-        affine_prob=0.0,
-        gamma_prob=1.0,
-        gamma=(0.8, 1.25),
-        bias_prob=0.0,
-        blur_prob=0.0,
-        noise_prob=0.0,
-    )
+    return RandMisalignd("image", flip_prob=1.0, gamma_prob=1.0, gamma=(0.8, 1.25))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,10 @@ from scripts.studies.contact_sheets import contact_sheets
 IMAGES = slices(4, 2).images
 
 
+def chain(item):
+    return {"image": IMAGES[[int(item["image"])]], "level": np.nan, "slice": -1}
+
+
 @pytest.fixture
 def study(tmp_path):
     """Two audited models, of eight generated images each, three of them called."""
@@ -45,7 +49,7 @@ def study(tmp_path):
 
 
 def test_pairs_are_drawn_shuffled_and_named(study):
-    pages = contact_sheets(study, lambda item: {"image": IMAGES[[int(item["image"])]]}, Verifier(), count=4, page=3)
+    pages = contact_sheets(study, chain, Verifier(), count=4, page=3)
     rows = read_table(study / "contact_sheet.csv")
     called = [row["memorized"] for row in rows]
     assert called.count("1") == called.count("0") == 4 and called != sorted(called)
@@ -57,5 +61,5 @@ def test_pairs_are_drawn_shuffled_and_named(study):
 
 
 def test_all_of_a_kind_are_shown_where_fewer_exist(study):
-    contact_sheets(study, lambda item: {"image": IMAGES[[int(item["image"])]]}, Verifier(), count=8, page=20)
+    contact_sheets(study, chain, Verifier(), count=8, page=20)
     assert [row["memorized"] for row in read_table(study / "contact_sheet.csv")].count("1") == 6

@@ -46,7 +46,10 @@ def job(tmp_path):
     rows = [(1, "duplicate"), (1, "similar"), (0, "duplicate"), *[(0, "different")] * 3]
     write_table(
         folder / "audit" / "matches.csv",
-        [{"generated_path": f"/g/{n}.png", "memorized": m, "label": label} for n, (m, label) in enumerate(rows)],
+        [
+            {"generated_id": f"{n}.png", "generated_path": f"/g/{n}.png", "memorized": m, "label": label}
+            for n, (m, label) in enumerate(rows)
+        ],
     )
     (folder / "audit" / "report.json").write_text(json.dumps(REPORT))
     (folder / "seconds.json").write_text(json.dumps({"train": 1.5}))

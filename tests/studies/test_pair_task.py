@@ -47,7 +47,7 @@ def test_an_oracle_and_noise_get_what_they_deserve(trials, oracle, noise):
 def test_ssim_of_images_at_rest_is_exact_and_of_moved_ones_is_not(trials):
     """The copies are hardly bent."""
     task, still, turned, weights = trials
-    errors = [task(SSIM(), *parts, weights).ssim_error["mean_of_bins"] for parts in (still, turned)]
+    errors = [task(SSIM(), *parts, weights).ssim_error.mean_of_bins for parts in (still, turned)]
     assert errors[0] < 1e-5 < 0.1 < errors[1]
 
 

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import slices
+from helpers import COPY, slices
 
 from scripts.decision.labels import Label
 from scripts.images.augmentations import RandCopyd
-from scripts.images.loading import Slices
+from scripts.images.loading import SliceSet
 from scripts.similarity.verification import Verifier
 from scripts.studies.pairs import DegradedCopies, draw_pairs, duplicate_cap, moved
 
 
 def test_pairs_are_what_their_labels_say():
     data, verifier = slices(), Verifier()
-    copy = RandCopyd("image", elastic=(0.2, 0.5), blur=(0.0, 0.2), noise=(0.0, 0.0))
+    copy = RandCopyd("image", elastic=(0.2, 0.5), blur=(0.0, 0.2))
     copy.set_random_state(0)
     pairs = draw_pairs(data, 10, DegradedCopies(copy, verifier, 0.6), np.random.RandomState(0))
     assert np.bincount(pairs.label).tolist() == [10, 10, 10]
@@ -51,10 +51,8 @@ def test_pairs_are_what_their_labels_say():
 
 def test_without_levels_any_other_image_of_a_subject_is_similar():
     data = slices()
-    data = Slices(data.images, data.subject, np.full(len(data.subject), np.nan))
-    pairs = draw_pairs(
-        data, 10, DegradedCopies(RandCopyd("image", elastic=(0, 0)), Verifier()), np.random.RandomState(0)
-    )
+    data = SliceSet(data.images, data.subject, np.full(len(data.subject), np.nan))
+    pairs = draw_pairs(data, 10, DegradedCopies(RandCopyd("image"), Verifier()), np.random.RandomState(0))
     similar = pairs.label == Label.SIMILAR
     assert (pairs.subject[similar, 0] == pairs.subject[similar, 1]).all()
     assert (pairs.first[similar] != pairs.second[similar]).any((1, 2)).all()
@@ -71,7 +69,7 @@ def test_the_cap_is_what_one_in_a_hundred_strangers_reach():
         if i // 2 != j // 2 and i % 2 == j % 2
     ]
     assert np.sort(strangers)[-3] <= cap <= max(strangers) + 1e-6
-    kept = DegradedCopies(RandCopyd("image", elastic=(0.1, 0.3)), verifier, cap)(data.images)
+    kept = DegradedCopies(RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), verifier, cap)(data.images)
     assert (verifier.align(kept, data.images).aligned_ssim > cap).all()
 
 

@@ -16,7 +16,6 @@ import pytest
 from scipy import stats
 
 from scripts.decision.labels import Label
-from scripts.embedder.evaluation import ssim_errors
 from scripts.studies.scores import (
     best_of_subjects,
     classify,
@@ -94,14 +93,3 @@ def test_rate_at_false_alarms_counts_weights_as_repetitions():
         assert value == pytest.approx(rate_at_false_alarms(SCORE.repeat(weight), positive.repeat(weight), 0.1))
     cut = min(c for c in np.unique(SCORE) if (SCORE[~positive] > c).mean() <= 0.1)  # by trying all
     assert rate_at_false_alarms(SCORE, positive, 0.1) == pytest.approx((SCORE[positive] > cut).mean())
-
-
-def test_errors_by_bin():
-    truth = np.repeat([0.05, 0.55, 0.58, 0.99], [20, 20, 20, 3])
-    found = ssim_errors(truth + np.repeat([0.1, -0.2, 0.0, 0.5], [20, 20, 20, 3]), truth)
-    assert list(found["bins"]) == ["0.0", "0.5"]  # three pairs make no bin
-    assert found["bins"]["0.0"] == pytest.approx({"pairs": 20, "error": 0.1, "constant": 0.5, "spread": 0}, abs=1e-9)
-    assert found["bins"]["0.5"]["error"] == pytest.approx(0.1)
-    assert found["mean_of_bins"] == pytest.approx(0.1)
-    exact = ssim_errors(truth, truth)
-    assert exact["mean_of_bins"] == 0 and exact["spread"] == pytest.approx(truth.std())

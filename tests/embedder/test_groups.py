@@ -11,16 +11,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from helpers import COPY, MISALIGN
 from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
 
-from scripts.bundle.inferers import AutocastInferer
-from scripts.embedder.evaluation import held_out_summary
 from scripts.embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 
@@ -102,7 +99,7 @@ def test_a_mixture_holds_no_more_of_the_other_image_than_told():
 
 
 def test_a_seed_fixes_every_group_whatever_came_before():
-    copy, misalign = RandCopyd("image"), RandMisalignd("image")
+    copy, misalign = RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN)
     image = torch.rand((1, 24, 24), generator=torch.Generator().manual_seed(0))
     data = [{"image": image, "subject_id": f"{n}"} for n in range(4)]
 
@@ -111,7 +108,9 @@ def test_a_seed_fixes_every_group_whatever_came_before():
         return [torch.stack([torch.cat([e["image"], e["label"]]) for e in found[index]]) for index in range(4)]
 
     first = draw(SliceGroups(data, copy, misalign, seed=7), [0, 1, 2, 3])
-    again = draw(SliceGroups(data, RandCopyd("image"), RandMisalignd("image"), seed=7), [2, 2, 0, 3, 1])
+    again = draw(
+        SliceGroups(data, RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN), seed=7), [2, 2, 0, 3, 1]
+    )
     for a, b in zip(first, again):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
     assert (first[0] != first[1]).any()  # the same image, drawn on its own
@@ -189,7 +188,7 @@ def test_views_are_the_image_misaligned_anew_each_time(count):
 
 
 def test_a_batch_becomes_images_and_what_was_done_to_them():
-    data = SliceGroups(items(), RandCopyd("image"), RandMisalignd("image"), copies=2, seed=1)
+    data = SliceGroups(items(), RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN), copies=2, seed=1)
     assert data.group == 5
     batch = next(iter(DataLoader(data, batch_size=2, num_workers=0)))
     images, label = PrepareMoved()(batch, "cpu", False)
@@ -201,7 +200,7 @@ def test_a_batch_becomes_images_and_what_was_done_to_them():
 
 
 def test_the_projection_is_fitted_to_some_training_images():
-    class Network:
+    class Network(torch.nn.Module):
         def fit_projection(self, images):
             self.images = images
 
@@ -213,32 +212,8 @@ def test_the_projection_is_fitted_to_some_training_images():
     assert sorted(value(image) for image in network.images) == [n / 16 for n in range(9)]
 
 
-class Pixels(torch.nn.Module):
-    """Embeds an image as its pixels."""
-
-    def forward(self, x):
-        return torch.nn.functional.normalize(x.flatten(1) - 0.5)
-
-
-def test_the_summary_tells_a_good_embedder_from_a_blind_one(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    pictures = [np.kron(rng.random((6, 7)), np.ones((4, 4)))[None] for _ in range(8)]
-    data = [
-        {"image": torch.from_numpy(p + 0.01 * level).float().clamp(0, 1), "subject_id": f"s{n}", "level": 4.0 * level}
-        for n, p in enumerate(pictures)
-        for level in range(2)
-    ]
-    still = SliceGroups(data, RandCopyd("image", elastic=(0.0, 0.0)), RandMisalignd("image", prob=0.0), seed=3)
-    good = held_out_summary(Pixels(), still, AutocastInferer(enabled=False), tmp_path / "a.json")
-    assert good["recall"] == {"1": 1.0, "6": 1.0} and (good["subjects"], good["images"]) == (8, 16)
-    assert json.loads((tmp_path / "a.json").read_text()) == good
-    assert "100.0% within 1 of 8 (chance 12%), 100.0% within 6 of 8 (chance 75%)" in capsys.readouterr().out
-
-    generator = torch.Generator().manual_seed(1)
-
-    def blind(images, network):
-        return torch.nn.functional.normalize(torch.randn(len(images), 8, generator=generator))
-
-    bad = held_out_summary(Pixels(), still, blind, tmp_path / "b.json", batch_size=5)
-    assert bad["recall"]["1"] < 0.6 and bad["ssim_error"] > good["ssim_error"]
-    assert bad["constant"] == pytest.approx(good["constant"])
+def test_a_network_without_a_projection_stays_as_it_is():
+    network = torch.nn.Linear(64, 4)
+    before = network.weight.clone()
+    fit_projection(network, groups(), 4, seed=0)
+    torch.testing.assert_close(network.weight, before, rtol=0, atol=0)

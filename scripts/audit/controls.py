@@ -1,0 +1,160 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What generated images are judged against: real images that nothing copied, and copies that are known.
+
+Both are degraded as the generated images are and searched by the same :class:`~scripts.audit.search.Search`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..decision.criteria import Criteria
+from ..decision.decide import Decision, called_if_added
+from ..decision.null import Null
+from ..decision.rates import exact_interval
+from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
+from ..images.items import RandomTransform
+from .degradation import Degradation
+from .result import Control
+from .search import Found, Search, Units
+
+__all__ = ["Controls", "SearchedNull"]
+
+
+@dataclass(frozen=True)
+class SearchedNull:
+    """The images of a null, what was found for them, and the null itself."""
+
+    units: Units
+    found: Found
+    null: Null
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Makes the nulls and the positive control of an audit.
+
+    Attributes:
+        search: of the audit.
+        embedder: embeds what is degraded.
+        degradation: makes real images as soft and as noisy as the generated ones.
+        rng: of all drawing, in the order of the calls.
+        null_subjects: most subjects in a null.
+        null_slices: most slices of a subject in a null where levels are unknown.
+    """
+
+    search: Search
+    embedder: ImageEmbedder
+    degradation: Degradation
+    rng: np.random.RandomState
+    null_subjects: int
+    null_slices: int
+
+    def leave_one_out_null(self, train: EmbeddingSet, subjects: NDArray, levels: NDArray) -> SearchedNull:
+        """Return the null of training images that are searched among the other subjects.
+
+        Args:
+            train: the training set.
+            subjects: (R,) the number of each row's subject.
+            levels: (U,) of the generated images; only slices that these can ask for are searched.
+        """
+        units = self._real_images(train, subjects, levels)
+        found = self.search(units, leave_out=True, name="left-out training images")
+        return SearchedNull(units, found, Null(found.statistic, units.subject, units.level, 2, found.nearest))
+
+    def holdout_null(self, holdout: EmbeddingSet, levels: NDArray) -> SearchedNull:
+        """Return the null of real images that the generator never saw; `levels` as for the other null."""
+        subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
+        units = self._real_images(holdout, subjects, levels)
+        found = self.search(units, name="holdout images")
+        return SearchedNull(units, found, Null(found.statistic, units.subject, units.level, 1))
+
+    def _real_images(self, source: EmbeddingSet, subjects: NDArray, levels: NDArray) -> Units:
+        """Return images of at most `null_subjects` subjects, degraded as the generated ones."""
+        chosen = np.unique(subjects)
+        if len(chosen) > self.null_subjects:
+            chosen = np.sort(self.rng.choice(chosen, self.null_subjects, replace=False))
+        keep = np.isin(subjects, chosen)
+        keep &= (
+            self._first_files(source, subjects)
+            if self.search.whole_files
+            else self._slices(source, subjects, chosen, levels)
+        )
+        units = self.search.units(source, subjects, np.flatnonzero(keep))
+        images = units.images if self.degradation.nothing else self.degradation(units.images, self.rng)
+        return replace(units, vectors=self.embedder.embed_images(images), images=images)
+
+    @staticmethod
+    def _first_files(source: EmbeddingSet, subjects: NDArray) -> NDArray[np.bool_]:
+        """Return the rows of each subject's first file: repeated scans of a person are not independent."""
+        names, first = np.unique(subjects, return_index=True)
+        return source.file == source.file[first[np.searchsorted(names, subjects)]]
+
+    def _slices(self, source: EmbeddingSet, subjects: NDArray, chosen: NDArray, levels: NDArray) -> NDArray[np.bool_]:
+        """Return the rows of slices that a query can ask for: nearest to a level, or some where levels are unknown."""
+        wanted = np.unique(levels[np.isfinite(levels)])
+        needed = np.zeros(len(source), bool)
+        for s in chosen:
+            rows = np.flatnonzero(subjects == s)
+            if len(wanted) and np.isfinite(source.level[rows]).all():
+                distance = np.abs(source.level[rows][:, None] - wanted[None])
+                rows = rows[np.unique(distance.argmin(0))]
+            elif len(rows) > self.null_slices:
+                rows = self.rng.choice(rows, self.null_slices, replace=False)
+            needed[rows] = True
+        return needed
+
+    def positive_control(
+        self,
+        train: EmbeddingSet,
+        subjects: NDArray,
+        transform: RandomTransform,
+        count: int,
+        null: Null,
+        decision: Decision,
+        criteria: Criteria,
+    ) -> tuple[Control, NDArray[np.float64]]:
+        """Return the recall on degraded, moved copies of `count` training images, and their best aligned SSIM.
+
+        A copy counts as called if it would be, were it alone added to the generated images, with its own subject as
+        the best match.
+        """
+        copies = self._copies(self.search.units(train, subjects), transform, count)
+        found = self.search(copies, name="positive control")
+        p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria)
+        right = found.nearest == copies.subject
+        hits = int((called_if_added(decision.p_value, p, criteria.fdr) & right).sum())
+        total = len(copies)
+        control = Control(total, hits / total, exact_interval(hits, total), float(right.mean()))
+        return control, found.best_ssim
+
+    def _copies(self, everything: Units, transform: RandomTransform, count: int) -> Units:
+        """Return copies of `count` units at random, transformed, then degraded as the generated images are."""
+        chosen = np.sort(self.rng.choice(len(everything), min(count, len(everything)), replace=False))
+        transform.set_random_state(state=self.rng)
+        images = []
+        for unit in chosen:
+            stack = torch.from_numpy(everything.images[everything.rows(unit)].astype(np.float32))
+            images.append(self.degradation(transform({"image": stack})["image"].numpy(), self.rng))
+        pixels = np.concatenate(images)
+        return Units(
+            self.embedder.embed_images(pixels),
+            pixels,
+            np.repeat(np.arange(len(chosen)), [len(stack) for stack in images]),
+            everything.level[chosen],
+            everything.subject[chosen],
+        )

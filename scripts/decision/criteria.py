@@ -1,0 +1,83 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The numbers that a decision depends on; configs/detect.yaml fills them and the report prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+__all__ = ["Criteria", "Method"]
+
+Method = Literal["tail", "rank"]  # how p-values are computed
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What is called a copy, and when the report warns.
+
+    Args:
+        fdr: level of the false-discovery rate, over images and over subjects.
+        p_value: `tail` continues beyond the null's largest values, `rank` does not.
+        tail_least, tail_share, tail_most: so many null subjects make the tail: a share, but at least and at most so
+            many, and never more than half of them.
+        matched_auc: AUC of two sets' similarities, or of two nulls, that counts as equal.
+        agreement: share of the images that either null calls which both must call, to agree.
+        similar_percentile: of the null's aligned SSIM, above which a match is `similar`.
+        duplicate_percentile: of the positive control's, above which it is `duplicate`.
+        near_copy_deviations: robust standard deviations above the null's median from which two training subjects are
+            one person.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    fdr: float = 0.05
+    p_value: Method = "tail"
+    tail_least: int = 20
+    tail_share: float = 0.2
+    tail_most: int = 60
+    matched_auc: Sequence[float] = (0.4, 0.6)
+    agreement: float = 0.8
+    similar_percentile: float = 99.0
+    duplicate_percentile: float = 5.0
+    near_copy_deviations: float = 6.0
+
+    def __post_init__(self) -> None:
+        low, high = self.matched_auc
+        for key, holds, wanted in (
+            ("fdr", 0 < self.fdr < 1, "in (0, 1)"),
+            ("p_value", self.p_value in get_args(Method), "tail or rank"),
+            ("tail_least", self.tail_least >= 2, "at least 2"),
+            ("tail_share", 0 < self.tail_share <= 1, "in (0, 1]"),
+            ("tail_most", self.tail_most >= self.tail_least, "at least tail_least"),
+            ("matched_auc", 0 <= low < high <= 1, "two ascending shares"),
+            ("agreement", 0 <= self.agreement <= 1, "a share"),
+            ("similar_percentile", 0 <= self.similar_percentile <= 100, "in [0, 100]"),
+            ("duplicate_percentile", 0 <= self.duplicate_percentile <= 100, "in [0, 100]"),
+            ("near_copy_deviations", self.near_copy_deviations > 0, "positive"),
+        ):
+            if not holds:
+                raise ValueError(f"{key} must be {wanted}, got {getattr(self, key)!r}")
+
+    def matched(self, auc: float) -> bool:
+        """Return whether an AUC counts as that of equals."""
+        low, high = self.matched_auc
+        return bool(low <= auc <= high)
+
+    def tail_subjects(self, subjects: int) -> int:
+        """Return K, how many of the null's subjects make its tail."""
+        wanted = max(self.tail_least, int(np.ceil(self.tail_share * subjects)))
+        return min(subjects - 1, max(2, subjects // 2), self.tail_most, wanted)

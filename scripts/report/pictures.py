@@ -1,0 +1,162 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The pictures of the page: each match as generated image, aligned training image and difference; the histogram."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from ..audit.result import AuditResult, Match
+from ..similarity.rendering import render
+from ..similarity.ssim import WINDOW
+from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
+
+__all__ = ["Evidence", "Picture", "evidence", "histogram", "sections"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, and its title."""
+
+    title: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the page shows of one match: pictures, three a plane, and of a volume the SSIM after alignment in 3-D."""
+
+    pictures: list[Picture]
+    volume_ssim: float | None = None
+
+
+def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
+    """Return the pictures of a match, None if it has no training image.
+
+    Of a volume they are sections in three planes after an alignment in 3-D, about a second each.
+    """
+    if match.subject < 0:
+        return None
+    upright = bool(result.generated.slice[match.row] >= 0)
+    volumes = _aligned_volumes(result, match, pixel_mm) if len(match.rows) > 1 else None
+    if volumes is not None:
+        planes = zip(
+            sections(volumes.query, volumes.strongest, volumes.spacing),
+            sections(volumes.found.aligned, volumes.strongest, volumes.spacing),
+        )
+        return Evidence(list(_pictures(planes, upright)), volumes.found.ssim)
+    query = result.units.images[match.row][None].astype(np.float32)
+    reference = result.train.images[match.train_row][None].astype(np.float32)
+    warped, _ = render(query, reference, result.found.matrix[match.row, result.found.best[match.unit]][None])
+    return Evidence(list(_pictures([(query[0], warped[0])], upright)))
+
+
+def _pictures(planes: Iterable[tuple[NDArray, NDArray]], upright: bool) -> Iterator[Picture]:
+    for generated, aligned in planes:
+        yield Picture("generated", _data_uri(generated, upright))
+        yield Picture("training, aligned", _data_uri(aligned, upright))
+        yield Picture("difference", _data_uri(np.abs(generated - aligned), upright))
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """A generated volume (Z, W, H), the top of the head last, with its training volume aligned to it in 3-D.
+
+    `strongest` is the index of its best matching slice, `spacing` (3,) in mm.
+    """
+
+    query: NDArray[np.float32]
+    found: VolumeAlignment
+    strongest: int
+    spacing: NDArray[np.float64]
+
+
+def _aligned_volumes(result: AuditResult, match: Match, pixel_mm: float) -> _Volumes | None:
+    """Return the volumes of a match, None if either has too few slices."""
+    level = result.generated.level[match.rows]
+    rows = match.rows[np.argsort(-level, kind="stable")]
+    matched = result.found.image[rows, result.found.best[match.unit]]
+    here = np.flatnonzero(result.train.file[matched] == match.train_file)
+    own = np.flatnonzero(result.train.file == match.train_file)
+    own = own[np.argsort(-result.train.level[own], kind="stable")]
+    if min(len(rows), len(own)) < WINDOW or len(here) < 3 or not np.isfinite(level).all():
+        return None
+    spacing = np.array([np.median(np.abs(np.diff(result.generated.level[rows]))), pixel_mm, pixel_mm])
+    query, reference = (a.astype(np.float32) for a in (result.units.images[rows], result.train.images[own]))
+    there = (own[None] == matched[here][:, None]).argmax(1)
+    matrix = result.found.matrix[rows[here], result.found.best[match.unit]]
+    start = start_from_slices(matrix, here, there, (len(rows), len(own)), spacing)
+    strongest = int(np.flatnonzero(rows == match.row)[0])
+    return _Volumes(query, align_volumes(query, reference, start, spacing), strongest, spacing)
+
+
+def sections(volume: NDArray, axial: int, spacing: NDArray) -> list[NDArray]:
+    """Return one slice (W, H) of a volume (Z, W, H), and its coronal and sagittal middle, in square pixels."""
+    stretch = (1, spacing[0] / spacing[1])
+    middle = [volume[:, :, volume.shape[2] // 2].T, volume[:, volume.shape[1] // 2, :].T]
+    return [volume[axial], *(ndimage.zoom(section, stretch, order=1) for section in middle)]
+
+
+def _data_uri(image: NDArray, upright: bool) -> str:
+    """Return a PNG as a data URI; images are (x, y): RAS for slices of volumes, y downwards for planar files."""
+    pixels = (image.clip(0, 1) * 255).astype(np.uint8).T
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[::-1] if upright else pixels)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def histogram(result: AuditResult) -> str:
+    """Return the statistic of generated images and of the nulls as an SVG data URI."""
+    matplotlib.rcParams["svg.hashsalt"] = "deepssim"  # the same result gives the same file
+    figure = Figure(figsize=(10.4, 2.4), layout="constrained")
+    axes = figure.subplots()
+    _draw_distributions(axes, result)
+    axes.set_xlabel(f"statistic T: {result.statistic_used.words}", fontsize=9)
+    axes.set_ylabel("density", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _draw_distributions(axes: Axes, result: AuditResult) -> None:
+    sets = [("training images, each subject left out", result.leave_one_out.statistic, "#9aa5b1")]
+    if result.holdout is not None:
+        sets.append(("holdout", result.null.statistic, "#15616d"))
+    sets.append(("generated", result.statistic, "#c2410c"))
+    parts = [(name, values[np.isfinite(values)], colour) for name, values, colour in sets]
+    parts = [part for part in parts if len(part[1])]
+    if not parts:
+        return
+    everything = np.concatenate([values for _, values, _ in parts])
+    edges = np.linspace(everything.min(), everything.max() + 1e-6, 50).tolist()
+    for name, values, colour in parts:
+        if name.startswith("training"):
+            axes.hist(values, edges, density=True, color=colour, label=name)
+        else:
+            axes.hist(values, edges, density=True, histtype="step", color=colour, lw=1.8, label=name)
+    called = result.statistic[result.memorized]
+    if len(called):
+        axes.axvline(called.min(), color="#c2410c", ls=":", lw=1.2, label="least called")
+    axes.legend(frameon=False, fontsize=8)

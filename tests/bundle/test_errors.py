@@ -1,0 +1,74 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+
+from scripts.bundle.errors import causes, expected_cause, run_or_exit, sentence
+
+
+def chained(*errors: BaseException) -> BaseException:
+    """The first error, caused by the second, and so on."""
+    for error, cause in zip(errors, errors[1:]):
+        error.__cause__ = cause
+    return errors[0]
+
+
+def test_the_outermost_error_that_a_user_can_cause_is_told():
+    outer, value, inner = RuntimeError("transform failed"), ValueError("no image\nmore"), KeyError("x")
+    assert causes(chained(outer, value, inner)) == [outer, value, inner]
+    assert expected_cause(outer) is value and expected_cause(inner) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("\n  \nfirst line\nsecond"), "first line"),
+        (ValueError(""), "ValueError: "),
+        (ImportError("no module x"), "ImportError: no module x"),
+        (OSError("odd"), "odd"),
+        (
+            OSError(errno.ENOSPC, "full", "a.png"),
+            "a.png: the disk is full; free some space and run again, what is finis",
+        ),
+        (OSError(errno.EPIPE, "Broken pipe"), "Broken pipe"),
+    ],
+)
+def test_an_error_becomes_one_sentence(error, expected):
+    assert sentence(error).startswith(expected) and "\n" not in sentence(error)
+
+
+def test_a_job_returns_or_ends_the_process_with_its_sentence():
+    def fail(error: BaseException):
+        raise error
+
+    assert run_or_exit(divmod, 7, 2) == (3, 1)
+    for error, said in (
+        (ValueError("a.png: no image"), "error: a.png: no image"),
+        (chained(RuntimeError("outer"), FileNotFoundError(errno.ENOENT, "", "b")), "error: b: expected a file, found"),
+        (KeyboardInterrupt(), "error: stopped by the user"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run_or_exit(fail, error)
+        assert str(stop.value.code).startswith(said)
+
+
+def test_what_no_user_can_cause_is_raised_and_all_is_where_verbose(monkeypatch):
+    with pytest.raises(ZeroDivisionError):
+        run_or_exit(divmod, 1, 0)
+    monkeypatch.setattr(logging.getLogger("scripts"), "level", logging.DEBUG)
+    logging.getLogger("scripts").manager._clear_cache()
+    with pytest.raises(ValueError, match="invalid literal"):
+        run_or_exit(int, "x")

@@ -1,0 +1,70 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.decision.criteria import Criteria
+from scripts.decision.decide import NullComparison, called_if_added, compare_nulls, decide
+from scripts.decision.null import Null
+from scripts.decision.rates import benjamini_hochberg, leaked_subjects
+
+
+def test_two_nulls_agree_or_not():
+    rng = np.random.default_rng(9)
+    level = np.full(40, np.nan)
+    statistic = np.r_[rng.gumbel(size=30).clip(max=1.5), np.full(10, 20.0)]
+
+    def null(shift: float, correction: int) -> Null:
+        return Null(rng.gumbel(size=200) + shift, np.arange(200), np.full(200, np.nan), correction)
+
+    same = compare_nulls(null(0, 1), null(0, 2), statistic, level, Criteria())
+    assert same.agrees and same.calls == 10 and same.auc == pytest.approx(0.5, abs=0.08)
+    # images of a training set that resemble each other stand out among themselves
+    apart = compare_nulls(null(0, 1), null(3, 2), statistic, level, Criteria())
+    assert not apart.agrees and apart.auc < 0.2
+    few = compare_nulls(
+        null(0, 1), Null(np.full(3, -np.inf), np.arange(3), np.full(3, np.nan), 2), statistic, level, Criteria()
+    )
+    assert few == NullComparison(0, None, False)
+
+
+def test_a_decision_is_its_parts():
+    rng = np.random.default_rng(0)
+    null = Null(rng.gumbel(size=80), np.arange(80), np.full(80, np.nan), 2)
+    statistic, level = np.r_[rng.gumbel(size=20), 12, 14], np.full(22, np.nan)
+    nearest = np.r_[rng.integers(0, 9, 20), 3, -1]
+    for method in ("tail", "rank"):
+        found = decide(statistic, level, nearest, null, Criteria(fdr=0.1, p_value=method))
+        p = null.p_values(statistic, level, method)
+        np.testing.assert_allclose(found.p_value, p)
+        np.testing.assert_allclose(found.q_value, benjamini_hochberg(p))
+        assert (found.memorized == (found.q_value <= 0.1)).all()
+        leaks = leaked_subjects(p[:21], nearest[:21])  # the last has no subject
+        assert found.leaks.subject.tolist() == leaks.subject.tolist()
+        np.testing.assert_allclose(found.leaks.q_value, leaks.q_value)
+    assert (
+        found.calls == {"tail": 2, "rank": 0}
+        and found.leaks.at(0.5).tolist() == leaks.subject[leaks.q_value <= 0.5].tolist()
+    )
+
+
+def test_nothing_to_decide():
+    null = Null(np.arange(9.0), np.arange(9), np.full(9, np.nan), 1)
+    found = decide(np.zeros(0), np.zeros(0), np.zeros(0, int), null, Criteria())
+    assert len(found.memorized) == 0 and found.calls == {"tail": 0, "rank": 0} and len(found.leaks.at(0.05)) == 0
+
+
+def test_one_more_image_is_called_as_if_it_had_been_among_them():
+    p, more = np.array([0.001, 0.2, 0.9]), np.array([0.02, 0.03, 0.5])
+    expected = [bool(benjamini_hochberg([*p, value])[3] <= 0.05) for value in more]
+    assert called_if_added(p, more, 0.05).tolist() == expected == [True, False, False]

@@ -1,0 +1,110 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scripts.decision.rates import (
+    auc,
+    benjamini_hochberg,
+    clustered_interval,
+    exact_interval,
+    group_p_values,
+    leaked_at_sample_sizes,
+    leaked_subjects,
+    rank_calls_needed,
+)
+
+
+def test_q_values_equal_a_loop_and_are_monotone_in_p():
+    p = np.random.default_rng(5).uniform(size=40) ** 3
+    ordered = np.sort(p)
+    expected = [min(40 * ordered[j] / (j + 1) for j in range(40) if ordered[j] >= value) for value in p]
+    q = benjamini_hochberg(p)
+    np.testing.assert_allclose(q, expected)
+    assert (np.diff(q[np.argsort(p)]) >= 0).all() and (q >= p).all() and q.max() <= 1
+    assert len(benjamini_hochberg(np.zeros(0))) == 0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        benjamini_hochberg([0.5, 1.5])
+
+
+def test_leaked_subjects_by_hand():
+    found = leaked_subjects(np.array([0.01, 0.6, 0.9, 0.04, 0.8]), np.array([7, 7, 2, 4, 2]))
+    assert found.subject.tolist() == [2, 4, 7]
+    np.testing.assert_allclose(found.p_value, [1, 0.04, 0.02])
+    np.testing.assert_allclose(found.q_value, [1, 0.06, 0.06])
+    assert found.at(0.06 + 1e-9).tolist() == [4, 7] and found.at(0.05).tolist() == []
+    assert len(leaked_subjects(np.zeros(0), np.zeros(0, int)).at(1)) == 0
+
+
+@pytest.mark.parametrize(("images", "subjects", "correction"), [(300, 99, 1), (50, 30, 2), (7, 60, 1)])
+def test_rank_calls_needed_is_where_the_first_call_appears(images, subjects, correction):
+    needed = rank_calls_needed(images, subjects, correction, 0.05)
+    floor = np.full(images, 1.0)
+    for copies, called in ((needed - 1, False), (needed, True)):
+        floor[:copies] = correction / (subjects + 1)
+        assert (benjamini_hochberg(floor).min() <= 0.05 + 1e-12) == (called and copies <= images)
+
+
+def test_exact_interval_inverts_two_binomial_tests():
+    low, high = exact_interval(12, 40)
+    assert stats.binom.sf(11, 40, low) == pytest.approx(0.025) and stats.binom.cdf(12, 40, high) == pytest.approx(0.025)
+    assert exact_interval(0, 100) == pytest.approx((0, 1 - 0.025**0.01)) and exact_interval(0, 0) == (0, 1)
+    assert exact_interval(0, 100, 0.9)[1] == pytest.approx(3 / 100, rel=0.02)  # one-sided 95 %: the rule of three
+    with pytest.raises(ValueError):
+        exact_interval(11, 10)
+
+
+def test_clustered_interval_covers_where_the_exact_one_does_not():
+    rng, exact, clustered, sizes = np.random.RandomState(0), [], [], 8
+    for _ in range(150):
+        shares = rng.beta(0.4, 1.6, 60)  # whole clusters are flagged, or hardly any of them: mean 0.2
+        flag = (rng.rand(60, sizes) < shares[:, None]).ravel()
+        for found, (low, high) in (
+            (exact, exact_interval(flag.sum(), len(flag))),
+            (clustered, clustered_interval(flag, np.repeat(np.arange(60), sizes), rng, 400)),
+        ):
+            found.append(low <= 0.2 <= high)
+    assert np.mean(exact) < 0.8 < 0.88 < np.mean(clustered)
+
+
+def test_clustered_interval_without_spread_is_the_exact_one_over_clusters():
+    cluster = np.array([3, 3, 3, 5, 8])
+    assert clustered_interval(np.zeros(5), cluster, np.random.RandomState(0)) == exact_interval(0, 3)
+    assert clustered_interval(np.ones(5), cluster, np.random.RandomState(0)) == exact_interval(3, 3)
+
+
+def test_groups_by_hand():
+    names, p, q = group_p_values(np.array([0.01, 0.3, 0.04, 0.5, 0.9]), ["b", "b", "a", "b", "c"])
+    assert names == ["a", "b", "c"]
+    np.testing.assert_allclose(p, [0.04, 0.03, 0.9])
+    np.testing.assert_allclose(q, [0.06, 0.06, 0.9])
+    assert group_p_values(np.zeros(0), [])[0] == []
+
+
+def test_leaked_at_sample_sizes_equals_drawing_samples():
+    copies, total = np.array([0, 1, 3, 10]), 40
+    expected = leaked_at_sample_sizes(copies, total, np.array([0, 1, 15, 40]))
+    assert expected[[0, 3]].tolist() == [0, 3]  # nothing, and all that have a copy
+    assert expected[1] == pytest.approx(14 / 40)  # one image leaks one subject if it is a copy
+    owner = np.r_[np.repeat(np.arange(4), copies), np.full(26, -1)]
+    rng = np.random.default_rng(0)
+    drawn = [len(set(rng.choice(owner, 15, replace=False)) - {-1}) for _ in range(4000)]
+    assert expected[2] == pytest.approx(np.mean(drawn), abs=0.05)
+    with pytest.raises(ValueError, match="within 13 images, got 14"):
+        leaked_at_sample_sizes(copies, 13, np.array([1]))
+
+
+def test_auc_counts_pairs_and_ties_by_half():
+    positive, negative = np.array([1, 3, 3, 8.0]), np.array([0, 3, 9.0])
+    assert auc(positive, negative) == np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])

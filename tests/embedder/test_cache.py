@@ -1,0 +1,104 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scripts.embedder.cache import EmbeddingCache
+from scripts.embedder.embedding_set import EmbeddedImage
+
+
+def images(*numbers: int) -> list[EmbeddedImage]:
+    """Slices 0, 1, ... with an image and a vector of their own."""
+    found = []
+    for place, number in enumerate(numbers):
+        rng = np.random.default_rng(number)
+        vector = rng.normal(size=5).astype(np.float32)
+        level = 4.0 * place if number else float("nan")
+        found.append(EmbeddedImage(rng.random((3, 4)).astype(np.float16), place, level, vector))
+    return found
+
+
+def same(found: list[EmbeddedImage], expected: list[EmbeddedImage]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.vector, b.vector)
+        np.testing.assert_equal((a.slice, a.level), (b.slice, b.level))
+        assert (a.image.dtype, a.vector.dtype) == (np.float16, np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path) -> EmbeddingCache:
+    """With the contents a, of two images, and b in one shard, and c in another."""
+    cache = EmbeddingCache(tmp_path / "new" / "folder")
+    cache.add(["a", "a", "b"], images(0, 1, 2))
+    cache.add(["c"], images(3))
+    return cache
+
+
+def test_what_was_added_is_read_by_content_in_order(cache):
+    known = EmbeddingCache(cache.folder).read()  # another process
+    assert set(known) == {"a", "b", "c"}
+    same(known["a"] + known["b"], images(0, 1, 2))
+    same(known["c"], images(3))
+
+
+def test_an_empty_folder_knows_nothing_and_nothing_is_written_of_nothing(tmp_path):
+    cache = EmbeddingCache(tmp_path / "none")
+    cache.add([], [])
+    assert cache.read() == {} and cache.read_derived(np.zeros((2, 3, 4), np.float16)) is None
+    assert not (tmp_path / "none").exists()
+
+
+def test_without_a_folder_nothing_is_kept():
+    cache, derived = EmbeddingCache(None), np.zeros((2, 3, 4), np.float16)
+    cache.add(["a"], images(0))
+    cache.add_derived(derived, np.ones((2, 5), np.float32))
+    assert cache.read() == {} and cache.read_derived(derived) is None
+
+
+DAMAGE = {
+    "a cut table": lambda shard: shard.with_suffix(".json").write_text(shard.with_suffix(".json").read_text()[:-9]),
+    "a short table": lambda shard: shard.with_suffix(".json").write_text("[]"),
+    "cut vectors": lambda shard: shard.with_suffix(".vectors.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00"),
+    "empty images": lambda shard: shard.with_suffix(".images.npy").write_bytes(b""),
+    "no images": lambda shard: shard.with_suffix(".images.npy").unlink(),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_shard_is_left_out_with_a_warning(cache, caplog, name):
+    shard = next(path for path in cache.folder.glob("*.json") if '"a"' in path.read_text())
+    DAMAGE[name](shard)
+    known = cache.read()
+    assert set(known) == {"c"}
+    same(known["c"], images(3))
+    assert f"{shard}: damaged" in caplog.text and "embedded again" in caplog.text
+
+
+def test_a_shard_without_its_table_does_not_exist(cache, caplog):
+    next(path for path in cache.folder.glob("*.json") if '"c"' in path.read_text()).unlink()
+    assert set(cache.read()) == {"a", "b"} and not caplog.text
+
+
+def test_derived_images_are_known_by_their_pixels_and_shape(cache, caplog):
+    derived, vectors = np.arange(24, dtype=np.float16).reshape(2, 3, 4), images(7)[0].vector[None].repeat(2, 0)
+    assert cache.read_derived(derived) is None
+    cache.add_derived(derived, vectors)
+    np.testing.assert_array_equal(cache.read_derived(derived), vectors)
+    assert cache.read_derived(derived.reshape(2, 4, 3)) is None and cache.read_derived(derived[::-1]) is None
+    assert set(cache.read()) == {"a", "b", "c"}
+    (path,) = cache.folder.glob("*.derived.npy")
+    path.write_bytes(path.read_bytes()[:50])
+    assert cache.read_derived(derived) is None and f"{path}: damaged" in caplog.text

@@ -1,0 +1,103 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, grey_picture, reference_image
+from monai.data import ImageReader
+from monai.utils import MetaKeys
+from PIL import Image
+
+from scripts.bundle.components import component
+from scripts.images import readers
+from scripts.images.datalists import find_images
+from scripts.images.readers import image_readers, reads
+
+KINDS = {
+    "grey.png": lambda path, p: grey_picture(p).save(path),
+    "sixteen.png": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
+    "rgb.png": lambda path, p: grey_picture(p).convert("RGB").save(path),
+    "alpha.png": lambda path, p: grey_picture(p).convert("RGBA").save(path),
+    "palette.png": lambda path, p: grey_picture(p).convert("RGB").quantize(256).save(path),
+    "UPPER.PNG": lambda path, p: grey_picture(p).save(path),
+    "photo.jpg": lambda path, p: grey_picture(p).convert("RGB").save(path, quality=95),
+    "grey.jpeg": lambda path, p: grey_picture(p).save(path, quality=95),
+    "grey.bmp": lambda path, p: grey_picture(p).save(path),
+    "grey.tif": lambda path, p: grey_picture(p).save(path),
+    "sixteen.tiff": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
+    "float.tif": lambda path, p: Image.fromarray((p.T / 255).astype(np.float32)).save(path),
+    # an array is taken as (x, y), not as rows of pixels
+    "integer.npy": lambda path, p: np.save(path, p.astype(np.uint16)),
+    "float.npy": lambda path, p: np.save(path, p / 7),
+    "planar.nii.gz": lambda path, p: nibabel.save(nibabel.Nifti1Image(p.astype(np.int16), np.eye(4)), path),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_picture_gives_one_image_whatever_the_file(chain, picture, tmp_path, name):
+    KINDS[name](tmp_path / name, picture)
+    got = chain(tmp_path / name)
+    assert type(got["image"]) is torch.Tensor and got["image"].dtype == torch.float32
+    assert got["image"].min() == 0 and got["image"].max() == 1
+    assert got["id"] == "scan" and got["slice"] == -1 and np.isnan(got["level"])
+    tolerance = 0.05 if name.endswith(("jpg", "jpeg")) else 1e-6
+    np.testing.assert_allclose(got["image"], reference_image(picture)[None], atol=tolerance)
+
+
+def test_colours_become_their_luma(chain, picture, tmp_path):
+    colours = np.stack([picture, picture // 2, 255 - picture // 3], axis=-1) * (picture > 0)[..., None]
+    Image.fromarray(colours.transpose(1, 0, 2).astype(np.uint8)).save(tmp_path / "a.png")
+    luma = colours @ [0.299, 0.587, 0.114]  # ITU-R 601-2, as PIL's manual gives it
+    np.testing.assert_allclose(chain(tmp_path / "a.png")["image"], reference_image(luma)[None], atol=1.5 / 255)
+
+
+@pytest.fixture
+def toy_format(monkeypatch) -> None:
+    """Rows of numbers as text under the suffix .rows, known for one test."""
+    monkeypatch.setattr(readers, "REGISTRY", dict(readers.REGISTRY))
+
+    @reads(".rows")
+    class RowsReader(ImageReader):
+        def verify_suffix(self, filename):
+            return str(filename).endswith(".rows")
+
+        def read(self, data, **kwargs):
+            return np.loadtxt(data[0], ndmin=2)
+
+        def get_data(self, img):
+            return img.T, {MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel"}
+
+
+def test_a_new_format_is_one_class(toy_format, picture, tmp_path):
+    np.savetxt(tmp_path / "sub-1.ROWS", picture.T, fmt="%d")
+    grey_picture(picture).save(tmp_path / "sub-2.png")
+    items = find_images(tmp_path)
+    assert [item["id"] for item in items] == ["sub-1.ROWS", "sub-2.png"]
+    preprocessing = component(ROOT / "configs" / "inference.yaml", "preprocessing")
+    own, known = (preprocessing(dict(item))["image"] for item in items)
+    np.testing.assert_allclose(own, reference_image(picture)[None], atol=1e-6)
+    torch.testing.assert_close(own, known)
+    (tmp_path / "sub-1.ROWS").unlink(), (tmp_path / "sub-2.png").unlink()
+    with pytest.raises(ValueError, match=r"expected images \(.nii .nii.gz .png .* .npy .rows\), found 0"):
+        find_images(tmp_path)
+
+
+def test_a_pickle_is_not_read(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"runs": "code"}]))
+    for reader in image_readers():
+        with pytest.raises(Exception, match="pickle|identify|file type"):
+            reader.read(Path(tmp_path / "a.npy"))

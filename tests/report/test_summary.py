@@ -1,0 +1,81 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Audits of small synthetic sets: what must be called, what must not, and what is degenerate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from scripts.report.summary import Timing, json_text, summarise, terminal_text
+from scripts.report.tables import match_rows
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"abc")
+    return path
+
+
+def test_what_is_counted(result, checkpoint):
+    summary = summarise(result, match_rows(result), Timing(1.5, 7), checkpoint)
+    assert summary.checkpoint.sha256.startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert (summary.memorized.count, summary.memorized.rate) == (2, pytest.approx(1 / 3))
+    assert summary.leaked_subjects.ids == ["patient003", "patient008"] and summary.leaked_subjects.count == 2
+    assert summary.leaked_subjects.curve.samples == list(range(7)) and summary.leaked_subjects.curve.subjects[-1] == 2
+    sizes = {name: (part.images, part.subjects, len(part.skipped)) for name, part in summary.inputs.items()}
+    assert sizes == {"train": (20, 20, 1), "generated": (6, 6, 0), "holdout": (24, 24, 1)}
+    assert sum(summary.labels.values()) == 6
+
+
+def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
+    schema = json.loads((ROOT / "configs" / "report.schema.json").read_text())
+    unknown = replace(
+        result,
+        thresholds=replace(result.thresholds, similar=float("inf"), separable=False),
+        calibration=replace(result.calibration, match_auc=None, matched=False),
+    )
+    for found in (result, unknown):
+        text = json_text(summarise(found, match_rows(found), Timing(1.5, 7), checkpoint))
+        content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        jsonschema.validate(content, schema)
+        assert "groups" not in content
+    assert content["thresholds"]["similar"] is None
+
+
+def test_the_terminal_says_what_was_found(result, checkpoint):
+    matches = match_rows(result)
+    text = terminal_text(result, summarise(result, matches, Timing(1, 0), checkpoint), matches, Path("out/report.html"))
+    lines = text.splitlines()
+    assert lines[0] == "Copies found: 2 of 6 generated images, at a false-discovery rate of 0.05."
+    assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
+    assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
+    assert "(AUC" in text and "0.4 to 0.6 expected" in text and "Skipped: 2 files" in text
+    assert lines[-1] == "Report: out/report.html" and len(lines) <= 12
+
+
+def test_the_terminal_says_that_nothing_was_found_and_that_there_is_no_null(result, checkpoint):
+    quiet = replace(
+        result,
+        decision=replace(result.decision, memorized=np.zeros(6, bool)),
+        calibration=replace(result.calibration, null="none"),
+    )
+    matches = match_rows(quiet)
+    text = terminal_text(quiet, summarise(quiet, matches, Timing(1, 0), checkpoint), matches, Path("report.html"))
+    assert text.startswith("No copying found among 6 generated images, at a false-discovery rate of 0.05.")
+    assert "Null: none, as there are fewer than 5 subjects to compare; every p-value is 1." in text
