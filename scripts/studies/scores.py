@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .pairs import DUPLICATE
+from ..decision.labels import Label
+from ..images.subjects import starts_of_runs
 
 __all__ = [
     "best_of_subjects",
@@ -33,7 +34,7 @@ def macro_f1(label: NDArray, predicted: NDArray, weight: NDArray | None = None) 
     """Return the mean F1 of the three classes; `weight` (..., P) gives one value for each leading index."""
     weight = np.ones(len(label)) if weight is None else weight
     scores = []
-    for c in range(3):
+    for c in Label:
         hit = (weight * ((label == c) & (predicted == c))).sum(-1)
         scores.append(
             2 * hit / np.maximum((weight * (label == c)).sum(-1) + (weight * (predicted == c)).sum(-1), 1e-12)
@@ -48,8 +49,8 @@ def fit_thresholds(score: NDArray, label: NDArray, steps: int = 200) -> tuple[fl
     """
     cuts = np.unique(np.quantile(score, np.linspace(0, 1, steps + 1)[1:-1]))
     # counts of each class above each cut give every confusion matrix
-    above = np.stack([(score[None, label == c] > cuts[:, None]).sum(1) for c in range(3)])  # (3, C)
-    total = np.bincount(label, minlength=3)
+    above = np.stack([(score[None, label == c] > cuts[:, None]).sum(1) for c in Label])  # (3, C)
+    total = np.bincount(label, minlength=len(Label))
     a, b = np.triu_indices(len(cuts))
     f_different = 2 * (total[0] - above[0, a]) / (total[0] + (total[:, None] - above[:, a]).sum(0))
     f_similar = 2 * (above[1, a] - above[1, b]) / (total[1] + (above[:, a] - above[:, b]).sum(0))
@@ -59,15 +60,15 @@ def fit_thresholds(score: NDArray, label: NDArray, steps: int = 200) -> tuple[fl
 
 
 def classify(score: NDArray, thresholds: tuple[float, float]) -> NDArray[np.int64]:
-    """Return DIFFERENT, SIMILAR or DUPLICATE for each score."""
+    """Return the label of each score by the two cuts, as a number."""
     return (score > thresholds[0]).astype(int) + (score > thresholds[1])
 
 
 def duplicate_auc(score: NDArray, label: NDArray, weight: NDArray) -> NDArray[np.float64]:
     """Return P(score of a duplicate > score of another pair), ties half, for weights (..., P)."""
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(score[order]) > 0])  # of equal scores
-    duplicate = label[order] == DUPLICATE
+    starts = starts_of_runs(score[order])
+    duplicate = label[order] == Label.DUPLICATE
     positive = np.add.reduceat(weight[..., order] * duplicate, starts, axis=-1)
     negative = np.add.reduceat(weight[..., order] * ~duplicate, starts, axis=-1)
     below = np.cumsum(negative, -1) - negative / 2
@@ -103,5 +104,4 @@ def pair_weights(subject: NDArray, draws: int, rng: np.random.RandomState) -> ND
 def best_of_subjects(score: NDArray, subject: NDArray) -> NDArray:
     """Return the best score (Q, S) of each subject's references, from (Q, R)."""
     order = np.argsort(subject, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(subject[order]) > 0])
-    return np.maximum.reduceat(score[:, order], starts, axis=1)
+    return np.maximum.reduceat(score[:, order], starts_of_runs(subject[order]), axis=1)

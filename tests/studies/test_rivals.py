@@ -11,18 +11,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-import types
-
 import numpy as np
 import pytest
-import torch
 from helpers import slices
-from skimage.metrics import structural_similarity
 
 from scripts.similarity.verification import Verifier
-from scripts.studies.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Embedding, imagenet, scripted
+from scripts.studies.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Method, SearchMethod
 
 RNG = np.random.default_rng(5)
 
@@ -34,7 +28,7 @@ RNG = np.random.default_rng(5)
 )
 def test_pairs_and_matrix_agree(method):
     images = slices().images
-    method.fit(images)
+    method = method.fit(images)
     matrix = method.matrix(images[:4], images[5:10])
     for i in range(4):
         np.testing.assert_allclose(method.pairs(images[5:10], images[[i] * 5]), matrix[i], rtol=1e-4, atol=1e-5)
@@ -74,55 +68,21 @@ def test_alignment_sees_through_a_flip():
     )
 
 
-def test_torchscript_needs_its_hash(tmp_path):
-    path = tmp_path / "features.pt"
-    torch.jit.script(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 4), torch.nn.ReLU())).save(str(path))
-    with pytest.raises(ValueError, match="features.pt: expected the SHA-256 None, found"):
-        scripted(path, None, 32)
-    method = scripted(path, hashlib.sha256(path.read_bytes()).hexdigest(), 32)
-    vectors = method.vectors(slices().images[:3])
-    assert vectors.shape == (3, 5)
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert scripted(None, None, 32) is None and imagenet(None) is None
+def test_fitting_makes_another_method_and_changes_none():
+    references, others = RNG.random((2, 6, 4, 4)).astype(np.float32)
+    first = CalibratedL2(nearest=2).fit(references)
+    before = first.pairs(others[:2], others[2:4])
+    assert (first.fit(others).pairs(others[:2], others[2:4]) != before).any()
+    np.testing.assert_array_equal(first.pairs(others[:2], others[2:4]), before)
 
 
-class FakeEfficientNet(torch.nn.Module):
-    """Stands for the package's, which may not be installed: normalises by the batch and drops out while it trains."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolution, self._bn = torch.nn.Conv2d(3, 6, 8, 8), torch.nn.BatchNorm2d(6)
-        self._fc = torch.nn.Linear(6, 1000)
-
-    @classmethod
-    def from_name(cls, name):
-        assert name == "efficientnet-lite0"
-        return cls()
-
-    def extract_features(self, images):
-        return torch.nn.functional.dropout(self._bn(self.convolution(images)), 0.5, self.training)
-
-    def forward(self, images):
-        return self._fc(self.extract_features(images).mean((2, 3)))
+def test_a_method_without_scores_is_none():
+    with pytest.raises(TypeError, match="pairs"):
+        Method()
+    assert not isinstance(AlignedSSIM(Verifier()), SearchMethod)  # far too slow to search with
 
 
-def test_imagenet_features_are_those_of_evaluation(tmp_path, monkeypatch):
-    module = types.ModuleType("efficientnet_lite_pytorch")
-    module.EfficientNet = FakeEfficientNet
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    torch.save(FakeEfficientNet().state_dict(), tmp_path / "weights.pth")
-    images, method = slices().images[:6], imagenet(tmp_path / "weights.pth")
-    alone = np.concatenate([method.vectors(image[None]) for image in images])
-    assert alone.shape == (6, 6)
-    np.testing.assert_allclose(alone, method.vectors(images), atol=0.01)  # bfloat16
-
-
-def test_what_an_embedding_is_meant_to_equal():
-    images = slices().images[:6]
-    network = torch.nn.Flatten()
-    first, second = images[:3], images[3:]
-    assert Embedding(network, lambda x, n: n(x)).truth(first, second) is None
-    published = Embedding(network, lambda x, n: n(x), form="published").truth(first, second)
-    for a, b, value in zip(first, second, published):
-        assert value == pytest.approx(structural_similarity(a, b, data_range=float(np.ptp(a))), abs=1e-5)
-    np.testing.assert_allclose(SSIM().truth(first, second), SSIM().pairs(first, second), atol=1e-6)
+def test_what_ssim_is_meant_to_equal():
+    images = slices().images
+    np.testing.assert_allclose(SSIM().truth(images[:3], images[3:6]), SSIM().pairs(images[:3], images[3:6]), atol=1e-6)
+    assert Correlation().truth(images[:3], images[3:6]) is None

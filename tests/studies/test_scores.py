@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scripts.studies.pairs import DUPLICATE
+from scripts.decision.labels import Label
 from scripts.studies.scores import (
     best_of_subjects,
     classify,
@@ -54,8 +54,8 @@ def test_thresholds_are_the_best_of_all():
 
 
 def test_auc_is_mann_whitneys():
-    expected = stats.mannwhitneyu(SCORE[LABEL == DUPLICATE], SCORE[LABEL != DUPLICATE]).statistic
-    expected /= (LABEL == DUPLICATE).sum() * (LABEL != DUPLICATE).sum()
+    expected = stats.mannwhitneyu(SCORE[LABEL == Label.DUPLICATE], SCORE[LABEL != Label.DUPLICATE]).statistic
+    expected /= (LABEL == Label.DUPLICATE).sum() * (LABEL != Label.DUPLICATE).sum()
     assert duplicate_auc(SCORE, LABEL, np.ones(60)) == pytest.approx(expected)
     times = RNG.integers(0, 3, (2, 60)).astype(float)
     for weight, value in zip(times, duplicate_auc(SCORE, LABEL, times)):
@@ -87,7 +87,7 @@ def test_rate_at_false_alarms_by_hand():
 
 
 def test_rate_at_false_alarms_counts_weights_as_repetitions():
-    positive, times = LABEL == DUPLICATE, RNG.integers(0, 4, (3, 60))
+    positive, times = LABEL == Label.DUPLICATE, RNG.integers(0, 4, (3, 60))
     got = rate_at_false_alarms(SCORE, positive, 0.1, times)
     for weight, value in zip(times, got):
         assert value == pytest.approx(rate_at_false_alarms(SCORE.repeat(weight), positive.repeat(weight), 0.1))

@@ -1,0 +1,89 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The study's images: slices exported once, and the subjects that each model trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..bundle.components import choice
+from ..bundle.files import read_table, replacing, write_table
+from ..images.items import Item, Preprocessing
+from ..images.loading import planar_slices
+from ..images.writing import write_image
+from ..ldm.conditions import MISSING, tissue_shares
+from .study_results import Cell
+
+__all__ = ["export_slices", "subject_rows"]
+
+
+def export_slices(
+    items: Sequence[Item],
+    preprocessing: Preprocessing,
+    levels: Sequence[float],
+    output_dir: str | Path,
+    tissues: Mapping[str, Sequence[int]] | None = None,
+) -> Path:
+    """Write the slices of each item nearest to `levels` mm as PNG, and slices.csv with its columns; return that.
+
+    Items with a mask are skull-stripped. A finished slices.csv is left as it is.
+
+    Args:
+        items: of volumes with `subject_id`.
+        preprocessing: the bundle's chain.
+        tissues: labels of :func:`tissue_shares`, for items with a label map as `mask`.
+    """
+    output = Path(output_dir)
+    table = output / "slices.csv"
+    if table.exists():
+        return table
+    rows = []
+    for item in items:
+        shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
+        columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
+        slices = planar_slices([item], preprocessing, levels)
+        for number, slice_ in enumerate(slices):
+            name = f"{item['subject_id']}{f'_{number}' if slices[1:] else ''}.png"
+            with replacing(output / name) as path:
+                write_image(np.asarray(slice_["image"])[0], path)
+            rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
+    write_table(table, rows)
+    return table
+
+
+def subject_rows(
+    tables: Mapping[str, str | Path], condition_columns: Sequence[str], cell: Cell, seed: int, training: bool
+) -> list[dict[str, str]]:
+    """Return the images that a cell trains on, or those of all other subjects, as rows with absolute paths.
+
+    Cells of one seed draw from the same permutation, so that the fewer subjects are among the more.
+
+    Args:
+        tables: of :func:`export_slices`, by what a cell calls its `slices`.
+        condition_columns: in which a training subject has a value, where the cell's condition is `variables`.
+        cell: condition.
+        seed: of the permutation.
+        training: the subjects that the cell trains on, instead of the others.
+
+    Raises:
+        ValueError: if no table has the name of the cell's slices.
+    """
+    table = Path(choice("slices", tables, cell.slices)).absolute()
+    rows = read_table(table)
+    needed = condition_columns if cell.condition == "variables" else []
+    usable = {r["subject_id"] for r in rows if all(r.get(c) not in MISSING for c in needed)}
+    order = np.random.RandomState(seed).permutation(sorted({row["subject_id"] for row in rows})).tolist()
+    chosen = set([name for name in order if name in usable][: cell.subjects])
+    return [r | {"image": str(table.parent / r["image"])} for r in rows if (r["subject_id"] in chosen) is training]
