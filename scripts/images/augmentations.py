@@ -17,9 +17,6 @@ together. One resampling serves all geometry of a transform.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,6 +24,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
 
 from .geometry import warp
+from .items import Data, NewData
 
 __all__ = ["RandCopyd", "RandMisalignd", "blur"]
 
@@ -117,7 +115,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         self.deviation = r.uniform(0, self.noise) if r.rand() < self.noise_prob else 0.0
         self.pattern = torch.from_numpy(r.normal(size=shape).astype(np.float32)) if self.deviation else None
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Data) -> NewData:
         result = dict(data)
         self.randomize(tuple(result[self.keys[0]].shape))
         matrix = torch.as_tensor(self.matrix if self._do_transform else np.eye(2, 3), dtype=torch.float32)
@@ -166,7 +164,7 @@ class RandCopyd(RandomizableTransform, MapTransform):
         self.sigma = self.R.uniform(*self.blur)
         self.pattern = self.R.uniform(*self.noise) * torch.from_numpy(self.R.normal(size=shape).astype(np.float32))
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result):
             self.randomize(tuple(result[key].shape))

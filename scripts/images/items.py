@@ -19,7 +19,7 @@ from typing import Any, NotRequired, Protocol, TypedDict
 import numpy as np
 import torch
 
-__all__ = ["DictTransform", "Item", "Prepared", "Preprocessing", "RandomTransform"]
+__all__ = ["Data", "DictTransform", "Item", "NewData", "Prepared", "Preprocessing", "RandomTransform"]
 
 
 class Item(TypedDict):
@@ -50,13 +50,15 @@ class Prepared(TypedDict):
     variant: NotRequired[str]
 
 
+Data = Mapping[Hashable, Any]  # what a MONAI dictionary transform takes
+NewData = dict[Hashable, Any]  # and what it returns
 Preprocessing = Callable[[Item], Prepared | list[Prepared]]
 
 
 class DictTransform(Protocol):
     """A MONAI dictionary transform."""
 
-    def __call__(self, data: Mapping[Hashable, Any], /) -> dict[Hashable, Any]: ...
+    def __call__(self, data: Data, /) -> NewData: ...
 
 
 class RandomTransform(DictTransform, Protocol):

@@ -16,8 +16,7 @@ A volume becomes several images (a list of dicts, which ``monai.transforms.Compo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +25,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Resize, Transform
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from .items import Data, NewData
 
 __all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd"]
 
@@ -43,7 +44,7 @@ class PerDimensionalityd(Transform):
         self.key = key
         self.planar, self.volume = Compose(planar), Compose(volume)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any] | list[dict[Hashable, Any]]:
+    def __call__(self, data: Data) -> NewData | list[NewData]:
         shape = tuple(data[self.key].shape)
         if len(shape) not in (3, 4):
             raise ValueError(
@@ -59,7 +60,7 @@ class SkullStripd(MapTransform):
         super().__init__(keys)
         self.mask_key = mask_key
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Data) -> NewData:
         result = dict(data)
         mask = result.pop(self.mask_key, None)
         if mask is not None:
@@ -104,7 +105,7 @@ class AxialSlicesd(MapTransform):
             raise ValueError(f"spacing must be positive and levels ascending, got {spacing} and {levels}")
         self.spacing, self.levels, self.min_foreground = spacing, levels, min_foreground
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+    def __call__(self, data: Data) -> list[NewData]:
         (key,) = self.keys
         name = data.get("id", key)
         array, voxel_mm = _volume(data[key], name)
@@ -120,7 +121,7 @@ class AxialSlicesd(MapTransform):
             z = int(top - round(level / voxel_mm[2]))
             if z >= 0 and area[z] >= self.min_foreground:
                 image = torch.from_numpy(np.ascontiguousarray(array[..., z]))[None]
-                own: dict[Hashable, Any] = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
+                own: NewData = {"id": f"{data['id']}#z={z}"} if "id" in data else {}
                 result.append({**data, **own, key: image, "level": float(level), "slice": z})
         if not result:
             raise ValueError(
@@ -165,7 +166,7 @@ class PlanarSliced(MapTransform):
         self.frame = frame
         self.resize = Resize(frame, size_mode="longest", mode="area")
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result):
             if not np.isfinite(np.asarray(result[key])).all():  # scaling would turn the others into one value
@@ -188,7 +189,7 @@ class ShrinkToFitd(MapTransform):
         super().__init__(keys)
         self.spatial_size = spatial_size
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result) if result.get("slice", -1) < 0 else ():
             shape = result[key].shape[1:]

@@ -14,10 +14,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -31,10 +31,12 @@ from ..audit.result import AuditResult
 from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit
+from ..images.items import Item, Preprocessing, RandomTransform
+from ..images.loading import planar_slices
 from ..images.subjects import starts_of_runs
 from ..images.writing import write_image
 
-__all__ = ["PlantedCopies", "plot_curve", "run_study"]
+__all__ = ["PlantedCopies", "PlantedRow", "plot_curve", "run_study"]
 
 
 PUBLISHED_CUT = 0.85  # arXiv 2509.16582: a similarity above it is a duplicate
@@ -57,8 +59,8 @@ class PlantedCopies(Randomizable):
 
     def __init__(
         self,
-        items: Sequence[dict[str, Any]],
-        preprocessing: Callable,
+        items: Sequence[Item],
+        preprocessing: Preprocessing,
         train_subjects: int = 35,
         copies: int = 60,
         new: int = 60,
@@ -69,7 +71,7 @@ class PlantedCopies(Randomizable):
         self.preprocessing = preprocessing
         self.cache: dict[str, list[Slice]] = {}
 
-    def write(self, folder: Path, degrade: Any, seed: int) -> None:
+    def write(self, folder: Path, degrade: RandomTransform, seed: int) -> None:
         """Write train/, generated/, train.csv (a datalist) and truth.csv (generated_id, train_id, subject_id)."""
         self.set_random_state(seed)
         degrade.set_random_state(state=self.R)
@@ -115,7 +117,8 @@ class PlantedCopies(Randomizable):
                 volume = (volume / np.percentile(volume, 99.5)).clip(0, 1)
                 self.cache[subject] = [(None, np.ascontiguousarray(volume.transpose(2, 0, 1)))]
             else:
-                self.cache[subject] = [(e["level"], np.asarray(e["image"])) for e in self.preprocessing(dict(item))]
+                slices = planar_slices([item], self.preprocessing)
+                self.cache[subject] = [(s["level"], np.asarray(s["image"])) for s in slices]
         return self.cache[subject]
 
     def _save(self, image: NDArray, stem: Path) -> str:
@@ -129,85 +132,114 @@ class PlantedCopies(Randomizable):
         return path.name
 
 
+@dataclass(frozen=True)
+class PlantedRow:
+    """What one audit with a planted truth found, a line of results.jsonl.
+
+    `recall` and `false_discovery_share` of the calls; of the copies, the shares whose verified match is the true
+    source's image (`source_image`) and subject (`source_subject`). `cut_*` and `percentile_*` are those of two rules
+    without an error rate on the same embeddings: a cosine above 0.85 (DeepSSIM), and one above the 95th percentile of
+    the similarity that real images have to other subjects (Dar et al.).
+    """
+
+    strength: str
+    draw: int
+    recall: float
+    false_discovery_share: float
+    source_image: float
+    source_subject: float
+    called: int
+    control_recall: float
+    match_auc: float | None
+    null_blur: float
+    null_noise: float
+    cut_recall: float
+    cut_false_discovery_share: float
+    percentile_recall: float
+    percentile_false_discovery_share: float
+    seconds: float
+
+
 def run_study(
     sets: PlantedCopies,
-    strengths: Mapping[str, Callable],
+    strengths: Mapping[str, RandomTransform],
     draws: int,
     detect_config: str,
     output_dir: str,
     seed: int = 0,
-    **overrides: Any,
-) -> list[dict[str, Any]]:
+    **overrides: object,
+) -> list[PlantedRow]:
     """Audit every strength `draws` times and return one row each; finished rows come from results.jsonl.
 
-    `overrides` are keys of the detect config. Each row holds recall, false-discovery share, how many copies have their
-    true source image and subject as the verified match, the positive control's recall and the run time.
+    `overrides` are keys of the detect config.
     """
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     log = output / "results.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = [PlantedRow(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
     for draw in range(draws):
         for name, degrade in strengths.items():
-            if any(row["strength"] == name and row["draw"] == draw for row in rows):
+            if any(row.strength == name and row.draw == draw for row in rows):
                 continue
             folder = output / f"{name}_{draw}"
             sets.write(folder, degrade, seed + draw)
             start = perf_counter()
             audit = component(detect_config, "audit", output_dir=str(folder), **overrides)
             result = run_audit(AuditData(folder / "train.csv", folder / "generated"), audit.embedder, audit)
-            row = {"strength": name, "draw": draw, **_score(result, folder), "seconds": perf_counter() - start}
+            row = _row(result, folder, name, draw, perf_counter() - start)
             rows.append(row)
             with log.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(asdict(row)) + "\n")
             print(row, flush=True)
     return rows
 
 
-def _score(result: AuditResult, folder: Path) -> dict[str, float | None]:
+def _row(result: AuditResult, folder: Path, strength: str, draw: int, seconds: float) -> PlantedRow:
     truth = {row["generated_id"]: row for row in read_table(folder / "truth.csv")}
     matches = [result.match(unit) for unit in range(len(result.units))]
     planted = [truth[result.generated.items[match.file]["id"]] for match in matches]
     copy = np.array([bool(row["train_id"]) for row in planted])
     image = np.array([result.train.items[m.train_file]["id"] == row["train_id"] for m, row in zip(matches, planted)])
     subject = np.array([result.subject_names[m.subject] == row["subject_id"] for m, row in zip(matches, planted)])
-    called = result.memorized
-    return {
-        "recall": float((called & copy).sum() / copy.sum()),
-        "false_discovery_share": float((called & ~copy).sum() / max(1, called.sum())),
-        "source_image": float(image[copy].mean()),
-        "source_subject": float(subject[copy].mean()),
-        "called": int(called.sum()),
-        "control_recall": result.control.recall,
-        "match_auc": result.calibration.match_auc,
-        "null_blur": result.calibration.null_blur,
-        "null_noise": result.calibration.null_noise,
-        **_earlier_rules(result, copy),
-    }
+    nearest, percentile = _similarities(result)
+    recall, false_share = _rates(result.memorized, copy)
+    cut, of_percentile = _rates(nearest > PUBLISHED_CUT, copy), _rates(nearest > percentile, copy)
+    return PlantedRow(
+        strength=strength,
+        draw=draw,
+        recall=recall,
+        false_discovery_share=false_share,
+        source_image=float(image[copy].mean()),
+        source_subject=float(subject[copy].mean()),
+        called=int(result.memorized.sum()),
+        control_recall=result.control.recall,
+        match_auc=result.calibration.match_auc,
+        null_blur=result.calibration.null_blur,
+        null_noise=result.calibration.null_noise,
+        cut_recall=cut[0],
+        cut_false_discovery_share=cut[1],
+        percentile_recall=of_percentile[0],
+        percentile_false_discovery_share=of_percentile[1],
+        seconds=seconds,
+    )
 
 
-def _earlier_rules(result: AuditResult, copy: NDArray[np.bool_]) -> dict[str, float]:
-    """Recall and false-discovery share of two rules without an error rate, on this audit's own embeddings.
+def _rates(called: NDArray[np.bool_], copy: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the share of copies that are called, and the share of calls that are no copies."""
+    return float((called & copy).sum() / copy.sum()), float((called & ~copy).sum() / max(1, called.sum()))
 
-    `cut`: cosine above 0.85 (DeepSSIM). `percentile`: above the 95th percentile of the similarity that real images have
-    to other subjects (Dar et al.).
-    """
-    units = result.units
-    nearest = np.maximum.reduceat(result.found.similarity[:, 0], starts_of_runs(units.unit))
-    subjects = result.train_subject
-    vectors = result.train.vectors
+
+def _similarities(result: AuditResult) -> tuple[NDArray[np.float64], float]:
+    """Return each generated image's (volume's) highest cosine, and the 95th percentile of those of real images."""
+    nearest = np.maximum.reduceat(result.found.similarity[:, 0], starts_of_runs(result.units.unit))
+    vectors, subjects = result.train.vectors, result.train_subject
     real = nearest_subjects(vectors, vectors, subjects, 1, exclude=subjects).similarity[:, 0]
-    scores = {}
-    for name, cut in (("cut", PUBLISHED_CUT), ("percentile", float(np.percentile(real, 95)))):
-        called = nearest > cut
-        scores[f"{name}_recall"] = float((called & copy).sum() / copy.sum())
-        scores[f"{name}_false_discovery_share"] = float((called & ~copy).sum() / max(1, called.sum()))
-    return scores
+    return nearest, float(np.percentile(real, 95))
 
 
-def plot_curve(rows: Sequence[Mapping[str, Any]], path: str, level: float = 0.05) -> None:
+def plot_curve(rows: Sequence[PlantedRow], path: str, level: float = 0.05) -> None:
     """Write recall, true source and false-discovery share against the strength of degradation as a figure."""
-    names = list(dict.fromkeys(row["strength"] for row in rows))
+    names = list(dict.fromkeys(row.strength for row in rows))
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for key, label, color in (
@@ -216,7 +248,7 @@ def plot_curve(rows: Sequence[Mapping[str, Any]], path: str, level: float = 0.05
         ("control_recall", "recall that the positive control announces", "#7c9a5e"),
         ("false_discovery_share", "false-discovery share", "#c2410c"),
     ):
-        values = [[row[key] for row in rows if row["strength"] == name] for name in names]
+        values = [[getattr(row, key) for row in rows if row.strength == name] for name in names]
         means = [np.mean(v) for v in values]
         spread = [[m - min(v) for m, v in zip(means, values)], [max(v) - m for m, v in zip(means, values)]]
         axes.errorbar(range(len(names)), means, spread, label=label, color=color, marker="o", capsize=3, lw=1.8)

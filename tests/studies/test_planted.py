@@ -31,9 +31,9 @@ def test_copies_of_unseen_real_subjects_are_found(ixi, tmp_path):
     sets = PlantedCopies(items["test"], component(ROOT / "configs" / "inference.yaml", "preprocessing"))
     mild = {"mild": component(CONFIG, "strengths")["mild"]}
     (row,) = run_study(sets, mild, 1, str(ROOT / "configs" / "detect.yaml"), str(tmp_path), seed=1)
-    assert row["recall"] >= 0.95
-    assert row["false_discovery_share"] <= 0.1
-    assert row["source_image"] >= 0.95
+    assert row.recall >= 0.95
+    assert row.false_discovery_share <= 0.1
+    assert row.source_image >= 0.95
     # finished rows are not done again
     assert run_study(sets, mild, 1, "no such config", str(tmp_path), seed=1) == [row]
 
