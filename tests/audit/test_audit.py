@@ -105,23 +105,6 @@ def test_one_person_under_two_ids_is_one_subject(train):
     assert result.memorized.tolist() == [True] * 2 + [False] * 10
 
 
-def test_a_match_names_the_file_that_most_slices_match_and_the_strongest_slice():
-    """Two scans of one person: a copy of the second one, whose first slice is lost, is a copy of that file."""
-    stacks = images_of(14 * 3, seed=15)
-    train = embedded(stacks, slices=3)
-    for file in (12, 13):
-        train.items[file]["subject_id"] = "twice"
-    copy = stacks[39:42].copy()
-    copy[0] = stacks[36]
-    result = audit()(train, embedded(np.concatenate([copy, images_of(3, seed=16)]), "g", slices=3))
-    match = result.match(0)
-    assert result.subject_names[match.subject] == "twice" and match.file == 0 and match.rows.tolist() == [0, 1, 2]
-    assert match.train_file == 13 and match.train_row == result.found.image[match.row, result.found.best[0]]
-    scores = result.found.slice_ssim[match.rows, result.found.best[0]]
-    assert match.row == scores.argmax() and match.aligned_ssim == pytest.approx(scores.mean(), rel=1e-6)
-    assert not match.mirrored
-
-
 def test_another_statistic_and_other_criteria_decide(train):
     generated = embedded(np.concatenate([train.images[:3], images_of(20, seed=17)]), "g")
     three = LocalStatistic(subjects=3)

@@ -12,34 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
+from textures import CENTRE, SHAPE, moved, similarity, textured
 
-from scripts.similarity.registration import solve
-from scripts.similarity.rendering import render
 from scripts.similarity.verification import Verifier
-
-CENTRE = np.array([(96 - 1) / 2, (112 - 1) / 2])
-SHAPE = (96, 112)
-
-
-def textured(seed: int, radii=(38, 44), smoothness: float = 3.0) -> np.ndarray:
-    """A smooth random texture inside an ellipse, background 0, without any symmetry."""
-    texture = gaussian_filter(np.random.default_rng(seed).normal(size=SHAPE), smoothness)
-    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    inside = ((y - CENTRE[0]) / radii[0]) ** 2 + ((x - CENTRE[1]) / radii[1]) ** 2 < 1
-    low, high = texture[inside].min(), texture[inside].max()
-    return np.where(inside, 0.15 + 0.8 * (texture - low) / (high - low), 0).astype(np.float32)
-
-
-def similarity(degrees=0.0, shift=(0.0, 0.0), scale=1.0, flip=(1, 1)) -> np.ndarray:
-    c, s = scale * np.cos(np.deg2rad(degrees)), scale * np.sin(np.deg2rad(degrees))
-    return np.column_stack([np.array([[c, -s], [s, c]]) * flip, shift])
-
-
-def moved(image: np.ndarray, matrix: np.ndarray, order: int = 3) -> np.ndarray:
-    offset = CENTRE + matrix[:, 2] - matrix[:, :2] @ CENTRE
-    return affine_transform(image, matrix[:, :2], offset, order=order, mode="grid-constant").clip(0, 1)
 
 
 def align_one(query, reference, **arguments):
@@ -119,23 +96,6 @@ def test_result_does_not_depend_on_block_or_on_the_other_pairs(image):
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("exponent", [1.0, 0.5, 2.0])
-def test_render_equals_scipy_up_to_the_gain(image, exponent):
-    matrix = similarity(7, (2.5, -3.25), 1.04, (1, -1))
-    plain = moved(image, matrix, order=1)
-    warped, union = render((plain**exponent)[None], image[None], matrix[None])
-    # the gain has 32 bins: on the rim, where the power is steep, they are coarse
-    assert np.abs(warped[0] - plain**exponent)[plain > 0.15].max() < 0.02
-    assert ((plain > 0.3) <= union[0]).all() and not union[0, :4].any()
-
-
-def test_render_never_inverts_contrast(image):
-    inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
-    warped, union = render(inverted[None], image[None], np.eye(2, 3)[None])
-    order = np.argsort(image[union[0]])
-    assert (np.diff(warped[union][order]) >= -1e-6).all()
-
-
 def test_blank_images_are_defined(image):
     blank = np.zeros_like(image)
     pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
@@ -154,15 +114,6 @@ def test_settings_out_of_range_are_errors(arguments):
 def test_shapes_that_differ_are_errors(image, shape):
     with pytest.raises(ValueError, match=r"one shape \(P, H, W\), got \(1, 96, 112\) and \(" + str(shape[0])):
         Verifier().align(image[None], np.zeros(shape))
-
-
-@pytest.mark.parametrize("size", [1, 2, 7])
-def test_solve_equals_lapack(size):
-    rng = np.random.default_rng(size)
-    root = rng.normal(size=(size + 3, size))
-    matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
-    np.testing.assert_allclose(solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
-    assert np.isnan(solve(-np.eye(size), right)).all()  # not positive definite: no number at all
 
 
 def with_a_part_of(image: np.ndarray, other: np.ndarray, radius: float, at=(-8, 10)) -> np.ndarray:

@@ -1,0 +1,52 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from audits import audit, embedded, images_of
+
+from scripts.decision.labels import Label, Thresholds
+
+
+def test_a_match_names_the_file_that_most_slices_match_and_the_strongest_slice():
+    """Two scans of one person: a copy of the second one, whose first slice is lost, is a copy of that file."""
+    stacks = images_of(14 * 3, seed=15)
+    train = embedded(stacks, slices=3)
+    for file in (12, 13):
+        train.items[file]["subject_id"] = "twice"
+    copy = stacks[39:42].copy()
+    copy[0] = stacks[36]
+    result = audit()(train, embedded(np.concatenate([copy, images_of(3, seed=16)]), "g", slices=3))
+    match = result.match(0)
+    assert result.subject_names[match.subject] == "twice" and match.file == 0 and match.rows.tolist() == [0, 1, 2]
+    assert match.train_file == 13 and match.train_row == result.found.image[match.row, result.found.best[0]]
+    scores = result.found.slice_ssim[match.rows, result.found.best[0]]
+    assert match.row == scores.argmax() and match.aligned_ssim == pytest.approx(scores.mean(), rel=1e-6)
+    assert not match.mirrored
+
+
+def test_what_the_result_says_of_each_image():
+    train = embedded(images_of(20, seed=0))
+    result = audit(control_images=4)(train, embedded(np.concatenate([train.images[[5]], images_of(3, seed=1)]), "g"))
+    assert result.memorized.tolist() == (result.q_value <= result.fdr).tolist() == [True, False, False, False]
+    assert result.leaked == ["s005"] and result.subject_names[result.found.nearest[0]] == "s005"
+    assert result.train_subject.tolist() == list(range(20))
+    best = result.found.best_ssim
+    loose = replace(result, thresholds=Thresholds(similar=0.0, duplicate=float(best[1:].min()), separable=True))
+    assert loose.candidate.tolist() == [False, True, True, True], "calls are no candidates"
+    strict = replace(result, thresholds=Thresholds(similar=2.0, duplicate=0.0, separable=False))
+    assert not strict.candidate.any() and strict.label == [Label.DIFFERENT] * 4
+    without = replace(result, thresholds=Thresholds(similar=float("inf"), duplicate=0.0, separable=False))
+    assert without.candidate.tolist() == [False, True, True, True], "without a null only the copies' cut counts"

@@ -1,0 +1,67 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.report.report import Report
+from scripts.report.summary import Timing
+
+FILES = ["candidates.csv", "matches.csv", "report.html", "report.json", "slices.csv"]
+
+
+@pytest.fixture
+def report(tmp_path) -> Report:
+    (tmp_path / "model.pt").write_bytes(b"abc")
+    return Report(tmp_path / "out", tmp_path / "model.pt")
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+
+
+def test_everything_is_written_and_said(report, result):
+    text = report.write(result, Timing(1.0, 3))
+    assert list(written(report.output_dir)) == FILES
+    assert text.splitlines()[-1] == f"Report: {report.output_dir / 'report.html'}"
+    assert json.loads((report.output_dir / "report.json").read_text())["timing"] == {"seconds": 1.0, "embedded": 3}
+    assert "data:image/png" in (report.output_dir / "report.html").read_text()
+
+
+def test_without_thumbnails_the_page_shows_no_image(report, result):
+    report.thumbnails = False
+    report.write(result, Timing(1.0, 3))
+    assert "data:image/png" not in (report.output_dir / "report.html").read_text()
+
+
+def test_files_of_two_audits_never_stand_side_by_side(report, result, volumes, monkeypatch):
+    report.write(result, Timing(1.0, 3))
+    before, replace = written(report.output_dir), Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if Path(target).name == "report.json":
+            raise OSError(errno.ENOSPC, "no space")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="no space"):
+            report.write(volumes, Timing(2.0, 0))
+    after = written(report.output_dir)
+    assert "report.html" not in after and "report.json" not in after
+    assert after["matches.csv"] != before["matches.csv"] and after["slices.csv"] != before["slices.csv"]
+    report.write(volumes, Timing(2.0, 0))
+    assert list(written(report.output_dir)) == FILES
