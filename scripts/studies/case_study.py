@@ -63,6 +63,8 @@ class CaseStudy:
             for seed in seeds
             for cell in (Cell(**fields) for fields in cells)
         ]
+        if not self.jobs:
+            raise ValueError("cells and seeds: expected one or more of each, found none; give a cell and a seed")
 
     def run(self) -> StudyResult:
         """Run what is missing and return the study; case_study.json, .md and .png are written after each cell.

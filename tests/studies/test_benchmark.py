@@ -102,14 +102,12 @@ def test_a_method_that_comes_later_is_all_that_is_run(bench, validation, test_sl
 def test_the_config_runs_and_resumes(tmp_path):
     names = [f"sub-{n:02d}" for n in range(1, 49)]
     (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:18]}))
-    audit = (
-        "$scripts.component(@bundle_root + '/configs/detect.yaml', 'audit', checkpoint=@checkpoint, control_images=4)"
-    )
+    audit = "$scripts.component(@bundle_root + '/configs/detect.yaml', 'audit', checkpoint=@checkpoint, k=5, control_images=2)"  # noqa: E501
     (tmp_path / "small.json").write_text(json.dumps({"benchmark#audits#audit": audit}))
     arguments = [f"['{ROOT}/configs/benchmark.yaml','{tmp_path}/small.json']", tmp_path]
     arguments += ["--dataset_dir", str(ROOT / "demo" / "train"), "--split_file", str(tmp_path / "split.json")]
     arguments += ["--output_dir", str(tmp_path / "out"), "--pairs", "10", "--queries", "10", "--draws", "20"]
-    arguments += ["--audits", "1", "--audited", "['strong']", "--audit_copies", "5"]
+    arguments += ["--audits", "1", "--audited", "['strong']", "--audit_copies", "3"]
     result = run_config(*arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "whole.json").read_text())

@@ -205,6 +205,11 @@ def test_a_finished_cell_is_not_run_again(make):
     assert [r.cell.name for r in make("abc").run().cells] == ["a", "b", "c"]
 
 
+def test_a_study_of_no_cell_is_an_error(make):
+    with pytest.raises(ValueError, match="cells and seeds: expected one or more of each, found none"):
+        make("")
+
+
 def test_a_changed_cell_is_an_error(make):
     make("a").run()
     with pytest.raises(ValueError, match="expected the cell .* remove the folder"):
