@@ -16,11 +16,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
 
 from scripts import AuditData
-
-DEMO = {"train_dir": ROOT / "demo" / "train", "generated_dir": ROOT / "demo" / "generated"}
 
 
 def pictures(folder: Path, *names: str) -> Path:
