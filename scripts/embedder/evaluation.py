@@ -52,7 +52,7 @@ class SSIMErrors:
     Attributes:
         bins: by their lower edge; those of fewer than 10 pairs are left out.
         mean_of_bins: mean absolute error, all bins alike.
-        constant: mean absolute error over all pairs of the median of SSIM, the best constant.
+        constant: the same of the median of SSIM, the best constant, in place of the score.
         spread: standard deviation of SSIM over all pairs.
     """
 
@@ -72,8 +72,11 @@ def ssim_errors(score: NDArray, truth: NDArray, bins: int = 10) -> SSIMErrors:
         if (pairs := int(inside.sum())) >= FEWEST_PAIRS:
             means = float(error[inside].mean()), float(constant[inside].mean())
             rows[f"{number / bins:.1f}"] = BinError(pairs, *means, float(truth[inside].std()))
-    mean = float(np.mean([row.error for row in rows.values()])) if rows else float("nan")
-    return SSIMErrors(rows, mean, float(constant.mean()), float(truth.std()))
+    means_of_bins = [
+        float(np.mean([getattr(row, key) for row in rows.values()])) if rows else float("nan")
+        for key in ("error", "constant")
+    ]
+    return SSIMErrors(rows, *means_of_bins, float(truth.std()))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from helpers import ROOT, read, run_config
 
 NETWORK = """
+import pytest
 import torch
 
 
@@ -36,6 +37,7 @@ class Small(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_another_network_is_trained_and_audits(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

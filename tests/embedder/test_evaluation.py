@@ -46,7 +46,9 @@ def test_errors_of_one_bin_are_those_of_all_pairs():
 
 def test_bins_count_alike_however_many_pairs_they_have():
     truth = np.repeat([0.05, 0.95], [10, 90])
-    assert ssim_errors(truth + np.repeat([0.3, 0.1], [10, 90]), truth).mean_of_bins == pytest.approx(0.2)
+    found = ssim_errors(truth + np.repeat([0.3, 0.1], [10, 90]), truth)
+    assert found.mean_of_bins == pytest.approx(0.2)
+    assert found.constant == pytest.approx((0.9 + 0.0) / 2), "as the error beside which it stands"
 
 
 def test_too_few_pairs_have_no_error_and_edges_fall_into_the_first_and_last_bin():

@@ -55,8 +55,8 @@ def motion(degrees=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0), scale=1.0, flip=(1, 1
     "truth",
     [
         motion(),
-        motion((8, -4, 3), (3, -2, 4)),
-        motion((-5, 6, 8), (0, 5, 0), 0.95),
+        pytest.param(motion((8, -4, 3), (3, -2, 4)), marks=pytest.mark.slow),
+        pytest.param(motion((-5, 6, 8), (0, 5, 0), 0.95), marks=pytest.mark.slow),
         motion((4, 0, -6), (2, 2, -3), 1.05, flip=(1, -1, 1)),
     ],
 )
@@ -96,6 +96,7 @@ def test_volumes_thinner_than_the_window_are_an_error():
         align_volumes(texture(0)[:5], texture(0), motion(), SPACING)
 
 
+@pytest.mark.slow
 def test_page_of_an_audit_of_volumes_shows_three_planes_and_the_score_in_3d(tmp_path):
     def write(folder: str, name: str, volume: np.ndarray) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
