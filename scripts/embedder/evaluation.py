@@ -70,13 +70,12 @@ def ssim_errors(score: NDArray, truth: NDArray, bins: int = 10) -> SSIMErrors:
     for number in range(bins):
         inside = index == number
         if (pairs := int(inside.sum())) >= FEWEST_PAIRS:
-            means = float(error[inside].mean()), float(constant[inside].mean())
-            rows[f"{number / bins:.1f}"] = BinError(pairs, *means, float(truth[inside].std()))
-    means_of_bins = [
-        float(np.mean([getattr(row, key) for row in rows.values()])) if rows else float("nan")
-        for key in ("error", "constant")
-    ]
-    return SSIMErrors(rows, *means_of_bins, float(truth.std()))
+            rows[f"{number / bins:.1f}"] = BinError(
+                pairs, float(error[inside].mean()), float(constant[inside].mean()), float(truth[inside].std())
+            )
+    means = [(row.error, row.constant) for row in rows.values()] or [(float("nan"), float("nan"))]
+    error_of_bins, constant_of_bins = np.mean(means, axis=0).tolist()
+    return SSIMErrors(rows, error_of_bins, constant_of_bins, float(truth.std()))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import json
 import shutil
 
 import numpy as np
+import pytest
 from helpers import ROOT, read, run_config
 
 NETWORK = """
-import pytest
 import torch
 
 
