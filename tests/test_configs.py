@@ -201,6 +201,7 @@ def test_holdout_gives_the_null(tmp_path):
     assert len(called - planted) <= 1
 
 
+@pytest.mark.slow
 def test_null_passes_the_generators_autoencoder_by_an_overlay(tmp_path):
     autoencoder = {
         "_target_": "AutoencoderKL", "spatial_dims": 2, "in_channels": 1, "out_channels": 1, "channels": [4, 4],
@@ -322,6 +323,7 @@ def test_the_published_recipes_are_as_published(name, moves):
     assert parser["train"]["sampler"]["num_samples"] == "$@groups * 4 * @iterations"
 
 
+@pytest.mark.slow
 def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
     names = sorted(path.name for path in Path(DEMO["generated_dir"]).glob("*.png"))
     twice = tmp_path / "again.bmp"  # another format of the same pixels
@@ -355,6 +357,7 @@ def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
     assert "The same image under several names: generated" in page
 
 
+@pytest.mark.slow
 def test_the_gpu_overlay_trains_on_images_of_the_published_size(tmp_path):
     overlay = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/train_gpu.yaml']"
     small = ["--epochs", "1", "--iterations", "1", "--groups", "2", "--num_workers", "0", "--val_interval", "1"]
@@ -364,6 +367,7 @@ def test_the_gpu_overlay_trains_on_images_of_the_published_size(tmp_path):
     assert weights["projection.weight"].shape == (511, 112 * 136)
 
 
+@pytest.mark.slow
 def test_one_person_under_two_ids_is_merged(tmp_path):
     """A second scan of a copied subject under another id must not hide the copy: d1 and d2 would be alike."""
     shutil.copytree(ROOT / "demo" / "train", tmp_path / "train")

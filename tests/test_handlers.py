@@ -132,6 +132,7 @@ def test_the_example_watches_a_diffusion_model(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_example_in_python_runs(tmp_path):
     script = (ROOT / "docs" / "watch_training.py").read_text()
     short = script.replace("timesteps=1000", "timesteps=20").replace("set_timesteps(25)", "set_timesteps(3)")

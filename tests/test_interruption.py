@@ -170,6 +170,7 @@ def assert_same_outcome(folder: Path, expected: list[tuple[str, object]]) -> Non
         assert value == (pytest.approx(wanted, rel=1e-5, abs=2e-6) if isinstance(wanted, float) else wanted), name
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(folder):
     alone, *pair = start(folder, "--output_dir", "alone"), *(start(folder, "--output_dir", "out") for _ in range(2))
     for process in (alone, *pair):

@@ -114,6 +114,7 @@ def test_every_config_shows_its_keys_and_does_nothing_else(name, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_overlays_and_help_means_the_same(tmp_path):
     both = f"['{ROOT}/configs/train.yaml','{ROOT}/configs/evaluate.yaml']"
     shown, helped = (run_config(both, tmp_path, *words) for words in (("--show_keys", "True"), ("--help",)))

@@ -99,6 +99,7 @@ def test_a_method_that_comes_later_is_all_that_is_run(bench, validation, test_sl
     assert list(later.conditions["moved"].audit) == ["ours", "L2"]
 
 
+@pytest.mark.slow
 def test_the_config_runs_and_resumes(tmp_path):
     names = [f"sub-{n:02d}" for n in range(1, 49)]
     (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:18]}))
