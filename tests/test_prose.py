@@ -102,7 +102,9 @@ def test_every_page_stands_in_the_index():
 
 def test_make_help_lists_every_target():
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert [line.split()[1] for line in shown] == targets
     assert all(len(line) <= 120 and len(line.split()) > 3 for line in shown)
     assert "default target" in shown[0], "the first target of the file is what `make` alone does"
