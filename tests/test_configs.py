@@ -115,6 +115,7 @@ def test_report_is_self_contained_and_shows_pairs(demo):
     assert "patient data" in page
 
 
+@pytest.mark.slow
 def test_second_run_embeds_nothing_and_finds_the_same(demo, tmp_path):
     shutil.copytree(demo[0], tmp_path / "again")
     result = run_config("detect.yaml", tmp_path, "--output_dir", "again")
@@ -156,6 +157,7 @@ def test_markup_in_file_names_is_escaped(tmp_path):
     assert "<b>x" not in page and "&lt;b&gt;x" in page
 
 
+@pytest.mark.slow
 def test_unreadable_file_is_one_sentence_or_skipped(tmp_path):
     generated = tmp_path / "generated"
     shutil.copytree(ROOT / "demo" / "generated", generated)
