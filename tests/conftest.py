@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, SHARED_DATA
 
+# pytest finds them itself; as doctests two of one name would clash where several folders are named
+collect_ignore_glob = ["*/conftest.py"]
+
 
 @pytest.fixture(scope="session")
 def ixi() -> Path:
