@@ -204,6 +204,19 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     assert "The two nulls disagree." in text and "Null not matched." not in text
 
 
+def test_the_written_page_prints_the_criteria():
+    text = Parsed(page(count=20)).text
+    for words in (
+        "the tail: 0.2 of the null subjects, 20 to 60",
+        "both call 0.8 of what either calls",
+        "from 6.0 robust deviations above the null",
+        "(99th percentile of the null)",
+        "(5th of the positive control)",
+        "expected 0.4 to 0.6",
+    ):
+        assert words in text, words
+
+
 def test_a_hostile_name_opens_no_tag():
     hostile, harmless = Parsed(page(count=20)), Parsed(page(count=20).replace("onerror", "onfailure"))
     assert HOSTILE in hostile.text, "the name of a file that was passed over, shown as it is"
