@@ -9,17 +9,30 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Fixtures of all tests: real data where there is any, and the working directory."""
+"""Fixtures of all tests: seeds, real data where there is any, and the working directory."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import ROOT, SHARED_DATA
+from monai.transforms import Randomizable
 
 # pytest finds them itself; as doctests two of one name would clash where several folders are named
 collect_ignore_glob = ["*/conftest.py"]
+
+
+@pytest.fixture(autouse=True)
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test draws the same numbers on every run, those of a transform that it did not seed among them."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    monkeypatch.setattr(Randomizable, "R", np.random.RandomState(0))
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,6 @@ class AuditTask:
         trials = []
         for draw in range(self.audits):
             rng = np.random.RandomState(self.seed + draw)
-            copies.transform.set_random_state(state=rng)
             subjects = rng.permutation(slices.subjects)
             known = np.isin(slices.subject, subjects[: round(self.train_share * slices.subjects)])
             copied = rng.choice(np.flatnonzero(known), self.copies)
@@ -80,7 +79,7 @@ class AuditTask:
             train = replace(
                 slices, images=slices.images[known], subject=slices.subject[known], level=slices.level[known]
             )
-            images = copies(slices.images[np.r_[copied, new]])  # new images are degraded alike
+            images = copies(slices.images[np.r_[copied, new]], rng)  # new images are degraded alike
             trials.append(AuditTrial(train, images, np.r_[slices.subject[copied], np.full(len(new), NEW)]))
         return trials
 

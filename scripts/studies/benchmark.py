@@ -110,7 +110,6 @@ class Benchmark:
 
     def _draw(self, validation: SliceSet, test: SliceSet) -> Drawn:
         rng = np.random.RandomState(self.seed)
-        self.copies.transform.set_random_state(state=rng)
         copies = replace(self.copies, cap=duplicate_cap(validation, self.copies.verifier, rng))
         first, second = (self.pairs.draw(part, copies, rng) for part in (validation, test))
         searches = self.searches.draw(test, copies, rng)

@@ -54,12 +54,13 @@ class DegradedCopies:
     verifier: Verifier
     cap: float = -1.0
 
-    def __call__(self, images: NDArray) -> NDArray[np.float32]:
-        """Return a copy (N, H, W) of each image.
+    def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
+        """Return a copy (N, H, W) of each image, degraded as `rng` draws.
 
         Raises:
             ValueError: if some copy never stays above the cap.
         """
+        self.transform.set_random_state(state=rng)
         copies = np.zeros(images.shape, np.float32)
         left = np.arange(len(images))
         for _ in range(50):
@@ -133,7 +134,7 @@ def draw_pairs(
     first, second = np.r_[rows, sources], np.r_[other, sources]
     return Pairs(
         slices.images[first],
-        np.concatenate([slices.images[other], copies(slices.images[sources])]),
+        np.concatenate([slices.images[other], copies(slices.images[sources], rng)]),
         np.array(labels + [Label.DUPLICATE] * count),
         np.stack([slices.subject[first], slices.subject[second]], axis=1),
     )

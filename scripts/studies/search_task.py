@@ -58,7 +58,7 @@ class SearchTask:
     def draw(self, slices: SliceSet, copies: DegradedCopies, rng: np.random.RandomState) -> SearchTrial:
         """Return searches for copies of random images, which no condition moves."""
         rows = rng.choice(len(slices.subject), self.queries)
-        return SearchTrial(slices, slices.subject[rows], copies(slices.images[rows]))
+        return SearchTrial(slices, slices.subject[rows], copies(slices.images[rows], rng))
 
     def __call__(self, method: SearchMethod, trial: SearchTrial) -> SearchScores:
         """Return the recall of the source subject, and of copies at a share of false alarms."""
