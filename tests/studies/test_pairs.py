@@ -68,7 +68,8 @@ def test_the_cap_is_what_one_in_a_hundred_strangers_reach():
         if i // 2 != j // 2 and i % 2 == j % 2
     ]
     assert np.sort(strangers)[-3] <= cap <= max(strangers) + 1e-6
-    kept = DegradedCopies(RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), verifier, cap)(data.images, np.random.RandomState(0))
+    copies = DegradedCopies(RandCopyd("image", **{**COPY, "elastic": (0.1, 0.3)}), verifier, cap)
+    kept = copies(data.images, np.random.RandomState(0))
     assert (verifier.align(kept, data.images).aligned_ssim > cap).all()
 
 
