@@ -65,6 +65,7 @@ def _monai(words: list[str], cwd: str, environment: dict[str, str], *files: str)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [cwd, *environment.get("PYTHONPATH", "").split(os.pathsep)]
     sys.argv = words
     runpy.run_module("monai.bundle", run_name="__main__")
 
