@@ -29,6 +29,7 @@ from .images.datalists import find_images
 from .images.items import Item
 from .report.report import Report
 from .report.summary import Timing
+from .report.tables import group_names
 
 __all__ = ["AuditData", "detect", "run_audit"]
 
@@ -101,6 +102,8 @@ def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) ->
     def job() -> tuple[AuditResult, str]:
         items = data.items()
         _check_output(items, report.output_dir)
+        if report.group_column is not None:
+            group_names(items["generated"], report.group_column)  # before hours of embedding
         with _no_wider_than(items):
             result = _audit(items, embedder, audit)
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)

@@ -153,6 +153,9 @@ class MemorizationMetric(CumulativeIterationMetric):
         if data.ndim != expected or (expected == 4 and data.shape[1] != 1):
             shape = "embeddings (N, D), as no embedder is given" if expected == 2 else "images (N, 1, H, W)"
             raise ValueError(f"{name} must be {shape}, got {tuple(data.shape)}")
+        if expected == 4 and data.numel() and not (data.min() >= 0 and data.max() <= 1):  # NaN is neither
+            low, high = data.min().item(), data.max().item()
+            raise ValueError(f"{name}: expected images in [0, 1], found {low:.3g} to {high:.3g}; scale them")
         if self.embedder is None:
             return None, data.detach().float().cpu().numpy()
         with eval_mode(self.embedder):  # no gradients; every submodule gets its own mode back

@@ -123,6 +123,17 @@ def test_moved_copies_are_aligned_where_there_are_images():
     assert metric.images is not None and metric.images.shape == (30, 32, 40)
 
 
+@pytest.mark.parametrize("scale", [lambda x: 2 * x - 1, lambda x: 255 * x, lambda x: x.where(x > 0.2, torch.nan)])
+def test_images_of_another_range_are_refused(scale):
+    """The commonest slip in a training loop; the rate would be a quiet wrong one."""
+    train, embedder = blobs(12, seed=0), TinyEmbedder()
+    with pytest.raises(ValueError, match=r"reference: expected images in \[0, 1\], found (-1|0|nan) to"):
+        MemorizationMetric(scale(train), embedder)
+    metric = MemorizationMetric(train, embedder)
+    with pytest.raises(ValueError, match=r"generated: expected images in \[0, 1\], found"):
+        metric(scale(blobs(3, seed=1)))
+
+
 def test_embedder_is_in_evaluation_mode_and_gives_no_gradient():
     torch.manual_seed(0)
     embedder = TinyEmbedder().train()

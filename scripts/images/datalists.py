@@ -58,11 +58,13 @@ def find_images(
             `sub-*` and `IXInnn`, then takes the file's stem. A datalist's subject column wins.
         include, exclude: glob or globs on the relative path; an image is kept if it matches any of `include` and none
             of `exclude`.
-        warn: say when no pattern matched and every file counts as a subject.
+        warn: say when no pattern matched and every file counts as a subject, and refuse names that may be one person's
+            or several's; False where it does not matter whose the images are.
 
     Raises:
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
-        ValueError: if there is no image, a column is missing, an id occurs twice, or the pattern misses a file.
+        ValueError: if there is no image, a column is missing, an id occurs twice, the pattern misses a file, or files
+            of one name in several folders might be one person or several.
     """
     records, root, others = _records(Path(source))
     ids = {_image_id(record) for record in records}

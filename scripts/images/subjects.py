@@ -97,11 +97,14 @@ def with_and_without_mask(items: Sequence[Item]) -> list[Item]:
 def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.PathLike, warn: bool) -> None:
     """Set every item's `subject_id`: datalist column, else pattern, else file stem.
 
+    `warn` is False where it does not matter whose the images are.
+
     Raises:
-        ValueError: if the pattern has no group `subject` or misses an item, or only some items have a column's value.
+        ValueError: if the pattern has no group `subject` or misses an item, only some items have a column's value, or
+            files of one name in several folders might be one person or several.
     """
     tried = SUBJECT_PATTERNS if pattern is None else (_checked(pattern),)
-    stems = 0
+    stems: dict[str, str] = {}  # the id of the first file of each
     listed: list[object] = [item.get("subject_id", item.get("participant_id")) for item in items]
     if None in listed and any(known is not None for known in listed):
         empty = items[listed.index(None)]["id"]
@@ -116,7 +119,12 @@ def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.P
                     f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
                 )
             known = found["subject"] if found else _stem(item["id"])
-            stems += found is None
+            first = stems.setdefault(known, item["id"]) if found is None else item["id"]
+            if warn and Path(first).parent != Path(item["id"]).parent:
+                raise ValueError(
+                    f"{source}: expected names that say whose images they are, found {first} and {item['id']}, which "
+                    "may be one person or two; pass subject_pattern or a datalist with a column subject_id"
+                )
         item["subject_id"] = str(known)
     if warn and stems and len({item["subject_id"] for item in items}) == len(items) > 1:
         logger.warning(

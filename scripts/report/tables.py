@@ -24,6 +24,7 @@ import numpy as np
 
 from ..audit.result import AuditResult
 from ..decision.rates import group_p_values
+from ..images.items import Item
 
 __all__ = ["Group", "MatchRow", "SliceRow", "csv_text", "groups", "match_rows", "slice_rows"]
 
@@ -128,13 +129,7 @@ def groups(result: AuditResult, column: str) -> dict[str, Group]:
     Raises:
         ValueError: if a generated image lacks the column.
     """
-    names = []
-    for unit in range(len(result.units)):
-        item = result.generated.items[result.match(unit).file]
-        value = item.get(column)
-        if value is None:
-            raise ValueError(f"{item['id']}: expected a datalist column {column!r}, found none; check group_column")
-        names.append(str(value))
+    names = group_names([result.generated.items[result.match(unit).file] for unit in range(len(result.units))], column)
     found, p, q = group_p_values(result.p_value, names)
     called = Counter(name for name, memorized in zip(names, result.memorized) if memorized)
     images = Counter(names)
@@ -142,6 +137,17 @@ def groups(result: AuditResult, column: str) -> dict[str, Group]:
         name: Group(images[name], called[name], float(p[g]), float(q[g]), bool(q[g] <= result.fdr))
         for g, name in enumerate(found)
     }
+
+
+def group_names(items: Sequence[Item], column: str) -> list[str]:
+    """Return the group of each file, which a datalist's column names.
+
+    Raises:
+        ValueError: if a file lacks the column.
+    """
+    if without := next((item for item in items if item.get(column) is None), None):
+        raise ValueError(f"{without['id']}: expected a datalist column {column!r}, found none; check group_column")
+    return [str(item.get(column)) for item in items]
 
 
 def csv_text(kind: type[MatchRow] | type[SliceRow], rows: Sequence[MatchRow] | Sequence[SliceRow]) -> str:
