@@ -13,8 +13,9 @@
 
 from .audit.audit import Audit
 from .audit.degradation import RoundTrip
+from .audit.fit import FitTest, SetFit
 from .audit.neighbors import nearest_subjects
-from .audit.result import AuditResult
+from .audit.result import AuditResult, Verdict
 from .bundle.arguments import check_arguments
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
@@ -38,6 +39,7 @@ from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, Tw
 from .embedder.networks import DeepSSIM, Posed
 from .handlers import MemorizationHandler
 from .images.augmentations import RandCopyd, RandMisalignd
+from .images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd
 from .images.datalists import find_images
 from .images.foreground import foreground
 from .images.loading import planar_slices
@@ -65,11 +67,14 @@ __all__ = [
     "AxialSlicesd",
     "Condition",
     "CopyLoss",
+    "Correctd",
+    "Correction",
     "Criteria",
     "Decision",
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",
+    "FitTest",
     "GreyImageReader",
     "ImageError",
     "Label",
@@ -94,13 +99,17 @@ __all__ = [
     "Report",
     "RoundTrip",
     "Sampler",
+    "SetFit",
     "ShrinkToFitd",
     "SkullStripd",
     "SliceGroups",
     "SSIMForm",
+    "Stretchd",
     "TwoViewContrastiveLoss",
+    "Verdict",
     "Verifier",
     "Views",
+    "ZeroBackgroundd",
     "benjamini_hochberg",
     "bundle_file",
     "check_arguments",

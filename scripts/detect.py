@@ -16,15 +16,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .audit.audit import Audit
-from .audit.result import AuditResult
+from .audit.fit import FitTest, SetFit, corrected
+from .audit.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
 from .embedder.embedder import Embedder
+from .embedder.embedding_set import EmbeddingSet
 from .images.datalists import find_images
 from .images.items import Item
 from .report.report import Report
@@ -32,6 +35,8 @@ from .report.summary import Timing
 from .report.tables import group_names
 
 __all__ = ["AuditData", "detect", "run_audit"]
+
+STATUS_INCONCLUSIVE = 3  # of the process
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +79,18 @@ class AuditData:
         return found
 
 
-def run_audit(data: AuditData, embedder: Embedder, audit: Audit) -> AuditResult:
-    """Return the audit's result; raises what it meets."""
-    return _audit(data.items(), embedder, audit)
+def run_audit(data: AuditData, embedder: Embedder, audit: Audit, fit_test: FitTest | None = None) -> AuditResult:
+    """Return the audit's result; raises what it meets. `fit_test`: of the two sets, None: ``FitTest()``."""
+    return _audit(data.items(), embedder, audit, fit_test or FitTest())
 
 
-def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit) -> AuditResult:
-    sets = {}
+def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit, fit_test: FitTest) -> AuditResult:
+    sets: dict[str, EmbeddingSet] = {}
+    fit = SetFit()
     for name, files in items.items():
+        if name == "generated":
+            fit = fit_test(sets["train"], files, embedder)
+            files = corrected(files, fit.correction)
         subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
         logger.debug("%s: %d files%s", name, len(files), subjects)
         before = embedder.computed
@@ -89,13 +98,16 @@ def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit
         new = embedder.computed - before
         logger.debug("%s: %d images, %d of them embedded now", name, len(sets[name]), new)
     logger.debug("null, search and decisions")
-    return audit(sets["train"], sets["generated"], sets.get("holdout"))
+    return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)
 
 
-def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) -> AuditResult:
+def detect(
+    data: AuditData, embedder: Embedder, audit: Audit, report: Report, fit_test: FitTest | None = None
+) -> AuditResult:
     """Audit, write the report and print the summary; an expected error ends the process with one sentence, status 1.
 
-    What is written can be read by nobody who cannot read all of the input images.
+    Where copies could not have been recognised the process ends with status 3, the report written. What is written can
+    be read by nobody who cannot read all of the input images.
     """
     start = time.perf_counter()
 
@@ -105,12 +117,14 @@ def detect(data: AuditData, embedder: Embedder, audit: Audit, report: Report) ->
         if report.group_column is not None:
             group_names(items["generated"], report.group_column)  # before hours of embedding
         with _no_wider_than(items):
-            result = _audit(items, embedder, audit)
+            result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return result, report.write(result, timing)
 
     result, summary = run_or_exit(job)
     print(summary)
+    if result.verdict is Verdict.INCONCLUSIVE:
+        sys.exit(STATUS_INCONCLUSIVE)
     return result
 
 

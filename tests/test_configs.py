@@ -221,6 +221,29 @@ def test_null_passes_the_generators_autoencoder_by_an_overlay(tmp_path):
     jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
 
 
+def test_copies_are_found_among_images_that_were_saved_in_another_way(demo, tmp_path):
+    """Turned and inverted arrays, as a sampling script leaves them, in place of the demo's pictures."""
+    (tmp_path / "generated").mkdir()
+    for path in (ROOT / "demo" / "generated").iterdir():
+        picture = np.asarray(Image.open(path), np.float32)
+        np.save(tmp_path / "generated" / f"{path.stem}.npy", 1 - 2 * np.rot90(picture)[..., None] / 255)  # in [-1, 1]
+    result = run_config(
+        "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated", "--output_dir", "out"
+    )
+    assert result.returncode == 0, result.stderr
+    assert [line.split(":")[0] for line in result.stdout.splitlines()].count("Undone") == 2
+
+    def called(folder: Path) -> dict[str, str]:
+        rows = read(folder / "matches.csv")
+        return {row["generated_id"].split(".")[0]: row["train_id"] for row in rows if row["memorized"] == "1"}
+
+    assert called(tmp_path / "out") == called(demo[0])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["verdict"] == "copies" and report["fit"]["correction"]["transposed"]
+    assert [finding["kind"] for finding in report["fit"]["findings"]] == ["orientation", "polarity"]
+    jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
+
+
 def test_too_few_subjects_call_nothing(tmp_path):
     (tmp_path / "train").mkdir()
     for path in sorted((ROOT / "demo" / "train").iterdir())[:8]:
@@ -228,7 +251,7 @@ def test_too_few_subjects_call_nothing(tmp_path):
     result = run_config(
         "detect.yaml", tmp_path, "--train_dir", "train", "--generated_dir", DEMO["generated_dir"], "--output_dir", "out"
     )
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 3, result.stderr
     matches = read(tmp_path / "out" / "matches.csv")
     assert {row["p_value"] for row in matches} == {"1.0"}
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -40,6 +40,7 @@ from ..images.items import RandomTransform
 from ..similarity.verification import Verifier
 from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
+from .fit import SetFit
 from .neighbors import subject_similarities
 from .result import AuditResult, Calibration
 from .search import Found, Search, Units
@@ -125,22 +126,31 @@ class Audit(Randomizable):
         return other
 
     def __call__(
-        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None = None
+        self,
+        train: EmbeddingSet,
+        generated: EmbeddingSet,
+        holdout: EmbeddingSet | None = None,
+        fit: SetFit | None = None,
     ) -> AuditResult:
         """Audit `generated` against `train`; the null comes from `holdout`, or else from leaving subjects out.
+
+        `fit` says how the two sets fit, and belongs to the result.
 
         Training ids whose scans turn out to be near-copies of each other are merged into one subject and everything
         is done again: a copy of a scan that stands in the set twice has two best subjects and no peak.
         """
         subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
         result = self._audit(train, generated, holdout, subjects)
+        result = replace(result, fit=fit or SetFit(), shared=0 if holdout is None else len(train.shared(holdout)))
         groups = _same_person(result)
         if not groups:
             return result
         merged = [[str(subjects.names[s]) for s in group] for group in groups]
         logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
         again = self._audit(train, generated, holdout, subjects.merged(groups))
-        return replace(again, merged=merged, unmerged_count=int(result.memorized.sum()))
+        return replace(
+            again, merged=merged, unmerged_count=int(result.memorized.sum()), fit=result.fit, shared=result.shared
+        )
 
     def _audit(
         self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
@@ -27,9 +28,18 @@ from ..decision.null import Null
 from ..decision.set_level import SetLevel
 from ..decision.statistic import Statistic
 from ..embedder.embedding_set import EmbeddingSet
+from .fit import SetFit
 from .search import Found, Units
 
-__all__ = ["AuditResult", "Calibration", "Control", "Match"]
+__all__ = ["AuditResult", "Calibration", "Control", "Match", "Verdict"]
+
+
+class Verdict(StrEnum):
+    """What an audit amounts to. `inconclusive`: nothing was called, but copies could not have been recognised."""
+
+    COPIES = "copies"
+    NO_COPYING = "no copying found"
+    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,8 @@ class AuditResult:
     `subject_names` (S,) are the training subjects', by number, and `train_subject` (R,) the number of each training
     row. `leave_one_out` is the null of training subjects left out in turn, `null` the one that decided. `near_copies`
     are pairs of training subjects whose scans are near-copies; `merged` lists the ids that were made one subject for
-    that reason, and `unmerged_count` how many images would have been called otherwise.
+    that reason, and `unmerged_count` how many images would have been called otherwise. `fit` says whether the two sets
+    fit, and `shared` counts the training files that the holdout holds too, under whatever name.
     """
 
     train: EmbeddingSet
@@ -121,6 +132,53 @@ class AuditResult:
     near_copies: list[tuple[int, int]]
     merged: list[list[str]] = field(default_factory=list)
     unmerged_count: int | None = None
+    fit: SetFit = field(default_factory=SetFit)
+    shared: int = 0
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why copies might not have been recognised, a sentence each; none where a clean answer is earned."""
+        criteria, (low, high) = self.criteria, self.control.ci95
+        subjects, needed = len(self.subject_names), self.statistic_used.subjects + 1
+        skipped = {
+            name: len(data.skipped) / (len(data.skipped) + len(data.items))
+            for name, data in (("training", self.train), ("generated", self.generated), ("holdout", self.holdout))
+            if data is not None
+        }
+        return [
+            text
+            for applies, text in (
+                (
+                    not self.fit.fits,
+                    "The generated images do not resemble the training images as a set: their likeness "
+                    f"is {self.fit.likeness or 0:.2f}, that of training images {self.fit.expected or 0:.2f}.",
+                ),
+                (subjects < needed, f"There are {subjects} training subjects, and at least {needed} are needed."),
+                (self.calibration.null == "none", "There is no null: too few real images to compare with."),
+                (
+                    low <= criteria.least_recall,
+                    f"Of {self.control.images} copies that the audit made itself it would have called "
+                    f"{self.control.recall:.0%} (95 % interval {low:.0%} to {high:.0%}); the interval must lie above "
+                    f"{criteria.least_recall:.0%}.",
+                ),
+                (
+                    self.shared > 0,
+                    f"The holdout holds {self.shared} of the training images, whatever their names; take them out.",
+                ),
+                *(
+                    (share > criteria.most_skipped, f"{share:.0%} of the {name} files could not be read.")
+                    for name, share in skipped.items()
+                ),
+            )
+            if applies
+        ]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Copies, where any image is called; else whether none was found or none could have been."""
+        if self.memorized.any():
+            return Verdict.COPIES
+        return Verdict.INCONCLUSIVE if self.doubts else Verdict.NO_COPYING
 
     @property
     def fdr(self) -> float:

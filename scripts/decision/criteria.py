@@ -39,6 +39,8 @@ class Criteria:
         duplicate_percentile: of the positive control's, above which it is `duplicate`.
         near_copy_deviations: robust standard deviations above the null's median from which two training subjects are
             one person.
+        least_recall: of the positive control, that the lower end of its interval must exceed for "no copying found".
+        most_skipped: share of a set's files that may be unreadable for it.
 
     Raises:
         ValueError: if a number is out of range.
@@ -54,6 +56,8 @@ class Criteria:
     similar_percentile: float = 99.0
     duplicate_percentile: float = 5.0
     near_copy_deviations: float = 6.0
+    least_recall: float = 0.5
+    most_skipped: float = 0.1
 
     def __post_init__(self) -> None:
         low, high = self.matched_auc
@@ -68,6 +72,8 @@ class Criteria:
             ("similar_percentile", 0 <= self.similar_percentile <= 100, "in [0, 100]"),
             ("duplicate_percentile", 0 <= self.duplicate_percentile <= 100, "in [0, 100]"),
             ("near_copy_deviations", self.near_copy_deviations > 0, "positive"),
+            ("least_recall", 0 <= self.least_recall < 1, "a share below 1"),
+            ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
         ):
             if not holds:
                 raise ValueError(f"{key} must be {wanted}, got {getattr(self, key)!r}")

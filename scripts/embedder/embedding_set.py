@@ -93,12 +93,21 @@ class EmbeddingSet:
 
         Pixels are compared after preprocessing, so that a copy in another format or with other headers is seen too.
         """
-        starts = np.flatnonzero(np.r_[True, np.diff(self.file) > 0])
         same: dict[bytes, list[str]] = {}
-        for item, pixels in zip(self.items, np.split(self.images, starts[1:])):
-            key = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()
+        for item, key in zip(self.items, self._pixels()):
             same.setdefault(key, []).append(item["id"])
         return [ids for ids in same.values() if len(ids) > 1]
+
+    def shared(self, other: EmbeddingSet) -> list[str]:
+        """Return the ids of this set's files whose image the other set shows too, pixels compared as above."""
+        known = set(other._pixels())
+        return [item["id"] for item, key in zip(self.items, self._pixels()) if key in known]
+
+    def _pixels(self) -> list[bytes]:
+        """Return a hash of each file's pixels after preprocessing."""
+        starts = np.flatnonzero(np.r_[True, np.diff(self.file) > 0])
+        parts = np.split(self.images, starts[1:])
+        return [hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest() for pixels in parts]
 
     def row_id(self, row: int) -> str:
         """Return the file's id, with the slice's index where it is one of a volume."""

@@ -134,10 +134,11 @@ def _reason(error: Exception, item: Item) -> str:
 
 
 def content_key(item: Item) -> str:
-    """Return a hash of the image's and mask's bytes, and of a level that the datalist gives."""
+    """Return a hash of the image's and mask's bytes, of a level that the datalist gives, and of a correction."""
     parts = [sha256_of_file(item["image"])]
     parts += [sha256_of_file(item["mask"])] if "mask" in item else []
     parts += [f"level {item['level']}"] if "level" in item else []
+    parts += [repr(item["correction"])] if "correction" in item else []
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

@@ -14,10 +14,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from .correction import Correction
 
 __all__ = ["Data", "DictTransform", "Item", "NewData", "Prepared", "Preprocessing", "RandomTransform"]
 
@@ -35,6 +38,7 @@ class Item(TypedDict):
     level: NotRequired[float | str]  # mm below the top of the object; text as a table has it
     series: NotRequired[str]  # slices of one series may be neighbours
     variant: NotRequired[str]  # whole or masked
+    correction: NotRequired[Correction]  # of how the file was saved, if that differs from the other set's
 
 
 class Prepared(TypedDict):
@@ -48,6 +52,7 @@ class Prepared(TypedDict):
     mask: NotRequired[str]  # as the item has it; the chain takes the image of it out
     series: NotRequired[str]
     variant: NotRequired[str]
+    correction: NotRequired[Correction]
 
 
 Data = Mapping[Hashable, Any]  # what a MONAI dictionary transform takes

@@ -16,10 +16,13 @@ A reader class decorated by :func:`reads` is found in folders, listed in error m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import TypeVar
 
+import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
+from numpy.typing import NDArray
 from PIL import Image
 
 __all__ = ["REGISTRY", "GreyImageReader", "NiftiReader", "NpyReader", "image_readers", "image_suffixes", "reads"]
@@ -79,7 +82,18 @@ class GreyImageReader(PILReader):
 
 @reads(".npy")
 class NpyReader(NumpyReader):
-    """Read arrays (x, y) or (x, y, z) of numbers; a pickle, which could run code, is refused."""
+    """Read arrays of numbers; a pickle, which could run code, is refused.
+
+    Volumes are (x, y, z). Planar images are (rows, columns), as picture libraries hold them, also with one channel
+    first or last.
+    """
 
     def __init__(self) -> None:
         super().__init__(allow_pickle=False)
+
+    def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> NDArray:
+        """Return the array; a planar one with x first, as PNG files are read."""
+        array = np.asarray(super().read(data, **kwargs))
+        if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+            array = array[0] if array.shape[0] == 1 else array[..., 0]
+        return array.T if array.ndim == 2 else array

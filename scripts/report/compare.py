@@ -118,9 +118,11 @@ def _read(path: str | os.PathLike) -> Json:
         version = report["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected a report.json of an audit, found another file; check the path") from error
-    if version != SCHEMA_VERSION or "curve" not in report.get("leaked_subjects", {}):
+    # what is compared has been there since the first version of this number
+    if str(version).split(".")[0] != SCHEMA_VERSION.split(".")[0] or "curve" not in report.get("leaked_subjects", {}):
         raise ValueError(
-            f"{file}: expected a report of version {SCHEMA_VERSION}, found {version!r}; run the audit again"
+            f"{file}: expected a report of version {SCHEMA_VERSION.split('.')[0]}, found {version!r}; run the audit "
+            "again"
         )
     return report
 

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audit.result import AuditResult, Calibration, Control
+from ..audit.fit import SetFit
+from ..audit.result import AuditResult, Calibration, Control, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file
 from ..decision.labels import Label, Thresholds
@@ -35,7 +36,7 @@ from .tables import Group, MatchRow, groups
 
 __all__ = ["Summary", "Timing", "json_text", "summarise", "terminal_text"]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class Summary:
 
     schema_version: str
     bundle: str
+    verdict: Verdict
+    doubts: list[str]
+    fit: SetFit
     checkpoint: Checkpoint
     inputs: dict[str, InputSet]
     calibration: Calibration
@@ -162,6 +166,9 @@ def summarise(
     return Summary(
         schema_version=SCHEMA_VERSION,
         bundle=json.loads(bundle_file("configs/metadata.json").read_text())["version"],
+        verdict=result.verdict,
+        doubts=result.doubts,
+        fit=result.fit,
         checkpoint=Checkpoint(str(checkpoint), sha256_of_file(checkpoint)),
         inputs={name: _input_set(data) for name, data in sets.items()},
         calibration=result.calibration,
@@ -229,7 +236,7 @@ def _finite(value: Any) -> Any:
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
     """Return what was found, with what evidence and what recall, in at most twelve lines."""
-    lines = _verdict(summary, matches)
+    lines = [*_verdict(summary, matches), *_undone(summary)]
     control = summary.positive_control
     low, high = control.ci95
     lines.append(
@@ -245,8 +252,11 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
 
 def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
     count, total = summary.memorized.count, len(matches)
-    if not count:
+    if summary.verdict is Verdict.NO_COPYING:
         return [f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."]
+    if summary.verdict is Verdict.INCONCLUSIVE:
+        first = f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
+        return [first, *(f"  {doubt}" for doubt in summary.doubts[:4])]
     ids = summary.leaked_subjects.ids
     shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
     lines = [
@@ -259,13 +269,21 @@ def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
             f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.2f}"
             f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
         )
-    return lines
+    return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
+
+
+def _undone(summary: Summary) -> list[str]:
+    """Return what the audit found of how the sets were saved, and what to do."""
+    return [
+        f"{'Undone' if finding.undone else 'To do'}: {finding.text if finding.undone else finding.remedy}."
+        for finding in summary.fit.findings[:3]
+    ]
 
 
 def _null_line(result: AuditResult) -> str:
     null, (low, high) = result.calibration, result.criteria.matched_auc
     if null.null == "none":
-        least = result.statistic_used.subjects
+        least = result.statistic_used.subjects + 1
         return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
     matched = "as" if null.matched else "NOT as"
     return (

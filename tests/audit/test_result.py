@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from audits import audit, embedded, images_of
 
+from scripts.audit.fit import SetFit
+from scripts.audit.result import Control, Verdict
 from scripts.decision.labels import Label, Thresholds
+from scripts.images.correction import Correction
 
 
 def test_a_match_names_the_file_that_most_slices_match_and_the_strongest_slice():
@@ -50,3 +53,39 @@ def test_what_the_result_says_of_each_image():
     assert not strict.candidate.any() and strict.label == [Label.DIFFERENT] * 4
     without = replace(result, thresholds=Thresholds(similar=float("inf"), duplicate=0.0, separable=False))
     assert without.candidate.tolist() == [False, True, True, True], "without a null only the copies' cut counts"
+
+
+def test_doubts_make_a_clean_answer_inconclusive_and_never_hide_a_copy():
+    train = embedded(images_of(20, seed=0))
+    clean = audit(control_images=20)(train, embedded(images_of(4, seed=1), "g"))
+    assert not clean.memorized.any() and clean.control.ci95[0] > 0.5
+    assert clean.doubts == [] and clean.verdict is Verdict.NO_COPYING
+    for change, sentence in (
+        ({"fit": SetFit(Correction(), 0.2, 0.5, fits=False)}, "do not resemble the training images as a set"),
+        ({"subject_names": ["a"] * 5}, "There are 5 training subjects, and at least 6 are needed."),
+        ({"calibration": replace(clean.calibration, null="none")}, "There is no null"),
+        ({"control": Control(20, 0.6, (0.36, 0.81), 1.0)}, r"it would have called 60% (95 % interval 36% to 81%)"),
+        ({"shared": 5}, "The holdout holds 5 of the training images"),
+        (
+            {"generated": replace(clean.generated, skipped=[("a", "bad")])},
+            "20% of the generated files could not be read",
+        ),
+    ):
+        doubtful = replace(clean, **change)
+        assert len(doubtful.doubts) == 1 and sentence in doubtful.doubts[0]
+        assert doubtful.verdict is Verdict.INCONCLUSIVE
+        found = replace(doubtful, decision=replace(clean.decision, memorized=np.arange(4) == 2))
+        assert found.verdict is Verdict.COPIES and found.doubts == doubtful.doubts
+    tolerant = replace(clean, criteria=replace(clean.criteria, least_recall=0.0, most_skipped=0.5))
+    for change in (
+        {"control": Control(20, 0.1, (0.01, 0.3), 1.0)},
+        {"generated": replace(clean.generated, skipped=[("a", "")])},
+    ):
+        assert replace(tolerant, **change).verdict is Verdict.NO_COPYING
+
+
+def test_a_holdout_that_holds_training_images_under_other_names_is_noticed():
+    images = images_of(30, seed=0)
+    train, holdout = embedded(images[:20]), embedded(np.concatenate([images[20:], images[:3]]), "h")
+    result = audit(control_images=8)(train, embedded(images_of(4, seed=1), "g"), holdout)
+    assert result.shared == 3 and any("holds 3 of the training images" in doubt for doubt in result.doubts)

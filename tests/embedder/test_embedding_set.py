@@ -48,3 +48,17 @@ def test_files_of_the_same_pixels_are_listed_together(found):
     assert found.repeated() == [["a.png", "b"]]
     alone = EmbeddingSet.of([(found.items[0], [EmbeddedImage(found.images[0], -1, 0.0, found.vectors[0])])])
     assert alone.repeated() == [] and alone.skipped == []
+
+
+def test_files_that_another_set_shows_too_are_named_whatever_their_names(found):
+    other = EmbeddingSet(
+        [{"id": "other", "image": "other", "subject_id": "x"}],
+        np.zeros(1, int),
+        np.array([-1]),
+        np.array([np.nan]),
+        found.vectors[:1],
+        np.flip(found.images[:1], 1),
+        [],
+    )
+    assert found.shared(other) == []
+    assert found.shared(found) == [item["id"] for item in found.items]

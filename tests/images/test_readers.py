@@ -40,9 +40,12 @@ KINDS = {
     "grey.tif": lambda path, p: grey_picture(p).save(path),
     "sixteen.tiff": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
     "float.tif": lambda path, p: Image.fromarray((p.T / 255).astype(np.float32)).save(path),
-    # an array is taken as (x, y), not as rows of pixels
-    "integer.npy": lambda path, p: np.save(path, p.astype(np.uint16)),
-    "float.npy": lambda path, p: np.save(path, p / 7),
+    # p is (x, y), an array in a file (rows, columns)
+    "integer.npy": lambda path, p: np.save(path, p.T.astype(np.uint16)),
+    "float.npy": lambda path, p: np.save(path, p.T / 7),
+    "channel_last.npy": lambda path, p: np.save(path, p.T[..., None]),
+    "channel_first.npy": lambda path, p: np.save(path, p.T[None]),
+    "model_range.npy": lambda path, p: np.save(path, p.T / 127.5 - 1),
     "planar.nii.gz": lambda path, p: nibabel.save(nibabel.Nifti1Image(p.astype(np.int16), np.eye(4)), path),
 }
 

@@ -21,7 +21,7 @@ from scipy import stats
 from scripts.report.compare import compare_reports, difference_interval
 
 REPORT = {
-    "schema_version": "1.0",
+    "schema_version": "1.1",
     "checkpoint": {"sha256": "a"},
     "fdr": 0.05,
     "inputs": {"train": {"subjects": 50, "slices": 500}},
@@ -93,7 +93,7 @@ def test_what_makes_two_audits_unlike_is_named(tmp_path, capsys):
         ("{", "report.json: expected a report.json of an audit, found another file; check the path"),
         (
             '{"schema_version": "0.9"}',
-            "report.json: expected a report of version 1.0, found '0.9'; run the audit again",
+            "report.json: expected a report of version 1, found '0.9'; run the audit again",
         ),
     ],
 )

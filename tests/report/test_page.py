@@ -60,8 +60,11 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     part = InputSet(images=len(matches), slices=len(matches), subjects=100)
     called = int(result.memorized.sum())
     return Summary(
-        schema_version="1.0",
+        schema_version="1.1",
         bundle="0.1.0",
+        verdict=result.verdict,
+        doubts=result.doubts,
+        fit=result.fit,
         checkpoint=Checkpoint("model.pt", "0" * 64),
         inputs={"train": part, "generated": replace(part, skipped=[Skipped(HOSTILE, "flat")]), "holdout": part},
         calibration=result.calibration,
@@ -92,7 +95,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
         train=data,
         generated=data,
         holdout=data,
-        subject_names=["a"],
+        subject_names=[*"abcdef"],
         train_subject=np.zeros(count, int),
         units=Units(empty, pixels, rows, np.full(count, np.nan), np.full(count, -1)),
         found=Found(row, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0),
@@ -105,7 +108,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
             "holdout", "tail", count, 60, 0.02, 1, {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True, 0.5,
             NullComparison(0, 0.7, False),
         ),
-        control=Control(60, 0.5, (0.4, 0.6), 1.0),
+        control=Control(60, 0.7, (0.6, 0.8), 1.0),
         set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
         thresholds=Thresholds(0.5, 0.7, True),
         near_copies=[],
@@ -200,7 +203,7 @@ class Parsed(html.parser.HTMLParser):
 )
 def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdict):
     text = Parsed(page(count, called)).text
-    assert verdict in text and "50 % recall on the positive control" in text
+    assert verdict in text and "70 % recall on the positive control" in text
     assert "The two nulls disagree." in text and "Null not matched." not in text
 
 

@@ -21,6 +21,10 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+from scripts.audit.findings import findings
+from scripts.audit.fit import SetFit
+from scripts.audit.result import Control
+from scripts.images.correction import Correction
 from scripts.report.summary import Timing, json_text, summarise, terminal_text
 from scripts.report.tables import match_rows
 
@@ -69,13 +73,38 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert lines[-1] == "Report: out/report.html" and len(lines) <= 12
 
 
-def test_the_terminal_says_that_nothing_was_found_and_that_there_is_no_null(result, checkpoint):
+def text_of(result, checkpoint) -> str:
+    matches = match_rows(result)
+    return terminal_text(result, summarise(result, matches, Timing(1, 0), checkpoint), matches, Path("report.html"))
+
+
+def test_a_clean_answer_is_earned(result, checkpoint):
     quiet = replace(
         result,
         decision=replace(result.decision, memorized=np.zeros(6, bool)),
-        calibration=replace(result.calibration, null="none"),
+        control=Control(60, 0.9, (0.8, 0.95), 1.0),
+        train=replace(result.train, skipped=[]),
+        holdout=None,
     )
-    matches = match_rows(quiet)
-    text = terminal_text(quiet, summarise(quiet, matches, Timing(1, 0), checkpoint), matches, Path("report.html"))
-    assert text.startswith("No copying found among 6 generated images, at a false-discovery rate of 0.05.")
-    assert "Null: none, as there are fewer than 5 subjects to compare; every p-value is 1." in text
+    text = text_of(quiet, checkpoint)
+    assert text.startswith("No copying found among 6 generated images, at a false-discovery rate of 0.05.\nPositive")
+    first, second, *rest = text_of(replace(quiet, control=Control(60, 0.5, (0.4, 0.6), 1.0)), checkpoint).splitlines()
+    assert first == "INCONCLUSIVE: copies among 6 generated images could not have been recognised."
+    assert second.startswith("  Of 60 copies that the audit made itself it would have called 50% (95 % interval 40% to")
+    assert rest[-1] == "Report: report.html"
+    without = replace(quiet, calibration=replace(quiet.calibration, null="none"))
+    text = text_of(without, checkpoint)
+    assert text.startswith("INCONCLUSIVE") and "There is no null: too few real images to compare with." in text
+    assert "Null: none, as there are fewer than 6 subjects to compare; every p-value is 1." in text
+
+
+def test_the_terminal_says_what_was_undone_and_what_to_do(result, checkpoint):
+    correction = Correction(transposed=True, inverted=True)
+    fit = SetFit(correction, 0.4, 0.42, True, findings(correction, True))
+    lines = text_of(replace(result, fit=fit), checkpoint).splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("Undone")] == ["Undone", "Undone"]
+    assert len(lines) <= 12
+    unlike = SetFit(Correction(), 0.2, 0.42, False, findings(Correction(), False))
+    lines = text_of(replace(result, fit=unlike), checkpoint).splitlines()
+    assert "  More may have been missed: The generated images do not resemble the training images as a set" in lines[4]
+    assert any(line.startswith("To do: compare some of both by eye") for line in lines)

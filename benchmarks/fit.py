@@ -1,0 +1,249 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What an audit says of sets that do not fit: known copies among generated images that were saved in another way.
+
+python benchmarks/fit.py --dataset_dir IXI/participants.tsv [--rows rot90 inverted] [--output_dir eval/fit]
+
+Each row changes one and the same generated set, as files, as it happens on the way from a generator to a folder. Of the
+planted copies the table shows how many are called with their source, beside those of the plain row; how many
+new images are called; the recall on the positive control; and what is printed. Rows that are done are not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from bundle_root import ROOT
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from scripts import Embedder, component, find_images, run_audit, split_subjects
+from scripts.audit.audit import Audit
+from scripts.audit.fit import FitTest
+from scripts.bundle.files import read_table
+from scripts.detect import AuditData
+from scripts.images.augmentations import RandCopyd
+from scripts.studies.planted import PlantedCopies
+
+Change = Callable[[NDArray, np.random.RandomState], NDArray]  # of an image (rows, columns) in [0, 255]
+
+
+def bent(pixels: float) -> Change:
+    """Return a change that bends an image by so many pixels rms."""
+
+    def change(image: NDArray, rng: np.random.RandomState) -> NDArray:
+        bend = RandCopyd("image", elastic=(pixels, pixels))
+        bend.set_random_state(state=rng)
+        return bend({"image": torch.from_numpy(image / 255)[None].float()})["image"][0].numpy() * 255
+
+    return change
+
+
+def scaled(rows: float, columns: float) -> Change:
+    """Return a change that resamples an image."""
+    return lambda image, rng: ndimage.zoom(image, (rows, columns), order=1)
+
+
+def with_text(image: NDArray, rng: np.random.RandomState) -> NDArray:
+    """Burn a bright pattern of letters' size into the corner."""
+    image = image.copy()
+    image[3:11, 3:33:4] = image[3:11, 5:33:8] = image[3, 3:33] = 255
+    return image
+
+
+def padded(image: NDArray, rng: np.random.RandomState) -> NDArray:
+    """Put the image in the middle of a black square of 256."""
+    missing = [256 - side for side in image.shape]
+    return np.pad(image, [(m // 2, m - m // 2) for m in missing])
+
+
+def noisy(sigma: float) -> Change:
+    """Return a change that adds Gaussian noise of so many grey levels."""
+    return lambda image, rng: image + rng.normal(scale=sigma, size=image.shape)
+
+
+def blurred(sigma: float) -> Change:
+    """Return a change that blurs by a Gaussian."""
+    return lambda image, rng: ndimage.gaussian_filter(image, sigma)
+
+
+PLANAR: dict[str, Change] = {
+    "plain": lambda image, rng: image,
+    "rot90": lambda image, rng: np.rot90(image),
+    "transposed": lambda image, rng: image.T,
+    "inverted": lambda image, rng: 255 - image,
+    "inverted and turned": lambda image, rng: 255 - np.rot90(image),
+    "half the resolution": scaled(0.5, 0.5),
+    "twice the resolution": scaled(2, 2),
+    "stretched by 14 %": scaled(1, 1.14),
+    "padded to 256": padded,
+    "white frame": lambda image, rng: np.pad(image, 4, constant_values=255),
+    "text": with_text,
+    "blurred by 1": blurred(1.0),
+    "noise of 8 %": noisy(20.0),
+    "bent by 2": bent(2.0),
+    "bent by 3": bent(3.0),
+    "noise alone": lambda image, rng: rng.uniform(0, 255, image.shape),
+}
+ARRAYS: dict[str, Change] = {
+    "array in [-1, 1]": lambda image, rng: image / 127.5 - 1,
+    "array (rows, columns, 1)": lambda image, rng: image[..., None],
+    "array (rows, columns)": lambda image, rng: image,
+}
+VOLUMES = ("volumes", "volumes in [-1, 1]", "volumes, identity affine", "volumes, inverted", "volumes, skull-stripped")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one audit said."""
+
+    name: str
+    copies: int
+    called: int
+    false: int
+    new: int
+    recall: float
+    low: float
+    verdict: str
+    found: list[str]
+
+
+def change_pictures(source: Path, target: Path, change: Change, suffix: str) -> None:
+    """Write each picture of a folder changed, as PNG or array."""
+    target.mkdir(parents=True)
+    rng = np.random.RandomState(0)
+    for path in sorted(source.iterdir()):
+        changed = change(np.asarray(Image.open(path), np.float32), rng)
+        if suffix == ".png":
+            Image.fromarray(np.ascontiguousarray(changed).round().clip(0, 255).astype(np.uint8)).save(
+                target / path.with_suffix(suffix).name
+            )
+        else:
+            np.save(target / path.with_suffix(suffix).name, changed.astype(np.float32))
+
+
+def change_volumes(source: Path, target: Path, name: str) -> None:
+    """Write each volume of a folder changed."""
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        volume = nibabel.Nifti1Image.from_filename(path)
+        affine, array = volume.affine, volume.get_fdata(dtype=np.float32)
+        if name == "volumes in [-1, 1]":
+            array = array / 500 - 1
+        elif name == "volumes, identity affine":
+            affine = np.eye(4)
+        elif name == "volumes, inverted":
+            array = 1000 - array
+        elif name == "volumes, skull-stripped":
+            array *= stripped(array)
+        nibabel.save(nibabel.Nifti1Image(array, affine), target / path.name)
+
+
+def stripped(array: NDArray) -> NDArray[np.bool_]:
+    """Return about the brain of a whole head of 2 mm: its middle, without the outer 14 mm."""
+    head = ndimage.binary_fill_holes(ndimage.binary_opening(array > 100, iterations=2))
+    return ndimage.distance_transform_edt(head) > 7
+
+
+def audited(name: str, train: Path, generated: Path, truth: Path, embedder: Embedder, audit: Audit) -> Row:
+    """Return what an audit of two folders says, against the planted truth."""
+    result = run_audit(AuditData(train, generated), embedder, audit, FitTest())
+    sources = {Path(row["generated_id"]).name.split(".")[0]: row["subject_id"] for row in read_table(truth)}
+    called = false = 0
+    for unit in np.flatnonzero(result.memorized):
+        match = result.match(int(unit))
+        source = sources[Path(result.generated.items[match.file]["id"]).name.split(".")[0]]
+        called += source == result.subject_names[match.subject] and bool(source)
+        false += source != result.subject_names[match.subject]
+    copies = sum(map(bool, sources.values()))
+    return Row(
+        name=name,
+        copies=copies,
+        called=called,
+        false=false,
+        new=len(sources) - copies,
+        recall=result.control.recall,
+        low=result.control.ci95[0],
+        verdict=str(result.verdict),
+        found=[finding.kind for finding in result.fit.findings] + [doubt.split(":")[0] for doubt in result.doubts],
+    )
+
+
+def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
+    """Return the rows of these names, audited now or before."""
+    items = split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
+    items = [item for item in items if item.get("variant") != "masked"]
+    preprocessing = component(ROOT / "configs/inference.yaml", "preprocessing")
+    copy = component(ROOT / "configs/planted_copies.yaml", "strengths")["mild"]
+    output.mkdir(parents=True, exist_ok=True)
+    log = output / "rows.jsonl"
+    rows = [Row(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+    for name in names:
+        if any(row.name == name for row in rows):
+            continue
+        volumes = name.startswith("volumes")
+        base = output / ("base_volumes" if volumes else "base")
+        if not (base / "truth.csv").exists():
+            shutil.rmtree(base, ignore_errors=True)
+            counts = {"train_subjects": 20, "copies": 10, "new": 6} if volumes else {"copies": 30, "new": 30}
+            PlantedCopies(items, preprocessing, volumes=volumes, **counts).write(base, copy, seed=1)
+        generated = output / "changed" / name.replace(" ", "_")
+        shutil.rmtree(generated, ignore_errors=True)
+        if volumes:
+            change_volumes(base / "generated", generated, name)
+        else:
+            change = (PLANAR | ARRAYS)[name]
+            change_pictures(base / "generated", generated, change, ".npy" if name in ARRAYS else ".png")
+        audit = component(ROOT / "configs/detect.yaml", "audit", output_dir=str(output / "cache"))
+        row = audited(name, base / "train.csv", generated, base / "truth.csv", audit.embedder, audit)
+        print(json.dumps(asdict(row)), flush=True)
+        with log.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+        rows.append(row)
+    return [row for row in rows if row.name in names]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = [
+        "| generated images | copies called | false | recall on the control | answer | said |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.name} | {row.called} of {row.copies} | {row.false} of {row.new} | {row.recall:.0%} | {row.verdict} | "
+        f"{', '.join(row.found)} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the rows and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_dir", required=True, help="a datalist of the IXI volumes")
+    parser.add_argument("--output_dir", default="eval/fit", type=Path)
+    parser.add_argument("--rows", nargs="*", default=[*PLANAR, *ARRAYS, *VOLUMES], help="all by default")
+    given = parser.parse_args()
+    print(table(run(given.dataset_dir, given.output_dir, given.rows)))
+
+
+if __name__ == "__main__":
+    main()

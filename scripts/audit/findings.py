@@ -1,0 +1,71 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the generated set differs from the training set, in words, with the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..images.correction import Correction
+
+__all__ = ["Finding", "findings"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A difference between the sets: what it is, whether the audit undid it, and what to do about it."""
+
+    kind: str
+    text: str
+    undone: bool
+    remedy: str
+
+
+ACROSS = Finding(
+    "orientation",
+    "the generated images lie across the training images: turned by 90 degrees, or rows and columns swapped",
+    True,
+    "save both sets in one orientation",
+)
+INVERTED = Finding(
+    "polarity", "the generated images are inverted: bright is dark", True, "save both sets with one polarity"
+)
+AROUND = Finding(
+    "canvas",
+    "the generated images show more than their object: a frame, text or a wide canvas",
+    True,
+    "cut both sets to one canvas and burn nothing in",
+)
+UNLIKE = Finding(
+    "likeness",
+    "the generated images do not resemble the training images as a set",
+    False,
+    "compare some of both by eye: organ, plane, contrast, field of view, and preparation such as skull stripping",
+)
+
+
+def findings(correction: Correction, fits: bool) -> list[Finding]:
+    """Return what was undone, and whether the sets do not fit after that."""
+    found = [
+        finding
+        for finding, undone in (
+            (ACROSS, correction.transposed),
+            (INVERTED, correction.inverted),
+            (AROUND, correction.object_only),
+        )
+        if undone
+    ]
+    if correction.stretch != (1.0, 1.0):
+        by = " and ".join(f"{factor:.2f}" for factor in dict.fromkeys(correction.stretch))
+        text = f"the objects of the generated images have another size or aspect: they were scaled by {by}"
+        found.append(Finding("size", text, True, "save both sets at one resolution, with the right voxel size"))
+    return found if fits else [*found, UNLIKE]

@@ -1,0 +1,148 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT
+from PIL import Image
+from scipy.ndimage import gaussian_filter, zoom
+
+from scripts.audit.findings import findings
+from scripts.audit.fit import FitTest, SetFit, corrected
+from scripts.bundle.components import component
+from scripts.embedder.embedder import Embedder
+from scripts.images.correction import Correction
+from scripts.images.datalists import find_images
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    """The bundle's, without a cache."""
+    bundled = component(ROOT / "configs" / "detect.yaml", "embedder")
+    return Embedder(bundled.network, bundled.load.preprocessing, bundled.inferer, bundled.device)
+
+
+def slice_of(seed: int) -> np.ndarray:
+    """(rows, columns) in [0, 255]: a body of one anatomy, with a texture and a size of its own."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:100j, -1:1:90j] * (1 + 0.02 * rng.normal())
+    body = (x / 0.72) ** 2 + (y / 0.88) ** 2 < 1
+    organs = 90 * np.exp(-((x - 0.2) ** 2 + (y + 0.5) ** 2) / 0.06) - 60 * np.exp(
+        -((x + 0.3) ** 2 + (y - 0.2) ** 2) / 0.05
+    )
+    texture = gaussian_filter(rng.normal(size=x.shape), 6)
+    return np.where(body, 110 + organs + 40 * y + 250 * texture, 0).clip(0, 255)
+
+
+def write(folder: Path, seeds: range, change=lambda image, rng: image) -> list:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for seed in seeds:
+        changed = np.ascontiguousarray(change(slice_of(seed), rng)).round().clip(0, 255)
+        Image.fromarray(changed.astype(np.uint8)).save(folder / f"{seed}.png")
+    return find_images(folder, warn=False)
+
+
+@pytest.fixture(scope="module")
+def train(embedder, tmp_path_factory):
+    return embedder.embed_files(write(tmp_path_factory.mktemp("fit") / "train", range(30)))
+
+
+def framed(image, rng):
+    image = np.pad(np.pad(image, 12), 4, constant_values=255)
+    image[7:10, 8:45:2] = 255
+    return image
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    {
+        "as they are": (lambda image, rng: image, []),
+        "soft": (lambda image, rng: gaussian_filter(image, 1.5), []),
+        "noisy": (lambda image, rng: image + rng.normal(size=image.shape) * 15, []),
+        "darker": (lambda image, rng: 255 * (image / 255) ** 1.5, []),
+        "turned": (lambda image, rng: np.rot90(image), ["orientation"]),
+        "transposed": (lambda image, rng: image.T, ["orientation"]),
+        "inverted": (lambda image, rng: 255 - image, ["polarity"]),
+        "both": (lambda image, rng: 255 - image.T, ["orientation", "polarity"]),
+        "framed": (framed, ["canvas"]),
+        "small": (lambda image, rng: zoom(image, 0.5, order=1), ["size"]),
+        "stretched": (lambda image, rng: zoom(image, (1, 1.25), order=1), ["size"]),
+        "on a wide canvas": (lambda image, rng: np.pad(image, 60), ["canvas"]),
+    }.values(),
+)
+def test_what_is_wrong_is_found_and_undone(train, embedder, tmp_path, change, kinds):
+    fit = FitTest()(train, write(tmp_path / "generated", range(40, 56), change), embedder)
+    assert fit.fits and fit.likeness > 0.8 * fit.expected
+    assert [finding.kind for finding in fit.findings] == kinds
+    assert all(finding.undone and finding.remedy for finding in fit.findings)
+    assert bool(kinds) == (fit.correction != Correction())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image, rng: rng.uniform(0, 255, image.shape),
+        lambda image, rng: np.where(np.arange(100)[:, None] % 25 < 12, 255, 0) * np.ones((100, 90)),
+    ],
+)
+def test_what_resembles_nothing_does_not_fit(train, embedder, tmp_path, change):
+    fit = FitTest()(train, write(tmp_path / "generated", range(40, 56), change), embedder)
+    assert not fit.fits and fit.likeness < 0.7 * fit.expected
+    assert fit.findings[-1].kind == "likeness" and not fit.findings[-1].undone
+
+
+def test_one_image_a_repeated_one_and_the_training_images_themselves_fit(train, embedder, tmp_path):
+    (item,) = write(tmp_path / "one", range(40, 41))
+    for items in ([item], [item] * 3, train.items):
+        fit = FitTest()(train, items, embedder)
+        assert fit.fits and fit.correction == Correction() and fit.findings == []
+
+
+def test_the_same_seed_gives_the_same_and_a_single_subject_says_nothing(train, embedder, tmp_path):
+    items = write(tmp_path / "generated", range(40, 60), lambda image, rng: image.T)
+    few = FitTest(sample=12)
+    assert few(train, items, embedder) == few(train, items, embedder)
+    alone = embedder.embed_files([{**item, "subject_id": "one"} for item in train.items])
+    assert FitTest()(alone, items, embedder) == SetFit()
+
+
+def test_items_get_the_correction_that_they_need():
+    items = [{"image": "a.png", "id": "a", "subject_id": "a"}]
+    assert corrected(items, Correction()) == items and "correction" not in corrected(items, Correction())[0]
+    assert corrected(items, Correction(inverted=True))[0]["correction"] == Correction(inverted=True)
+    assert "correction" not in items[0]
+
+
+def test_every_change_has_its_words():
+    everything = findings(Correction(True, True, True, (2.0, 1.9)), fits=False)
+    assert [finding.kind for finding in everything] == ["orientation", "polarity", "canvas", "size", "likeness"]
+    assert "2.00 and 1.90" in everything[3].text and findings(Correction(), fits=True) == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"sample": 0},
+        {"subjects": 0},
+        {"satisfied": 1.1},
+        {"least_gain": -1},
+        {"size_tolerance": -0.1},
+        {"least_likeness": 2},
+    ],
+)
+def test_numbers_out_of_range(argument):
+    with pytest.raises(ValueError, match=f"{next(iter(argument))} must be .*, got"):
+        FitTest(**argument)
