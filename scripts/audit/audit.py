@@ -21,6 +21,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -38,11 +39,11 @@ from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.items import RandomTransform
 from ..similarity.verification import Verifier
-from .controls import Controls, SearchedNull
+from .controls import BentThen, Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
 from .fit import SetFit
 from .neighbors import subject_similarities
-from .result import AuditResult, Calibration
+from .result import AuditResult, BentRecall, Calibration
 from .search import Found, Search, Units
 
 __all__ = ["Audit"]
@@ -84,6 +85,8 @@ class Audit(Randomizable):
         null_subjects: most subjects in the null; more are sampled.
         null_slices: most slices of a subject in the null where levels are unknown.
         control_images: images in the positive control.
+        bends: in pixels; the control's recall is also measured on copies that are bent so much besides.
+        bent_images: copies at each of these.
         seed: of all sampling.
 
     Raises:
@@ -102,6 +105,8 @@ class Audit(Randomizable):
         null_subjects: int = 300,
         null_slices: int = 8,
         control_images: int = 60,
+        bends: Sequence[float] = (),
+        bent_images: int = 20,
         seed: int = 0,
     ) -> None:
         self.criteria, self.statistic = criteria or Criteria(), statistic or LocalStatistic()
@@ -109,14 +114,17 @@ class Audit(Randomizable):
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
-        if min(null_subjects, null_slices, control_images) < 1:
+        if min(null_subjects, null_slices, control_images, bent_images) < 1:
             raise ValueError(
-                "null_subjects, null_slices and control_images must be at least 1, got "
-                f"{null_subjects}, {null_slices} and {control_images}"
+                "null_subjects, null_slices, control_images and bent_images must be at least 1, got "
+                f"{null_subjects}, {null_slices}, {control_images} and {bent_images}"
             )
+        if any(pixels <= 0 for pixels in bends):
+            raise ValueError(f"bends must be positive, got {list(bends)}")
         self.embedder, self.verifier, self.control, self.k = embedder, verifier, control, k
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
+        self.bends, self.bent_images = bends, bent_images
         self.seed = seed
 
     def using(self, embedder: ImageEmbedder) -> Audit:
@@ -167,10 +175,21 @@ class Audit(Randomizable):
         left_out = controls.leave_one_out_null(train, subjects.number, units.level)
         chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
         decision = decide(found.statistic, units.level, found.nearest, chosen.null, self.criteria)
-        control, control_ssim = controls.positive_control(
-            train, subjects.number, self.control, self.control_images, chosen.null, decision, self.criteria
+        recall_on = partial(
+            controls.positive_control,
+            train,
+            subjects.number,
+            null=chosen.null,
+            decision=decision,
+            criteria=self.criteria,
         )
+        control, control_ssim = recall_on(self.control, self.control_images)
         thresholds = Thresholds.fit(chosen.found.best_ssim, control_ssim, self.criteria)
+        level = set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R)
+        bent = []  # last, so that no other draw depends on it
+        for pixels in self.bends:
+            more, _ = recall_on(BentThen(pixels, self.control), self.bent_images)
+            bent.append(BentRecall(pixels, more.images, more.recall, more.ci95))
         return AuditResult(
             train=train,
             generated=generated,
@@ -185,8 +204,8 @@ class Audit(Randomizable):
             criteria=self.criteria,
             statistic_used=self.statistic,
             calibration=self._calibration(search, units, found, chosen, left_out, decision, degradation),
-            control=control,
-            set_level=set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R),
+            control=replace(control, bent=bent),
+            set_level=level,
             thresholds=thresholds,
             near_copies=_near_copies(left_out, thresholds, self.criteria),
         )

@@ -54,7 +54,9 @@ UNLIKE = Finding(
 
 
 def findings(correction: Correction, fits: bool) -> list[Finding]:
-    """Return what was undone, and whether the sets do not fit after that."""
+    """Return what was undone; or that the sets do not fit, whatever was tried."""
+    if not fits:
+        return [UNLIKE]
     found = [
         finding
         for finding, undone in (
@@ -68,4 +70,4 @@ def findings(correction: Correction, fits: bool) -> list[Finding]:
         by = " and ".join(f"{factor:.2f}" for factor in dict.fromkeys(correction.stretch))
         text = f"the objects of the generated images have another size or aspect: they were scaled by {by}"
         found.append(Finding("size", text, True, "save both sets at one resolution, with the right voxel size"))
-    return found if fits else [*found, UNLIKE]
+    return found

@@ -31,7 +31,7 @@ from ..embedder.embedding_set import EmbeddingSet
 from .fit import SetFit
 from .search import Found, Units
 
-__all__ = ["AuditResult", "Calibration", "Control", "Match", "Verdict"]
+__all__ = ["AuditResult", "BentRecall", "Calibration", "Control", "Match", "Verdict"]
 
 
 class Verdict(StrEnum):
@@ -71,14 +71,26 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class BentRecall:
+    """The recall on `images` copies that are bent by `pixels` besides (standard deviation at the control points)."""
+
+    pixels: float
+    images: int
+    recall: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Control:
     """The positive control: of `images` degraded copies of training images, the share that would have been called with
-    the right subject (`recall`, with its 95 % interval), and the share whose subject is the best match."""
+    the right subject (`recall`, with its 95 % interval), and the share whose subject is the best match. `bent` says how
+    the recall falls where a generator bends its copies."""
 
     images: int
     recall: float
     ci95: tuple[float, float]
     source_found: float
+    bent: list[BentRecall] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

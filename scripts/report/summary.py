@@ -235,7 +235,7 @@ def _finite(value: Any) -> Any:
 
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
-    """Return what was found, with what evidence and what recall, in at most twelve lines."""
+    """Return what was found, with what evidence and what recall, in at most fourteen lines."""
     lines = [*_verdict(summary, matches), *_undone(summary)]
     control = summary.positive_control
     low, high = control.ci95
@@ -243,6 +243,9 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         f"Positive control: {control.recall:.0%} of {control.images} degraded copies of training images would "
         f"have been called (95 % interval {low:.0%} to {high:.0%})."
     )
+    if control.bent:
+        shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
+        lines.append(f"Of copies that are bent besides: {shares} pixels.")
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")

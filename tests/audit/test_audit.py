@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from audits import Pooled, audit, embedded, images_of
@@ -136,3 +138,15 @@ def test_another_embedder_leaves_the_audit_as_it_is(train):
 def test_errors_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         audit(**arguments)
+
+
+def test_the_recall_falls_as_copies_are_bent_and_nothing_else_depends_on_it():
+    train, generated = embedded(images_of(25, seed=0)), embedded(images_of(5, seed=1), "g")
+    plain, bent = audit()(train, generated), audit(bends=(0.5, 6.0), bent_images=12)(train, generated)
+    assert plain.control.bent == [] and replace(bent.control, bent=[]) == plain.control
+    assert bent.set_level == plain.set_level and bent.p_value.tolist() == plain.p_value.tolist()
+    mild, strong = bent.control.bent
+    assert (mild.pixels, mild.images, strong.pixels) == (0.5, 12, 6.0)
+    assert mild.recall > 0.7 > 0.3 > strong.recall and strong.ci95[0] <= strong.recall <= strong.ci95[1]
+    with pytest.raises(ValueError, match="bends must be positive, got \\[0\\]"):
+        audit(bends=[0])

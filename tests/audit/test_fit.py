@@ -127,9 +127,12 @@ def test_items_get_the_correction_that_they_need():
 
 
 def test_every_change_has_its_words():
-    everything = findings(Correction(True, True, True, (2.0, 1.9)), fits=False)
-    assert [finding.kind for finding in everything] == ["orientation", "polarity", "canvas", "size", "likeness"]
-    assert "2.00 and 1.90" in everything[3].text and findings(Correction(), fits=True) == []
+    everything = Correction(True, True, True, (2.0, 1.9))
+    found = findings(everything, fits=True)
+    assert [finding.kind for finding in found] == ["orientation", "polarity", "canvas", "size"]
+    assert "2.00 and 1.90" in found[3].text and findings(Correction(), fits=True) == []
+    # what was tried in vain is no finding
+    assert [finding.kind for finding in findings(everything, fits=False)] == ["likeness"]
 
 
 @pytest.mark.parametrize(

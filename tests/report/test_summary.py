@@ -23,7 +23,7 @@ from helpers import ROOT
 
 from scripts.audit.findings import findings
 from scripts.audit.fit import SetFit
-from scripts.audit.result import Control
+from scripts.audit.result import BentRecall, Control
 from scripts.images.correction import Correction
 from scripts.report.summary import Timing, json_text, summarise, terminal_text
 from scripts.report.tables import match_rows
@@ -70,7 +70,10 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
     assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
     assert "(AUC" in text and "0.4 to 0.6 expected" in text and "Skipped: 2 files" in text
-    assert lines[-1] == "Report: out/report.html" and len(lines) <= 12
+    assert lines[-1] == "Report: out/report.html" and len(lines) <= 14
+    bent = [BentRecall(1.5, 20, 0.9, (0.7, 1.0)), BentRecall(3.0, 20, 0.05, (0.0, 0.25))]
+    text = text_of(replace(result, control=replace(result.control, bent=bent)), checkpoint)
+    assert "Of copies that are bent besides: 90% by 1.5, 5% by 3 pixels." in text
 
 
 def text_of(result, checkpoint) -> str:
@@ -103,7 +106,7 @@ def test_the_terminal_says_what_was_undone_and_what_to_do(result, checkpoint):
     fit = SetFit(correction, 0.4, 0.42, True, findings(correction, True))
     lines = text_of(replace(result, fit=fit), checkpoint).splitlines()
     assert [line.split(":")[0] for line in lines if line.startswith("Undone")] == ["Undone", "Undone"]
-    assert len(lines) <= 12
+    assert len(lines) <= 14
     unlike = SetFit(Correction(), 0.2, 0.42, False, findings(Correction(), False))
     lines = text_of(replace(result, fit=unlike), checkpoint).splitlines()
     assert "  More may have been missed: The generated images do not resemble the training images as a set" in lines[4]
