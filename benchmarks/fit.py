@@ -221,6 +221,43 @@ def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
     return [row for row in rows if row.name in names]
 
 
+SOUND: dict[str, Change] = {
+    "as it is": PLANAR["plain"],
+    "blurred by 1": blurred(1.0),
+    "blurred by 2": blurred(2.0),
+    "noise of 4 %": noisy(10.0),
+    "noise of 8 %": noisy(20.0),
+    "darker": lambda image, rng: 255 * (image / 255) ** 1.6,
+    "brighter": lambda image, rng: 255 * (image / 255) ** 0.6,
+}
+
+
+def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]:
+    """Return what the fit test says of sets that fit: random splits, 0 to 50 % copies, changed as generators do."""
+    items = split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
+    items = [item for item in items if item.get("variant") != "masked"]
+    strengths = component(ROOT / "configs/planted_copies.yaml", "strengths")
+    sets = PlantedCopies(items, component(ROOT / "configs/inference.yaml", "preprocessing"), copies=0, new=64)
+    embedder = component(ROOT / "configs/detect.yaml", "embedder", output_dir=str(output / "cache"))
+    rows: list[dict[str, object]] = []
+    for draw in range(draws):
+        name, change = list(SOUND.items())[draw % len(SOUND)]
+        copies = (0, 6, 32)[draw % 3]
+        sets.copies, sets.new = copies, 64 - copies
+        folder, changed = output / "sound", output / "changed" / "sound"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(changed, ignore_errors=True)
+        sets.write(folder, strengths[("mild", "strong")[draw % 2]], seed=100 + draw)
+        change_pictures(folder / "generated", changed, change, ".png")
+        train = embedder.embed_files(find_images(folder / "train.csv"))
+        fit = FitTest()(train, find_images(changed, warn=False), embedder)
+        found = [finding.kind for finding in fit.findings]
+        share = (fit.likeness or 0) / (fit.expected or 1)
+        rows.append({"change": name, "copies": copies, "likeness": round(share, 3), "fits": fit.fits, "found": found})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
@@ -241,7 +278,12 @@ def main() -> None:
     parser.add_argument("--dataset_dir", required=True, help="a datalist of the IXI volumes")
     parser.add_argument("--output_dir", default="eval/fit", type=Path)
     parser.add_argument("--rows", nargs="*", default=[*PLANAR, *ARRAYS, *VOLUMES], help="all by default")
+    parser.add_argument("--sound", type=int, default=0, metavar="DRAWS", help="look at so many sets that fit instead")
     given = parser.parse_args()
+    if given.sound:
+        rows = sound(given.dataset_dir, given.output_dir, given.sound)
+        print(f"{sum(not row['fits'] for row in rows)} do not fit, {sum(bool(row['found']) for row in rows)} findings")
+        return
     print(table(run(given.dataset_dir, given.output_dir, given.rows)))
 
 
