@@ -34,7 +34,7 @@ from .report.report import Report
 from .report.summary import Timing
 from .report.tables import group_names
 
-__all__ = ["AuditData", "detect", "run_audit"]
+__all__ = ["STATUS_INCONCLUSIVE", "AuditData", "detect", "run_audit"]
 
 STATUS_INCONCLUSIVE = 3  # of the process
 

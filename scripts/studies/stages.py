@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ..bundle.components import bundle_file
 from ..bundle.files import read_table, replacing, write_table
+from ..detect import STATUS_INCONCLUSIVE
 from .slice_tables import subject_rows
 from .study_results import Cell
 
@@ -110,6 +111,7 @@ class ConfigStage(Stage):
 
     name: str
     overrides: Mapping[str, object]
+    good: tuple[int, ...] = (0,)  # exit statuses
 
     @abstractmethod
     def configs(self) -> list[str | Path]:
@@ -135,7 +137,7 @@ class ConfigStage(Stage):
             status = subprocess.run(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=job.folder, env=environment
             ).returncode
-        if status:
+        if status not in self.good:
             raise ChildProcessError(
                 f"{log}: expected stage {self.name} to end well, found exit status {status}; see the log's end"
             )
@@ -233,6 +235,7 @@ class AuditSamples(ConfigStage):
 
     overrides: Mapping[str, object] = field(default_factory=dict)
     name = "detect"
+    good = (0, STATUS_INCONCLUSIVE)  # an audit without an answer is one of a study's results
 
     def configs(self) -> list[str | Path]:
         return [bundle_file("configs/detect.yaml")]

@@ -124,11 +124,20 @@ def test_a_stage_whose_output_exists_is_skipped(job, interpreter):
 
 
 def test_a_failing_stage_names_its_log(split, job, interpreter):
-    interpreter(3)
+    interpreter(1)
     split(job())
-    with pytest.raises(ChildProcessError, match=r"log.txt: expected stage detect to end well, found exit status 3"):
+    with pytest.raises(ChildProcessError, match=r"log.txt: expected stage detect to end well, found exit status 1"):
         AuditSamples()(job())
     assert not (job().folder / "seconds.json").exists()
+
+
+def test_an_audit_without_an_answer_is_a_result_and_no_failure(split, job, interpreter):
+    interpreter(3)
+    split(job())
+    AuditSamples().make(job())
+    assert "detect" in json.loads((job().folder / "seconds.json").read_text())
+    with pytest.raises(ChildProcessError, match="expected stage .* to end well, found exit status 3"):
+        Train("a.pt").make(job())
 
 
 def test_a_stopped_training_goes_on_and_its_checkpoints_are_removed(split, job, interpreter):
