@@ -41,6 +41,7 @@ from scripts.audit.fit import FitTest
 from scripts.bundle.files import read_table
 from scripts.detect import AuditData
 from scripts.images.augmentations import RandCopyd
+from scripts.images.items import Item
 from scripts.studies.planted import PlantedCopies
 
 Change = Callable[[NDArray, np.random.RandomState], NDArray]  # of an image (rows, columns) in [0, 255]
@@ -165,7 +166,7 @@ def stripped(array: NDArray) -> NDArray[np.bool_]:
 
 def audited(name: str, train: Path, generated: Path, truth: Path, embedder: Embedder, audit: Audit) -> Row:
     """Return what an audit of two folders says, against the planted truth."""
-    result = run_audit(AuditData(train, generated), embedder, audit, FitTest())
+    result = run_audit(AuditData(train, generated), embedder, audit)
     sources = {Path(row["generated_id"]).name.split(".")[0]: row["subject_id"] for row in read_table(truth)}
     called = false = 0
     for unit in np.flatnonzero(result.memorized):
@@ -187,10 +188,14 @@ def audited(name: str, train: Path, generated: Path, truth: Path, embedder: Embe
     )
 
 
+def unseen(dataset_dir: str) -> list[Item]:
+    """Return the volumes of subjects that the embedder never saw."""
+    return split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
+
+
 def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
     """Return the rows of these names, audited now or before."""
-    items = split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
-    items = [item for item in items if item.get("variant") != "masked"]
+    items = unseen(dataset_dir)
     preprocessing = component(ROOT / "configs/inference.yaml", "preprocessing")
     copy = component(ROOT / "configs/planted_copies.yaml", "strengths")["mild"]
     output.mkdir(parents=True, exist_ok=True)
@@ -234,8 +239,7 @@ SOUND: dict[str, Change] = {
 
 def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]:
     """Return what the fit test says of sets that fit: random splits, 0 to 50 % copies, changed as generators do."""
-    items = split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
-    items = [item for item in items if item.get("variant") != "masked"]
+    items = unseen(dataset_dir)
     strengths = component(ROOT / "configs/planted_copies.yaml", "strengths")
     sets = PlantedCopies(items, component(ROOT / "configs/inference.yaml", "preprocessing"), copies=0, new=64)
     embedder = component(ROOT / "configs/detect.yaml", "embedder", output_dir=str(output / "cache"))

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from monai.transforms import Randomizable
+from monai.transforms import Compose, Randomizable
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -37,9 +37,10 @@ from ..decision.rates import auc, rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
+from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..similarity.verification import Verifier
-from .controls import BentThen, Controls, SearchedNull
+from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
 from .fit import SetFit
 from .neighbors import subject_similarities
@@ -47,6 +48,8 @@ from .result import AuditResult, BentRecall, Calibration
 from .search import Found, Search, Units
 
 __all__ = ["Audit"]
+
+BEND_GRID = 6  # control points a side of a copy's deformation
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +191,8 @@ class Audit(Randomizable):
         level = set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R)
         bent = []  # last, so that no other draw depends on it
         for pixels in self.bends:
-            more, _ = recall_on(BentThen(pixels, self.control), self.bent_images)
+            bend = RandCopyd("image", elastic=(pixels, pixels), grid=BEND_GRID)
+            more, _ = recall_on(Compose([bend, self.control]), self.bent_images)
             bent.append(BentRecall(pixels, more.images, more.recall, more.ci95))
         return AuditResult(
             train=train,

@@ -17,7 +17,6 @@ Both are degraded as the generated images are and searched by the same :class:`~
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -28,32 +27,12 @@ from ..decision.decide import Decision, called_if_added
 from ..decision.null import Null
 from ..decision.rates import exact_interval
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
-from ..images.augmentations import RandCopyd
-from ..images.items import Data, NewData, RandomTransform
+from ..images.items import RandomTransform
 from .degradation import Degradation
 from .result import Control
 from .search import Found, Search, Units
 
-__all__ = ["BentThen", "Controls", "SearchedNull"]
-
-BEND_GRID = 6  # control points a side of a copy's deformation
-
-
-class BentThen:
-    """A random dictionary transform: bends `image` by so many pixels, then does what another one does."""
-
-    def __init__(self, pixels: float, then: RandomTransform) -> None:
-        self.bend, self.then = RandCopyd("image", elastic=(pixels, pixels), grid=BEND_GRID), then
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
-        """Draw both from one generator."""
-        state = np.random.RandomState(seed) if state is None else state
-        self.bend.set_random_state(state=state)
-        self.then.set_random_state(state=state)
-        return self
-
-    def __call__(self, data: Data) -> NewData:
-        return self.then(self.bend(data))
+__all__ = ["Controls", "SearchedNull"]
 
 
 @dataclass(frozen=True)

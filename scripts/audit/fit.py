@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..decision.criteria import check_fields
 from ..embedder.embedder import Embedder
 from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.file_loader import ImageError
@@ -146,16 +147,15 @@ class FitTest:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for key, holds, wanted in (
+        check_fields(
+            self,
             ("sample", self.sample >= 1, "at least 1"),
             ("subjects", self.subjects >= 1, "at least 1"),
             ("satisfied", 0 <= self.satisfied <= 1, "a share"),
             ("least_gain", self.least_gain >= 0, "at least 0"),
             ("size_tolerance", self.size_tolerance >= 0, "at least 0"),
             ("least_likeness", 0 <= self.least_likeness <= 1, "a share"),
-        ):
-            if not holds:
-                raise ValueError(f"{key} must be {wanted}, got {getattr(self, key)!r}")
+        )
 
     def __call__(self, train: EmbeddingSet, items: Sequence[Item], embedder: Embedder) -> SetFit:
         """Return how the files `items` of a generated set fit the embedded training images.
@@ -204,7 +204,11 @@ class FitTest:
             off = measured.gross if np.abs(measured.gross).max() > GROSS else measured.off
             if np.abs(off).max() <= self.size_tolerance / 2:
                 break
-            again = trial(replace(measured.correction, stretch=_times(measured.correction.stretch, off, volumes)))
+            stretch = _times(measured.correction.stretch, off, volumes)
+            try:
+                again = trial(replace(measured.correction, stretch=stretch))
+            except ImageError:
+                break  # nothing is left of an image so stretched
             if again.likeness.mean() < measured.likeness.mean() - self.least_gain / 4:
                 break
             measured = again

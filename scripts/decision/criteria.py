@@ -19,9 +19,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-__all__ = ["Criteria", "Method"]
+__all__ = ["Criteria", "Method", "check_fields"]
 
 Method = Literal["tail", "rank"]  # how p-values are computed
+
+
+def check_fields(owner: object, *rules: tuple[str, bool, str]) -> None:
+    """Raise ValueError at the first rule (field, whether it holds, what is wanted) that does not hold."""
+    for key, holds, wanted in rules:
+        if not holds:
+            raise ValueError(f"{key} must be {wanted}, got {getattr(owner, key)!r}")
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class Criteria:
 
     def __post_init__(self) -> None:
         low, high = self.matched_auc
-        for key, holds, wanted in (
+        check_fields(
+            self,
             ("fdr", 0 < self.fdr < 1, "in (0, 1)"),
             ("p_value", self.p_value in get_args(Method), "tail or rank"),
             ("tail_least", self.tail_least >= 2, "at least 2"),
@@ -74,9 +82,7 @@ class Criteria:
             ("near_copy_deviations", self.near_copy_deviations > 0, "positive"),
             ("least_recall", 0 <= self.least_recall < 1, "a share below 1"),
             ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
-        ):
-            if not holds:
-                raise ValueError(f"{key} must be {wanted}, got {getattr(self, key)!r}")
+        )
 
     def matched(self, auc: float) -> bool:
         """Return whether an AUC counts as that of equals."""

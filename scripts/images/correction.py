@@ -96,9 +96,10 @@ def _corrected(image: torch.Tensor, correction: Correction) -> torch.Tensor:
     if image.ndim == 4:
         factor = correction.stretch[0]
         if factor != 1:
-            image = image if isinstance(image, MetaTensor) else MetaTensor(image)
-            scale = torch.diag(torch.tensor([factor, factor, factor, 1.0], dtype=image.affine.dtype))
-            image.affine = image.affine @ scale
+            scaled: MetaTensor = MetaTensor(image).clone()  # the affine of the input is the caller's
+            scale = torch.diag(torch.tensor([factor, factor, factor, 1.0], dtype=scaled.affine.dtype))
+            scaled.affine = scaled.affine @ scale
+            return scaled
         return image
     if correction.transposed:
         image = image.transpose(1, 2)

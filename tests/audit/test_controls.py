@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from audits import Pooled, embedded, images_of
 
-from scripts.audit.controls import BentThen, Controls
+from scripts.audit.controls import Controls
 from scripts.audit.degradation import Degradation
 from scripts.audit.search import Search
 from scripts.decision.criteria import Criteria
@@ -108,14 +107,3 @@ def test_fewer_training_images_than_copies_are_all_taken(train):
     control, _ = made.positive_control(train, np.arange(12), RandCopyd("image"), 500, null, nothing, Criteria())
     assert control.images == 12 and control.recall == 1, "with no other image a p below the level is a call"
     assert benjamini_hochberg([0.04]).tolist() == [0.04]
-
-
-def test_bent_copies_are_bent_and_then_changed_alike_for_equal_seeds(train):
-    image = {"image": torch.from_numpy(train.images[:1].astype(np.float32))}
-    blur = RandCopyd("image", blur=(0.5, 1.0))
-    bent = [BentThen(2.0, blur).set_random_state(seed)(image)["image"] for seed in (0, 0, 1)]
-    torch.testing.assert_close(bent[0], bent[1])
-    state = np.random.RandomState(0)
-    alone = RandCopyd("image", elastic=(2.0, 2.0), grid=6).set_random_state(state=state)(image)
-    torch.testing.assert_close(bent[0], blur.set_random_state(state=state)(alone)["image"])
-    assert (bent[0] - bent[2]).abs().max() > 0.05

@@ -23,6 +23,7 @@ from scripts.audit.findings import findings
 from scripts.audit.fit import FitTest, SetFit, corrected
 from scripts.bundle.components import component
 from scripts.embedder.embedder import Embedder
+from scripts.embedder.file_loader import ImageError
 from scripts.images.correction import Correction
 from scripts.images.datalists import find_images
 
@@ -117,6 +118,19 @@ def test_the_same_seed_gives_the_same_and_a_single_subject_says_nothing(train, e
     assert few(train, items, embedder) == few(train, items, embedder)
     alone = embedder.embed_files([{**item, "subject_id": "one"} for item in train.items])
     assert FitTest()(alone, items, embedder) == SetFit()
+
+
+def test_a_stretch_that_leaves_nothing_is_not_made(train, embedder, tmp_path, monkeypatch):
+    items = write(tmp_path / "generated", range(40, 46), lambda image, rng: zoom(image, 0.5, order=1))
+    embed = embedder.embed_files
+
+    def fails(items, name):
+        if any(item.get("correction", Correction()).stretch != (1.0, 1.0) for item in items):
+            raise ImageError("nothing is left")
+        return embed(items, name)
+
+    monkeypatch.setattr(embedder, "embed_files", fails)
+    assert FitTest()(train, items, embedder).correction.stretch == (1.0, 1.0)
 
 
 def test_items_get_the_correction_that_they_need():

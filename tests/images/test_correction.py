@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_volume
+from monai.data import MetaTensor
 from PIL import Image
 from scipy import ndimage
 
@@ -113,6 +114,14 @@ def test_a_volume_of_the_wrong_voxel_size_or_polarity_is_as_the_right_one(chain,
     assert [slice_["level"] for slice_ in wrong] == [slice_["level"] for slice_ in right]
     for one, other in zip(right, wrong):
         torch.testing.assert_close(one["image"], other["image"], atol=2e-3, rtol=0)
+
+
+def test_the_input_keeps_its_affine():
+    volume = MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])))
+    for _ in range(2):
+        found = Correctd("image")({"image": volume, "correction": Correction(stretch=(3.0, 3.0))})["image"]
+        assert found.affine.diag().tolist() == [6, 6, 6, 1] and volume.affine.diag().tolist() == [2, 2, 2, 1]
+    assert Correctd("image")(image_of(np.ones((2, 3, 4)), Correction(stretch=(3.0, 3.0))))["image"].affine[0, 0] == 3
 
 
 def test_changes_are_counted():
