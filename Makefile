@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # MONAI warns to parse only configs that one trusts; these are the bundle's own
 export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
-.PHONY: detect help test slow-test check lowest-test benchmark clean
+.PHONY: detect help test slow-test check lowest-test benchmark gpu-check clean
 
 ## detect: audit (the default target); of the demo, or ARGS="--train_dir FOLDER --generated_dir FOLDER"
 # $(value ARGS): make must not expand the $ of a regular expression
@@ -38,6 +38,10 @@ lowest-test: $(VENV)-lowest/.dev
 ## benchmark: speed of the embedder, the alignment and SSIM
 benchmark: $(VENV)/.dev
 	$(BIN)/python benchmarks/speed.py
+
+## gpu-check: does a GPU give what the processor gives, and how fast? Says so where there is none
+gpu-check: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu.py
 
 $(BIN)/python:
 	@$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || { \

@@ -30,7 +30,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from scripts import RandMisalignd, component, load_weights
 
-FEW = ("--control_images", "8", "--null_slices", "1")  # enough where the decisions are not the point
+FEW = ("--control_images", "8", "--bends", "[]", "--null_slices", "1")  # enough where the decisions are not the point
 
 
 def without_digits(text: str) -> str:
@@ -128,7 +128,7 @@ def test_second_run_embeds_nothing_and_finds_the_same(demo, tmp_path):
 def test_pseudonyms_and_no_thumbnails(demo, tmp_path):
     shutil.copytree(demo[0], tmp_path / "again")
     result = run_config(
-        "detect.yaml", tmp_path, "--output_dir", "again", "--pseudonymize", "True", "--thumbnails", "False"
+        "detect.yaml", tmp_path, "--output_dir", "again", "--pseudonymize", "True", "--thumbnails", "False", *FEW
     )
     assert result.returncode == 0, result.stderr
     for name in ("matches.csv", "report.json", "report.html"):
@@ -228,8 +228,9 @@ def test_copies_are_found_among_images_that_were_saved_in_another_way(demo, tmp_
         picture = np.asarray(Image.open(path), np.float32)
         np.save(tmp_path / "generated" / f"{path.stem}.npy", 1 - 2 * np.rot90(picture)[..., None] / 255)  # in [-1, 1]
     result = run_config(
-        "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated", "--output_dir", "out"
-    )
+        "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated", "--output_dir",
+        "out", "--bends", "[]",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert [line.split(":")[0] for line in result.stdout.splitlines()].count("Undone") == 2
 
@@ -366,7 +367,7 @@ def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
     (tmp_path / "generated.csv").write_text("\n".join(["image,prompt", *rows, f"{twice},other"]))
     result = run_config(
         "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated.csv", "--output_dir",
-        "out", "--group_column", "prompt", "--thumbnails", "False",
+        "out", "--group_column", "prompt", "--thumbnails", "False", "--bends", "[]",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())

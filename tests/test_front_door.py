@@ -103,7 +103,7 @@ ARGUMENTS = [
     (("--fdr", "null"), "--fdr: expected a number, found 'null'"),
     (("--fdr", "5"), "fdr must be in (0, 1), got 5"),
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
-    (("--slice_levels", "12"), "--slice_levels: expected 2 values, as \"[12.0, 112.0]\", found 12"),
+    (("--slice_levels", "12"), "--slice_levels: expected 2 numbers, as \"[12.0, 112.0]\", found 12"),
     (("--control_images", "0"), "null_subjects, null_slices, control_images and bent_images must be at least 1, got 300, 8, 0 and 20"),
     (("--p_value", "tial"), "p_value must be tail or rank, got 'tial'"),
     (("--on_error", "ignore"), "on_error must be raise or skip, got 'ignore'"),

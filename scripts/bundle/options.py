@@ -72,20 +72,27 @@ def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
     def listed(of: type) -> Callable[[object], bool]:
         return lambda value: isinstance(value, (list, tuple)) and all(isinstance(entry, of) for entry in value)
 
+    def number(value: object) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    def numbers(value: object) -> bool:
+        return isinstance(value, (list, tuple)) and all(map(number, value))
+
     match default:
         case bool():
             return lambda value: isinstance(value, bool), "True or False"
         case int():
             return lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
         case float():
-            return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool), "a number"
+            return number, "a number"
         case [Mapping(), *_]:
             return listed(Mapping), f"a list of objects, as {default[0]}"
         case [str(), *_]:
             return listed(str), f"a list of texts, as {default}"
+        case [_, _]:  # a range or a size
+            return lambda value: numbers(value) and len(value) == 2, f'2 numbers, as "{default}"'
         case list():
-            count = len(default)
-            return lambda value: listed(object)(value) and len(value) == count, f'{count} values, as "{default}"'
+            return numbers, f'a list of numbers, as "{default}"'
     return None
 
 

@@ -37,8 +37,13 @@ def benjamini_hochberg(p: NDArray) -> NDArray[np.float64]:
     """Return the adjusted p-values q, so that calling q <= a controls the false-discovery rate at a.
 
     Benjamini and Hochberg 1995, for independent or positively dependent p-values.
+
+    Raises:
+        ValueError: if a p-value is outside [0, 1] or not a number.
     """
     p = np.asarray(p, float)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("p-values must lie between 0 and 1")
     return stats.false_discovery_control(p, method="bh") if len(p) else p
 
 
@@ -107,7 +112,12 @@ def exact_interval(count: int, total: int, level: float = 0.95) -> tuple[float, 
 
     Its coverage is never below `level`. At zero its upper end is 1 - ((1 - level) / 2)^(1 / total), which the rule of
     three, 3 / total, states one-sided.
+
+    Raises:
+        ValueError: if not 0 <= count <= total.
     """
+    if not 0 <= count <= total:
+        raise ValueError(f"a count must lie within the total of {total}, got {count}")
     if total == 0:
         return 0.0, 1.0
     interval = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")

@@ -34,8 +34,9 @@ def test_q_values_equal_a_loop_and_are_monotone_in_p():
     np.testing.assert_allclose(q, expected)
     assert (np.diff(q[np.argsort(p)]) >= 0).all() and (q >= p).all() and q.max() <= 1
     assert len(benjamini_hochberg(np.zeros(0))) == 0
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        benjamini_hochberg([0.5, 1.5])
+    for wrong in (1.5, -0.1, np.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            benjamini_hochberg([0.5, wrong])
 
 
 def test_leaked_subjects_by_hand():
@@ -61,8 +62,9 @@ def test_exact_interval_inverts_two_binomial_tests():
     assert stats.binom.sf(11, 40, low) == pytest.approx(0.025) and stats.binom.cdf(12, 40, high) == pytest.approx(0.025)
     assert exact_interval(0, 100) == pytest.approx((0, 1 - 0.025**0.01)) and exact_interval(0, 0) == (0, 1)
     assert exact_interval(0, 100, 0.9)[1] == pytest.approx(3 / 100, rel=0.02)  # one-sided 95 %: the rule of three
-    with pytest.raises(ValueError):
-        exact_interval(11, 10)
+    for count, total in ((11, 10), (-1, 10), (1, 0)):
+        with pytest.raises(ValueError, match=f"total of {total}, got {count}"):
+            exact_interval(count, total)
 
 
 def test_clustered_interval_covers_where_the_exact_one_does_not():

@@ -1,0 +1,226 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Does a GPU give what the processor gives, how fast is it, and do the trainings run on it?
+
+python benchmarks/gpu.py [--device cuda] [--parts embedder ssim audit train ldm]
+
+Each part prints its numbers; the exit status is 1 where a part differs from the processor or fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from bundle_root import ROOT
+
+from scripts import AutocastInferer, Embedder, component, find_images, load_weights, ssim_matrix
+
+# cosines of bfloat16 and of another processor's float32 differ from float32's by no more
+COSINE_ERROR = 0.03
+SSIM_ERROR = 1e-5
+SHAPE = (96, 112)
+BATCHES = (64, 256, 1024)  # images a forward pass whose speed is measured
+PAIRED = 256  # images of which all pairs are compared
+
+
+def seconds(function: Callable[[], object], repeats: int = 5) -> float:
+    """Return the mean time of a call after two that are not counted, the device idle before and after."""
+    for _ in range(2):
+        function()
+    _wait()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    _wait()
+    return (time.perf_counter() - start) / repeats
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def check_embedder(device: str) -> bool:
+    """Print how far the demo's cosines lie from the processor's, and images a second; return whether all is near."""
+    definition, preprocessing = (
+        component(ROOT / "configs/inference.yaml", key) for key in ("network_def", "preprocessing")
+    )
+    network = load_weights(definition.to(memory_format=torch.channels_last), ROOT / "models/model.pt")
+
+    def cosines(where: str, amp: bool) -> torch.Tensor:
+        embedder = Embedder(network.to(where), preprocessing, AutocastInferer(enabled=amp), torch.device(where))
+        sets = [find_images(ROOT / "demo" / folder, warn=False) for folder in ("generated", "train")]
+        generated, train = (torch.from_numpy(embedder.embed_files(items).vectors) for items in sets)
+        return generated @ train.T
+
+    exact, near = cosines("cpu", False), True
+    for amp in (False, True):
+        found = cosines(device, amp)
+        chosen = found.argmax(1)
+        lost = (exact.amax(1) - exact.gather(1, chosen[:, None])[:, 0]).max().item()
+        error = (found - exact).abs().max().item()
+        near &= error < COSINE_ERROR
+        print(f"embedder, amp {amp}: cosines differ by {error:.1e} at most; a nearest image is worse by {lost:.1e}")
+    network = network.to(device)
+    with torch.no_grad():
+        for batch in BATCHES:
+            images = torch.rand(batch, 1, *SHAPE, device=device).to(memory_format=torch.channels_last)
+            for amp in (False, True):
+                inferer = AutocastInferer(enabled=amp)
+                took = seconds(lambda: inferer(images, network))  # noqa: B023  called at once
+                print(f"embedder, amp {amp}, batches of {batch}: {batch / took:.0f} images a second")
+    return near
+
+
+def check_ssim(device: str) -> bool:
+    """Print how far the SSIM of all pairs lies from the processor's, and pairs a second of both."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(PAIRED, *SHAPE, generator=generator)
+    foreground = torch.rand(PAIRED, *SHAPE, generator=generator) > 0.3
+    near, pairs = True, len(images) * (len(images) - 1) // 2
+    for form, masks in (("symmetric", None), ("foreground", foreground)):
+
+        def matrix(where: str) -> torch.Tensor:
+            mask = None if masks is None else masks.to(where)  # noqa: B023  called at once
+            return ssim_matrix(images.to(where), form=form, data_range=1.0, foreground=mask)  # noqa: B023
+
+        error = (matrix("cpu") - matrix(device).cpu()).abs().max().item()
+        near &= error < SSIM_ERROR
+        rates = [pairs / seconds(partial(matrix, where), 3) for where in ("cpu", device)]
+        print(
+            f"SSIM, {form}: differs by at most {error:.1e}; pairs a second: cpu {rates[0]:.0f}, {device} {rates[1]:.0f}"
+        )
+    return near
+
+
+def check_audit(device: str) -> bool:
+    """Print whether the demo's audit makes the same calls as on the processor, and what both took."""
+    rows, took = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for where in ("cpu", device):
+            output = Path(folder, where.replace(":", "_"))
+            start = time.perf_counter()
+            _run("detect.yaml", "--device", f"$torch.device('{where}')", "--output_dir", str(output))
+            took[where] = time.perf_counter() - start
+            with (output / "matches.csv").open(newline="") as file:
+                rows[where] = [
+                    (row["generated_id"], row["train_subject"], row["memorized"]) for row in csv.DictReader(file)
+                ]
+    called = [row for row in rows["cpu"] if row[2] == "1"]
+    same = [row for row in rows[device] if row[2] == "1"] == called
+    print(f"audit of the demo: {len(called)} calls, {'the same' if same else 'others'} on {device}; seconds: {took}")
+    return same
+
+
+def check_train(device: str) -> bool:
+    """Print the seconds that two epochs of the embedder's training take on the demo, as shipped and at GPU size."""
+    for name, files in {"as shipped": ["train"], "train_gpu.yaml": ["train", "train_gpu"]}.items():
+        _train(
+            f"embedder, {name}",
+            files,
+            device,
+            "--iterations",
+            "20",
+            "--epochs",
+            "2",
+            "--val_interval",
+            "2",
+            "--groups",
+            "16",
+        )
+    return True
+
+
+def check_ldm(device: str) -> bool:
+    """Print the seconds of the latent diffusion model at its published size: both trainings, and 16 samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        short = ("--iterations", "20", "--epochs", "2")
+        autoencoder, model = Path(folder, "autoencoder"), Path(folder, "model")
+        _train("autoencoder", ["ldm/train_autoencoder"], device, *short, output=autoencoder)
+        weights = ("--autoencoder_file", str(autoencoder / "autoencoder.pt"))
+        _train("diffusion model", ["ldm/train_diffusion"], device, *short, *weights, output=model)
+        start = time.perf_counter()
+        drawn = (
+            "--model_dir",
+            str(model),
+            *weights,
+            "--records",
+            "16",
+            "--samples_per_record",
+            "1",
+            "--output_dir",
+            f"{folder}/samples",
+        )
+        _run("ldm/generate.yaml", "--device", f"$torch.device('{device}')", *drawn)
+        print(f"16 samples: {time.perf_counter() - start:.1f} s, start of the process in it")
+    return True
+
+
+def _train(name: str, files: list[str], device: str, *arguments: str, output: Path | None = None) -> None:
+    paths = [str(ROOT / "configs" / f"{file}.yaml") for file in files]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        _run(str(paths), "--device", f"$torch.device('{device}')", "--output_dir", str(output or folder), *arguments)
+        print(f"{name}: 2 epochs of 20 steps in {time.perf_counter() - start:.1f} s, start and validation in it")
+
+
+def _run(config: str, *arguments: str) -> None:
+    file = config if config.startswith("[") else str(ROOT / "configs" / config)
+    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", file, *arguments]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{config} ended with status {done.returncode}: {done.stderr[-3000:]}")
+
+
+PARTS = {"embedder": check_embedder, "ssim": check_ssim, "audit": check_audit, "train": check_train, "ldm": check_ldm}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the parts; return 1 where one differs or fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", help="what is compared with the processor")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args(words)
+    device = arguments.device
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        print("not run: torch finds no GPU here")
+        return 0
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else device
+    print(f"{name}; torch {torch.__version__}, numpy {np.__version__}")
+    failed = []
+    for part in arguments.parts:
+        try:
+            if not PARTS[part](device):
+                failed.append(part)
+        except Exception as error:  # noqa: BLE001  the other parts still run
+            print(f"{part}: {error}")
+            failed.append(part)
+        sys.stdout.flush()
+    print(f"differ or failed: {', '.join(failed)}" if failed else "all parts agree with the processor")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
