@@ -92,8 +92,8 @@ class Subject(NamedTuple):
 class RememberingVerifier(Verifier):
     """Aligns each pair of images once: random splits of the same subjects ask for them again and again."""
 
-    def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0) -> None:
-        super().__init__(smoothing, block, window)
+    def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
+        super().__init__(smoothing, block, window, bend)
         self.known: dict[bytes, tuple] = {}
 
     def align(self, queries: NDArray, references: NDArray) -> Alignment:

@@ -15,7 +15,7 @@ from .audit.audit import Audit
 from .audit.degradation import RoundTrip
 from .audit.fit import FitTest, SetFit
 from .audit.neighbors import nearest_subjects
-from .audit.result import AuditResult, Verdict
+from .audit.result import AuditResult, Tier, Verdict
 from .bundle.arguments import check_arguments
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
@@ -106,6 +106,7 @@ __all__ = [
     "SSIMForm",
     "Stretchd",
     "TwoViewContrastiveLoss",
+    "Tier",
     "Verdict",
     "Verifier",
     "Views",

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .metrics import MemorizationMetric, MemorizationSummary
-from .similarity.rendering import render
 
 __all__ = ["MemorizationHandler"]
 
@@ -147,7 +146,7 @@ class MemorizationHandler(ValidationHandler):
         worst = np.lexsort((-summary.score[: len(images)], summary.p_value[: len(images)]))[: self.pairs]
         query = images[worst].clip(0, 1)
         reference = metric.images[summary.reference[worst]].astype(np.float32)
-        aligned, _ = render(query, reference, metric.verifier.align(query, reference).matrix)
+        aligned = metric.verifier.show(query, reference, metric.verifier.align(query, reference).matrix)
         columns = [query, aligned, np.abs(query - aligned)]
         # images are (x, y), pictures (row, column): 3 x (P, W, H) -> (P, H, 3 W) -> (P H, 3 W)
         rows = np.concatenate([column.transpose(0, 2, 1) for column in columns], axis=2)

@@ -91,7 +91,7 @@ def test_reports_fit_their_schema(demo):
 
 
 def test_summary_says_what_was_found_and_where_it_lies(demo):
-    for words in ("Copies found: 16 of 40", "leaked: 16 of 48", "Positive control:", "report.html"):
+    for words in ("Copies: 16. Likenesses: 0. Of 40", "leaked: 16 of 48", "Positive control:", "report.html"):
         assert words in demo[1].stdout
 
 

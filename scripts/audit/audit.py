@@ -27,12 +27,11 @@ from typing import Literal
 import numpy as np
 from monai.transforms import Compose, Randomizable
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
+from ..decision.near_copies import near_copies, shared_people
 from ..decision.rates import auc, rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
@@ -71,6 +70,22 @@ class _Subjects:
         labels = {group[0]: "+".join(self.names[s] for s in group) for group in groups}
         kept, number = np.unique(number, return_inverse=True)
         return _Subjects(np.array([labels.get(s, self.names[s]) for s in kept]), number)
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """What was found for the generated images and for the null that decides; `left_out` is the same as `chosen`
+    without a holdout."""
+
+    search: Search
+    units: Units
+    found: Found
+    controls: Controls
+    left_out: SearchedNull
+    chosen: SearchedNull
+
+    def decision(self, criteria: Criteria) -> Decision:
+        return decide(self.found.statistic, self.units.level, self.found.nearest, self.chosen.null, criteria)
 
 
 class Audit(Randomizable):
@@ -147,37 +162,24 @@ class Audit(Randomizable):
 
         `fit` says how the two sets fit, and belongs to the result.
 
-        Training ids whose scans turn out to be near-copies of each other are merged into one subject and everything
-        is done again: a copy of a scan that stands in the set twice has two best subjects and no peak.
+        Training ids whose scans turn out to be near-copies of each other are one subject, and everything is judged by
+        that: a copy of a scan that stands in the set twice has two best subjects and no peak.
         """
-        subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
-        result = self._audit(train, generated, holdout, subjects)
-        result = replace(result, fit=fit or SetFit(), shared=0 if holdout is None else len(train.shared(holdout)))
-        groups = _same_person(result)
-        if not groups:
-            return result
-        merged = [[str(subjects.names[s]) for s in group] for group in groups]
-        logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
-        again = self._audit(train, generated, holdout, subjects.merged(groups))
-        return replace(
-            again, merged=merged, unmerged_count=int(result.memorized.sum()), fit=result.fit, shared=result.shared
-        )
-
-    def _audit(
-        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects
-    ) -> AuditResult:
         self.set_random_state(self.seed)
-        volumes = bool((np.bincount(generated.file) > 1).any())
-        search = Search(
-            train.vectors, train.images, subjects.number, self.verifier, self.k, self.statistic, whole_files=volumes
-        )
-        units = search.units(generated, np.full(len(generated), -1))
-        found = search(units, name="generated images")
-        degradation = self._degradation(train, generated)
-        controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices)
-        left_out = controls.leave_one_out_null(train, subjects.number, units.level)
-        chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
-        decision = decide(found.statistic, units.level, found.nearest, chosen.null, self.criteria)
+        subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
+        searched = self._search(train, generated, holdout, subjects)
+        merged: list[list[str]] = []
+        unmerged_count = None
+        if groups := self._near_copies(searched.left_out):
+            unmerged_count = int(searched.decision(self.criteria).memorized.sum())
+            merged = [[str(subjects.names[s]) for s in group] for group in groups]
+            logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
+            subjects = subjects.merged(groups)
+            self.set_random_state(self.seed)
+            searched = self._search(train, generated, holdout, subjects)
+        search, units, found = searched.search, searched.units, searched.found
+        controls, left_out, chosen = searched.controls, searched.left_out, searched.chosen
+        decision = searched.decision(self.criteria)
         recall_on = partial(
             controls.positive_control,
             train,
@@ -207,12 +209,70 @@ class Audit(Randomizable):
             decision=decision,
             criteria=self.criteria,
             statistic_used=self.statistic,
-            calibration=self._calibration(search, units, found, chosen, left_out, decision, degradation),
+            verifier=self.verifier,
+            calibration=self._calibration(search, units, found, chosen, left_out, decision, controls.degradation),
             control=replace(control, bent=bent),
             set_level=level,
             thresholds=thresholds,
-            near_copies=_near_copies(left_out, thresholds, self.criteria),
+            detail=self._detail(train, units, found, decision.memorized),
+            merged=merged,
+            unmerged_count=unmerged_count,
+            fit=fit or SetFit(),
+            shared=0 if holdout is None else len(train.shared(holdout)),
+            shared_people=[] if holdout is None else self._shared_people(chosen, holdout, subjects),
         )
+
+    def _search(
+        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects
+    ) -> _Searched:
+        volumes = bool((np.bincount(generated.file) > 1).any())
+        search = Search(
+            train.vectors, train.images, subjects.number, self.verifier, self.k, self.statistic, whole_files=volumes
+        )
+        units = search.units(generated, np.full(len(generated), -1))
+        found = search(units, name="generated images")
+        degradation = self._degradation(train, generated)
+        controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices)
+        left_out = controls.leave_one_out_null(train, subjects.number, units.level)
+        chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
+        return _Searched(search, units, found, controls, left_out, chosen)
+
+    def _detail(
+        self, train: EmbeddingSet, units: Units, found: Found, called: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Return how far the detail of each called unit (U,) and its match agrees, mean over slices; NaN for others."""
+        rows = np.flatnonzero(called[units.unit])
+        best = found.best[units.unit[rows]]
+        matches = found.image[rows, best]
+        rows, best, matches = (values[matches >= 0] for values in (rows, best, matches))
+        agreement = self.verifier.detail(units.images[rows], train.images[matches], found.matrix[rows, best])
+        total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
+        return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
+
+    def _near_copies(self, left_out: SearchedNull) -> list[list[int]]:
+        """Return the groups of training subjects that are one person."""
+        found, fdr = left_out.found, self.criteria.near_copy_fdr
+        return near_copies(found.statistic, self._second(found), left_out.units.subject, found.nearest, fdr)
+
+    def _shared_people(
+        self, searched: SearchedNull, holdout: EmbeddingSet, subjects: _Subjects
+    ) -> list[tuple[str, str]]:
+        """Return the holdout's and the training set's names of who stands in both."""
+        found, names = searched.found, np.unique(holdout.subject_ids)
+        pairs = shared_people(
+            found.statistic,
+            self._second(found),
+            searched.units.subject,
+            found.nearest,
+            self.criteria.near_copy_fdr,
+        )
+        return [(str(names[a]), str(subjects.names[b])) for a, b in pairs]
+
+    def _second(self, found: Found) -> NDArray[np.float64]:
+        """Return the statistic (U,) of the candidates without the best one."""
+        rest = found.aligned_ssim.copy()
+        rest[np.arange(len(rest)), found.best] = -np.inf
+        return self.statistic(rest)
 
     def _degradation(self, train: EmbeddingSet, generated: EmbeddingSet) -> Degradation:
         """Return what makes real images as soft and as noisy as the generated ones."""
@@ -266,26 +326,3 @@ def _similarity_auc(search: Search, units: Units, null_units: Units, leave_out: 
         similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
         medians.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
     return auc(*medians) if all(map(len, medians)) else None
-
-
-def _near_copies(left_out: SearchedNull, thresholds: Thresholds, criteria: Criteria) -> list[tuple[int, int]]:
-    """Return pairs of training subjects with images as alike as copies are, and unlike all other subjects'.
-
-    Both are asked: above the positive control's cut, and so many robust standard deviations above the null's median.
-    """
-    score, owner, nearest = left_out.found.best_ssim, left_out.units.subject, left_out.found.nearest
-    if not np.isfinite(score).any():
-        return []  # a single subject has no other
-    spread = 1.4826 * np.median(np.abs(score - np.median(score)))
-    alike = score >= max(thresholds.duplicate, np.median(score) + criteria.near_copy_deviations * spread)
-    return [(int(a), int(b)) for a, b in zip(owner[alike], nearest[alike]) if b >= 0]
-
-
-def _same_person(result: AuditResult) -> list[list[int]]:
-    """Return the groups of subject numbers that near-copies connect, each ascending."""
-    count = len(result.subject_names)
-    pairs = np.array(result.near_copies, int).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    component = connected_components(graph, directed=False)[1]
-    groups = [np.flatnonzero(component == c).tolist() for c in np.unique(component)]
-    return [group for group in groups if len(group) > 1]

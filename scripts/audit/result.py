@@ -28,16 +28,31 @@ from ..decision.null import Null
 from ..decision.set_level import SetLevel
 from ..decision.statistic import Statistic
 from ..embedder.embedding_set import EmbeddingSet
+from ..similarity.verification import Verifier
 from .fit import SetFit
 from .search import Found, Units
 
-__all__ = ["AuditResult", "BentRecall", "Calibration", "Control", "Match", "Verdict"]
+__all__ = ["AuditResult", "BentRecall", "Calibration", "Control", "Match", "Tier", "Verdict"]
+
+
+class Tier(StrEnum):
+    """What an image is: a call whose fine detail agrees with its training image's, another call, or none.
+
+    A likeness is too near to one person to be chance. It may be a part of a copy, a mixture, another scan of that
+    person, or the image of a half-trained model.
+    """
+
+    COPY = "copy"
+    LIKENESS = "likeness"
+    NONE = "none"
 
 
 class Verdict(StrEnum):
-    """What an audit amounts to. `inconclusive`: nothing was called, but copies could not have been recognised."""
+    """What an audit amounts to. `likenesses`: images were called, but none is a copy. `inconclusive`: nothing was
+    called, but copies could not have been recognised."""
 
     COPIES = "copies"
+    LIKENESSES = "likenesses"
     NO_COPYING = "no copying found"
     INCONCLUSIVE = "inconclusive"
 
@@ -119,10 +134,12 @@ class AuditResult:
     """Everything the report needs; arrays are (U,), one entry a generated image or volume.
 
     `subject_names` (S,) are the training subjects', by number, and `train_subject` (R,) the number of each training
-    row. `leave_one_out` is the null of training subjects left out in turn, `null` the one that decided. `near_copies`
-    are pairs of training subjects whose scans are near-copies; `merged` lists the ids that were made one subject for
-    that reason, and `unmerged_count` how many images would have been called otherwise. `fit` says whether the two sets
-    fit, and `shared` counts the training files that the holdout holds too, under whatever name.
+    row. `verifier` aligned all pairs. `leave_one_out` is the null of training subjects left out in turn, `null` the one
+    that decided. `detail` (U,) is how far the fine detail of a called image agrees with its match's, NaN for others.
+    `merged` lists the ids that were made one subject as their scans are near-copies, and `unmerged_count`
+    how many images would have been called otherwise. `fit` says whether the two sets fit. `shared` counts the training
+    files that the holdout holds too, under whatever name, and `shared_people` are the pairs (holdout subject, training
+    subject) that are one person.
     """
 
     train: EmbeddingSet
@@ -137,15 +154,17 @@ class AuditResult:
     decision: Decision
     criteria: Criteria
     statistic_used: Statistic
+    verifier: Verifier
     calibration: Calibration
     control: Control
     set_level: SetLevel
     thresholds: Thresholds
-    near_copies: list[tuple[int, int]]
+    detail: NDArray[np.float64]
     merged: list[list[str]] = field(default_factory=list)
     unmerged_count: int | None = None
     fit: SetFit = field(default_factory=SetFit)
     shared: int = 0
+    shared_people: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def doubts(self) -> list[str]:
@@ -157,6 +176,8 @@ class AuditResult:
             for name, data in (("training", self.train), ("generated", self.generated), ("holdout", self.holdout))
             if data is not None
         }
+        shown = ", ".join(f"{a} is {b}" for a, b in self.shared_people[:3])
+        shown += f" and {len(self.shared_people) - 3} more" if len(self.shared_people) > 3 else ""
         return [
             text
             for applies, text in (
@@ -177,6 +198,11 @@ class AuditResult:
                     self.shared > 0,
                     f"The holdout holds {self.shared} of the training images, whatever their names; take them out.",
                 ),
+                (
+                    bool(self.shared_people),
+                    f"{len(self.shared_people)} subjects of the holdout stand in the training set too ({shown}); "
+                    "take them out of the holdout.",
+                ),
                 *(
                     (share > criteria.most_skipped, f"{share:.0%} of the {name} files could not be read.")
                     for name, share in skipped.items()
@@ -187,9 +213,9 @@ class AuditResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Copies, where any image is called; else whether none was found or none could have been."""
+        """Copies or likenesses, where any image is called; else whether none was found or none could have been."""
         if self.memorized.any():
-            return Verdict.COPIES
+            return Verdict.COPIES if self.copy.any() else Verdict.LIKENESSES
         return Verdict.INCONCLUSIVE if self.doubts else Verdict.NO_COPYING
 
     @property
@@ -218,14 +244,28 @@ class AuditResult:
         return self.decision.memorized
 
     @property
+    def copy(self) -> NDArray[np.bool_]:
+        """(U,) called, and the fine detail agrees."""
+        return self.memorized & (self.detail >= self.criteria.copy_detail)
+
+    @property
+    def tier(self) -> list[Tier]:
+        """(U,) copy, likeness or none."""
+        return [
+            Tier.COPY if copy else Tier.LIKENESS if called else Tier.NONE
+            for called, copy in zip(self.memorized.tolist(), self.copy.tolist())
+        ]
+
+    @property
     def label(self) -> list[Label]:
         """(U,) how alike each image and its best match are."""
         return [self.thresholds.label(value) for value in self.found.best_ssim]
 
     @property
     def leaked(self) -> list[str]:
-        """The names of the training subjects that leaked, by their own test."""
-        return [self.subject_names[s] for s in self.decision.leaks.at(self.fdr)]
+        """The names of the training subjects that leaked: by their own test, and with a copy, not likenesses alone."""
+        copied = set(self.found.nearest[self.copy].tolist())
+        return [self.subject_names[s] for s in self.decision.leaks.at(self.fdr).tolist() if s in copied]
 
     @property
     def candidate(self) -> NDArray[np.bool_]:

@@ -44,8 +44,8 @@ class Criteria:
         agreement: share of the images that either null calls which both must call, to agree.
         similar_percentile: of the null's aligned SSIM, above which a match is `similar`.
         duplicate_percentile: of the positive control's, above which it is `duplicate`.
-        near_copy_deviations: robust standard deviations above the null's median from which two training subjects are
-            one person.
+        copy_detail: agreement of the detail from which a call is a copy; below it is a likeness.
+        near_copy_fdr: share of the pairs of training ids that are called one person which may be two.
         least_recall: of the positive control, that the lower end of its interval must exceed for "no copying found".
         most_skipped: share of a set's files that may be unreadable for it.
 
@@ -62,7 +62,8 @@ class Criteria:
     agreement: float = 0.8
     similar_percentile: float = 99.0
     duplicate_percentile: float = 5.0
-    near_copy_deviations: float = 6.0
+    copy_detail: float = 0.95
+    near_copy_fdr: float = 0.05
     least_recall: float = 0.5
     most_skipped: float = 0.1
 
@@ -79,7 +80,8 @@ class Criteria:
             ("agreement", 0 <= self.agreement <= 1, "a share"),
             ("similar_percentile", 0 <= self.similar_percentile <= 100, "in [0, 100]"),
             ("duplicate_percentile", 0 <= self.duplicate_percentile <= 100, "in [0, 100]"),
-            ("near_copy_deviations", self.near_copy_deviations > 0, "positive"),
+            ("copy_detail", -1 <= self.copy_detail <= 1, "in [-1, 1]"),
+            ("near_copy_fdr", 0 < self.near_copy_fdr < 1, "in (0, 1)"),
             ("least_recall", 0 <= self.least_recall < 1, "a share below 1"),
             ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
         )

@@ -40,7 +40,7 @@ SHOWN_PAIRS = 60  # pictures of called images; the rest stands in the table
 SHOWN_CANDIDATES = 6
 TABLE = (
     "generated_id", "train_id", "train_subject", "similarity", "aligned_ssim", "mirrored", "statistic", "p_value",
-    "q_value", "label", "memorized",
+    "q_value", "label", "memorized", "verdict",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class LeakedRow:
-    """A leaked training subject: how many called images are nearest to it, its p and its q over subjects."""
+    """A leaked training subject: how many copies are of it, its p and its q over subjects."""
 
     subject: str
     images: int
@@ -82,7 +82,7 @@ def render_page(
         ]
 
     order = np.lexsort((-result.found.best_ssim, result.p_value)).tolist()
-    called = [u for u in order if result.memorized[u]]
+    called = [u for u in order if result.copy[u]] + [u for u in order if result.memorized[u] and not result.copy[u]]
     second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -112,11 +112,11 @@ def _table(matches: Sequence[MatchRow]) -> Markup:
 
 
 def _leaked_rows(result: AuditResult) -> list[LeakedRow]:
-    nearest, leaks = result.found.nearest, result.decision.leaks
+    nearest, leaks, leaked = result.found.nearest, result.decision.leaks, set(result.leaked)
     rows = [
-        LeakedRow(result.subject_names[s], int((result.memorized & (nearest == s)).sum()), float(p), float(q))
+        LeakedRow(result.subject_names[s], int((result.copy & (nearest == s)).sum()), float(p), float(q))
         for s, p, q in zip(leaks.subject, leaks.p_value, leaks.q_value)
-        if q <= result.fdr
+        if result.subject_names[s] in leaked
     ]
     return sorted(rows, key=lambda row: (row.q, -row.images))
 

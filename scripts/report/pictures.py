@@ -27,7 +27,6 @@ from PIL import Image
 from scipy import ndimage
 
 from ..audit.result import AuditResult, Match
-from ..similarity.rendering import render
 from ..similarity.ssim import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
 
@@ -67,7 +66,8 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
         return Evidence(list(_pictures(planes, upright)), volumes.found.ssim)
     query = result.units.images[match.row][None].astype(np.float32)
     reference = result.train.images[match.train_row][None].astype(np.float32)
-    warped, _ = render(query, reference, result.found.matrix[match.row, result.found.best[match.unit]][None])
+    matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
+    warped = result.verifier.show(query, reference, matrix)
     return Evidence(list(_pictures([(query[0], warped[0])], upright)))
 
 

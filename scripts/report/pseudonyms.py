@@ -32,12 +32,14 @@ def pseudonymised(result: AuditResult) -> AuditResult:
     names = [f"subject-{number:04d}" for number in range(len(result.subject_names))]
     new = dict(zip(result.subject_names, names))
     train = _renamed(result.train, [names[s] for s in _of_files(result.train, result.train_subject)], "train")
-    holdout = result.holdout
+    holdout, people = result.holdout, result.shared_people
     if holdout is not None:
-        number = np.unique(holdout.subject_ids, return_inverse=True)[1]
+        own, number = np.unique(holdout.subject_ids, return_inverse=True)
+        held = {str(name): f"holdout-{s:04d}" for s, name in enumerate(own)}
+        people = [(held[a], new[b]) for a, b in people]
         holdout = _renamed(holdout, [f"holdout-{s:04d}" for s in _of_files(holdout, number)], "holdout")
     merged = [[new["+".join(group)]] for group in result.merged]
-    return replace(result, train=train, holdout=holdout, subject_names=names, merged=merged)
+    return replace(result, train=train, holdout=holdout, subject_names=names, merged=merged, shared_people=people)
 
 
 def _of_files(data: EmbeddingSet, number: np.ndarray) -> list[int]:

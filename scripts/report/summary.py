@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..audit.fit import SetFit
-from ..audit.result import AuditResult, Calibration, Control, Verdict
+from ..audit.result import AuditResult, Calibration, Control, Tier, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file
 from ..decision.labels import Label, Thresholds
@@ -36,7 +36,7 @@ from .tables import Group, MatchRow, groups
 
 __all__ = ["Summary", "Timing", "json_text", "summarise", "terminal_text"]
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ class Memorized:
 
 
 @dataclass(frozen=True)
+class Tiers:
+    """The images that were called: those whose fine detail agrees with their match's, and the others."""
+
+    copies: int
+    likenesses: int
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Images that were not called, yet are as alike to their match as degraded copies are."""
 
@@ -95,7 +103,7 @@ class LeakCurve:
 
 @dataclass(frozen=True)
 class LeakedSubjects:
-    """The training subjects that leaked, their share with its exact 95 % interval."""
+    """The training subjects of whom a copy was found, their share with its exact 95 % interval."""
 
     count: int
     rate: float
@@ -137,6 +145,7 @@ class Summary:
     labels: dict[str, int]
     thresholds: Thresholds
     memorized: Memorized
+    tiers: Tiers
     candidates: Candidates
     leaked_subjects: LeakedSubjects
     merged_subjects: MergedSubjects
@@ -177,6 +186,7 @@ def summarise(
         labels={label.name.lower(): labels.count(label) for label in Label},
         thresholds=result.thresholds,
         memorized=_memorized(result),
+        tiers=Tiers(result.tier.count(Tier.COPY), result.tier.count(Tier.LIKENESS)),
         candidates=_candidates(result, matches),
         leaked_subjects=_leaked_subjects(result),
         merged_subjects=MergedSubjects(result.merged, result.unmerged_count),
@@ -209,7 +219,7 @@ def _candidates(result: AuditResult, matches: Sequence[MatchRow]) -> Candidates:
 def _leaked_subjects(result: AuditResult) -> LeakedSubjects:
     leaked, subjects, total = result.leaked, len(result.subject_names), len(result.units)
     nearest = result.found.nearest
-    copies = np.bincount(nearest[result.memorized & (nearest >= 0)], minlength=subjects)
+    copies = np.bincount(nearest[result.copy & (nearest >= 0)], minlength=subjects)
     sizes = np.unique(np.linspace(0, total, 21).round().astype(int))
     curve = LeakCurve(sizes.tolist(), leaked_at_sample_sizes(copies, total, sizes).round(3).tolist())
     return LeakedSubjects(len(leaked), len(leaked) / subjects, exact_interval(len(leaked), subjects), leaked, curve)
@@ -254,7 +264,7 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
 
 
 def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
-    count, total = summary.memorized.count, len(matches)
+    total, tiers = len(matches), summary.tiers
     if summary.verdict is Verdict.NO_COPYING:
         return [f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."]
     if summary.verdict is Verdict.INCONCLUSIVE:
@@ -263,10 +273,11 @@ def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
     ids = summary.leaked_subjects.ids
     shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
     lines = [
-        f"Copies found: {count} of {total} generated images, at a false-discovery rate of {summary.fdr:g}.",
+        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
+        f"rate of {summary.fdr:g}.",
         f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
     ]
-    for match in sorted((m for m in matches if m.memorized), key=lambda m: m.p_value)[:3]:
+    for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:
         mirrored = ", mirrored" if match.mirrored else ""
         lines.append(
             f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.2f}"

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from ..audit.result import AuditResult
+from ..audit.result import AuditResult, Tier
 from ..decision.rates import group_p_values
 from ..images.items import Item
 
@@ -31,7 +31,9 @@ __all__ = ["Group", "MatchRow", "SliceRow", "csv_text", "groups", "match_rows", 
 
 @dataclass(frozen=True)
 class MatchRow:
-    """A row of matches.csv, one a generated image or volume, with its columns in order; `memorized` is q <= fdr."""
+    """A row of matches.csv, one a generated image or volume, with its columns in order.
+
+    `memorized` is q <= fdr, and `verdict` copy, likeness or none."""
 
     generated_id: str
     generated_path: str
@@ -46,6 +48,7 @@ class MatchRow:
     q_value: float
     label: str
     memorized: int
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,11 @@ class Group:
 
 def match_rows(result: AuditResult) -> list[MatchRow]:
     """Return a row for each generated image or volume, in their order."""
-    labels = [label.name.lower() for label in result.label]
-    return [_match_row(result, unit, labels[unit]) for unit in range(len(result.units))]
+    labels, tiers = [label.name.lower() for label in result.label], result.tier
+    return [_match_row(result, unit, labels[unit], tiers[unit]) for unit in range(len(result.units))]
 
 
-def _match_row(result: AuditResult, unit: int, label: str) -> MatchRow:
+def _match_row(result: AuditResult, unit: int, label: str, tier: Tier) -> MatchRow:
     match = result.match(unit)
     item, train = result.generated.items[match.file], result.train.items[match.train_file]
     found, statistic = match.subject >= 0, float(result.statistic[unit])
@@ -97,6 +100,7 @@ def _match_row(result: AuditResult, unit: int, label: str) -> MatchRow:
         q_value=float(result.q_value[unit]),
         label=label,
         memorized=int(result.memorized[unit]),
+        verdict=tier.value,
     )
 
 

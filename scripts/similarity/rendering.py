@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..images.foreground import foreground
+from .deformation import deform
 from .registration import resample
 
 __all__ = ["monotone_gain", "render"]
@@ -101,10 +102,18 @@ def _fit_gains(queries: NDArray, images: NDArray, union: NDArray, warped: NDArra
         warped[n] = images[n] if flat else mapped
 
 
-def render(queries: NDArray, references: NDArray, matrix: NDArray) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the references on their queries' grids and contrast, and both foregrounds' union, (P, H, W)."""
+def render(
+    queries: NDArray, references: NDArray, matrix: NDArray, bend: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the references on their queries' grids and contrast, and both foregrounds' union, (P, H, W).
+
+    `bend` bends them onto the queries, too.
+    """
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
     union = (masks[0] > 0.5) | (resample(masks[1], matrix) > 0.5)
     warped = np.empty_like(queries)
     _fit_gains(queries, resample(references, matrix), union, warped)
+    if bend:
+        # once more, as misfits have flattened the first map of intensity
+        _fit_gains(queries, deform(queries, warped, union), union, warped)
     return warped, union

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .detail import detail_agreement
 from .registration import register
 from .rendering import render
 from .ssim import ssim_pairs
@@ -56,17 +57,18 @@ class Verifier:
         block: pairs aligned at a time; bounds the memory.
         window: 0 scores the whole foreground; else the score is that of the best square of so many pixels a side, for
             copies of a part of an image. At least 12.
+        bend: bend each training image onto the generated one before it is scored, by some pixels at most.
 
     Cost: about 4 ms a pair at 96 x 112 on two cores (benchmarks/speed.py).
     """
 
-    def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0) -> None:
+    def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
         if smoothing < 0 or block < 1 or 0 != window < LEAST_WINDOW:
             raise ValueError(
                 f"smoothing must be >= 0, block >= 1 and window 0 or at least {LEAST_WINDOW}, got {smoothing}, {block} "
                 f"and {window}"
             )
-        self.smoothing, self.block, self.window = smoothing, block, window
+        self.smoothing, self.block, self.window, self.bend = smoothing, block, window, bend
 
     def align(self, queries: NDArray, references: NDArray) -> Alignment:
         """Align references[p] to queries[p]; both (P, H, W) in [0, 1], background near 0.
@@ -87,8 +89,21 @@ class Verifier:
             scores[part] = self._score(queries[part], references[part], matrix[part])
         return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores)
 
+    def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
+        """Return the references (P, H, W) as they are compared with their queries, but not smoothed."""
+        return render(queries, references, matrix, self.bend)[0]
+
+    def detail(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
+        """Return how far the detail of aligned pairs (P, H, W) agrees, (P,) in [-1, 1], as `detail_agreement` says."""
+        found = np.empty(len(queries))
+        for start in range(0, len(queries), self.block):
+            part = slice(start, start + self.block)
+            query, reference = (self._smooth(a[part].astype(np.float32)) for a in (queries, references))
+            found[part] = detail_agreement(query, *render(query, reference, matrix[part], self.bend))
+        return found
+
     def _score(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
-        warped, union = render(self._smooth(queries), self._smooth(references), matrix)
+        warped, union = render(self._smooth(queries), self._smooth(references), matrix, self.bend)
         if self.window:
             return _best_window(self._smooth(queries), warped, union, min(self.window, *queries.shape[1:]))
         return ssim_pairs(

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from ..bundle.files import read_table, replacing, write_table
 from ..images.items import Item, Preprocessing
 from ..images.loading import SliceSet
-from ..similarity.rendering import render
 from ..similarity.verification import Verifier
 
 __all__ = ["contact_sheets"]
@@ -60,7 +59,7 @@ def contact_sheets(
         SliceSet.load([_item(row, column) for row in chosen], preprocessing).images
         for column in ("generated_path", "train_path")
     )
-    aligned, _ = render(query, reference, verifier.align(query, reference).matrix)
+    aligned = verifier.show(query, reference, verifier.align(query, reference).matrix)
     pairs = np.concatenate([query, aligned, np.abs(query - aligned)], axis=1).transpose(0, 2, 1)  # (P, H, 3 W)
     pages = list(_pages(pairs, page, output))
     write_table(

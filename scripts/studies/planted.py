@@ -136,15 +136,17 @@ class PlantedCopies(Randomizable):
 class PlantedRow:
     """What one audit with a planted truth found, a line of results.jsonl.
 
-    `recall` and `false_discovery_share` of the calls; of the copies, the shares whose verified match is the true
-    source's image (`source_image`) and subject (`source_subject`). `cut_*` and `percentile_*` are those of two rules
-    without an error rate on the same embeddings: a cosine above 0.85 (DeepSSIM), and one above the 95th percentile of
-    the similarity that real images have to other subjects (Dar et al.).
+    `recall` and `false_discovery_share` of the calls, `copy_recall` of the calls that are copies and no likenesses; of
+    the copies, the shares whose verified match is the true source's image (`source_image`) and subject
+    (`source_subject`). `cut_*` and `percentile_*` are those of two rules without an error rate on the same embeddings:
+    a cosine above 0.85 (DeepSSIM), and one above the 95th percentile of the similarity that real images have to other
+    subjects (Dar et al.).
     """
 
     strength: str
     draw: int
     recall: float
+    copy_recall: float
     false_discovery_share: float
     source_image: float
     source_subject: float
@@ -208,6 +210,7 @@ def _row(result: AuditResult, folder: Path, strength: str, draw: int, seconds: f
         strength=strength,
         draw=draw,
         recall=recall,
+        copy_recall=_rates(result.copy, copy)[0],
         false_discovery_share=false_share,
         source_image=float(image[copy].mean()),
         source_subject=float(subject[copy].mean()),

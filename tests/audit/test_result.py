@@ -67,6 +67,10 @@ def test_doubts_make_a_clean_answer_inconclusive_and_never_hide_a_copy():
         ({"control": Control(20, 0.6, (0.36, 0.81), 1.0)}, r"it would have called 60% (95 % interval 36% to 81%)"),
         ({"shared": 5}, "The holdout holds 5 of the training images"),
         (
+            {"shared_people": [(f"h{i}", f"s{i}") for i in range(5)]},
+            "5 subjects of the holdout stand in the training set too (h0 is s0, h1 is s1, h2 is s2 and 2 more)",
+        ),
+        (
             {"generated": replace(clean.generated, skipped=[("a", "bad")])},
             "20% of the generated files could not be read",
         ),
@@ -75,7 +79,9 @@ def test_doubts_make_a_clean_answer_inconclusive_and_never_hide_a_copy():
         assert len(doubtful.doubts) == 1 and sentence in doubtful.doubts[0]
         assert doubtful.verdict is Verdict.INCONCLUSIVE
         found = replace(doubtful, decision=replace(clean.decision, memorized=np.arange(4) == 2))
-        assert found.verdict is Verdict.COPIES and found.doubts == doubtful.doubts
+        assert found.verdict is Verdict.LIKENESSES and found.doubts == doubtful.doubts
+        found = replace(found, detail=np.ones(4))
+        assert found.verdict is Verdict.COPIES and found.tier == ["none", "none", "copy", "none"]
     tolerant = replace(clean, criteria=replace(clean.criteria, least_recall=0.0, most_skipped=0.5))
     for change in (
         {"control": Control(20, 0.1, (0.01, 0.3), 1.0)},

@@ -27,7 +27,8 @@ from scripts.decision.criteria import Criteria
         ({"agreement": 2.0}, "agreement must be a share, got 2.0"),
         ({"similar_percentile": 101}, r"similar_percentile must be in \[0, 100\], got 101"),
         ({"duplicate_percentile": -1}, r"duplicate_percentile must be in \[0, 100\], got -1"),
-        ({"near_copy_deviations": 0}, "near_copy_deviations must be positive, got 0"),
+        ({"copy_detail": 1.1}, r"copy_detail must be in \[-1, 1\], got 1.1"),
+        ({"near_copy_fdr": 0}, r"near_copy_fdr must be in \(0, 1\), got 0"),
     ],
 )
 def test_errors_name_the_key(arguments, sentence):

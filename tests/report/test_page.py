@@ -42,9 +42,11 @@ from scripts.report.summary import (
     MergedSubjects,
     Skipped,
     Summary,
+    Tiers,
     Timing,
 )
 from scripts.report.tables import MatchRow
+from scripts.similarity.verification import Verifier
 
 try:
     from selenium import webdriver
@@ -60,7 +62,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     part = InputSet(images=len(matches), slices=len(matches), subjects=100)
     called = int(result.memorized.sum())
     return Summary(
-        schema_version="1.1",
+        schema_version="1.2",
         bundle="0.1.0",
         verdict=result.verdict,
         doubts=result.doubts,
@@ -73,6 +75,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
         labels={"different": len(matches) - called, "similar": 0, "duplicate": called},
         thresholds=result.thresholds,
         memorized=Memorized(called, called / len(matches), (0.0, 0.1), 0.0),
+        tiers=Tiers(result.tier.count("copy"), result.tier.count("likeness")),
         candidates=Candidates(0, []),
         leaked_subjects=LeakedSubjects(0, 0.0, (0.0, 0.1), [], LeakCurve([], [])),
         merged_subjects=MergedSubjects([], None),
@@ -82,7 +85,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
 
 
 def page(count: int = 10_000, called: int = 3) -> str:
-    """A page of `count` matches, of which the first `called` are copies."""
+    """A page of `count` matches, of which the first `called` are called, the last of these as a likeness."""
     rng = np.random.RandomState(0)
     p, statistic, ssim = np.sort(rng.rand(count)), rng.normal(size=count), rng.rand(count, 6)
     q = np.r_[np.full(called, 0.001), np.full(count - called, 0.9)]
@@ -104,6 +107,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
         decision=Decision(p, q, q <= 0.05, {"tail": called, "rank": 0}, leaked_subjects(np.zeros(0), np.zeros(0, int))),
         criteria=Criteria(),
         statistic_used=LocalStatistic(),
+        verifier=Verifier(),
         calibration=Calibration(
             "holdout", "tail", count, 60, 0.02, 1, {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True, 0.5,
             NullComparison(0, 0.7, False),
@@ -111,7 +115,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
         control=Control(60, 0.7, (0.6, 0.8), 1.0),
         set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
         thresholds=Thresholds(0.5, 0.7, True),
-        near_copies=[],
+        detail=np.where(rows < called, np.where(rows == called - 1, 0.9, 0.99), np.nan),
     )  # fmt: skip
     matches = [
         MatchRow(
@@ -128,6 +132,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
             q_value=float(q[i]),
             label=Label(2 if i < called else 0).name.lower(),
             memorized=int(i < called),
+            verdict=result.tier[i].value,
         )
         for i in range(count)
     ]
@@ -196,7 +201,7 @@ class Parsed(html.parser.HTMLParser):
 @pytest.mark.parametrize(
     ("count", "called", "verdict"),
     [
-        (20, 3, "Copies found: 3 of 20 generated images"),
+        (20, 3, "Copies: 2. Likenesses: 1. Of 20 generated images"),
         (20, 0, "No copying found among 20 generated images"),
         (1, 0, "No copying found among 1 generated images"),
     ],
@@ -207,12 +212,22 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     assert "The two nulls disagree." in text and "Null not matched." not in text
 
 
+def test_copies_and_likenesses_stand_apart_and_are_explained():
+    text = Parsed(page(count=20)).text
+    evidence = text[text.index("Evidence") :]
+    places = [evidence.index(words) for words in ("Copies", "sample_00001.png", "Likenesses", "sample_00002.png")]
+    assert places == sorted(places)
+    assert "Of a copy the fine detail agrees" in text and "Of a likeness it does not" in text
+    assert "by 0.95 or more" in text and "2 copies, 1 likenesses" in text
+    assert "Likenesses" not in Parsed(page(count=20, called=0)).text.replace("copies and likenesses", "")
+
+
 def test_the_written_page_prints_the_criteria():
     text = Parsed(page(count=20)).text
     for words in (
         "the tail: 0.2 of the null subjects, 20 to 60",
         "both call 0.8 of what either calls",
-        "from 6.0 robust deviations above the null",
+        "a share of 0.05 may be two",
         "(99th percentile of the null)",
         "(5th of the positive control)",
         "expected 0.4 to 0.6",
@@ -237,7 +252,7 @@ def test_the_written_page_names_no_other_address():
 
 
 def test_verdict_distributions_and_warning_stand_on_the_page(opened):
-    assert opened.find_element(By.TAG_NAME, "h1").text == "Copies found: 3 of 10000 generated images"
+    assert opened.find_element(By.TAG_NAME, "h1").text == "Copies: 2. Likenesses: 1. Of 10000 generated images"
     chart = opened.find_element(By.CSS_SELECTOR, "img.chart")
     assert opened.execute_script("return arguments[0].naturalWidth", chart) > 100
     assert "The two nulls disagree" in opened.find_element(By.TAG_NAME, "main").text

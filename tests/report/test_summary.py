@@ -45,6 +45,18 @@ def test_what_is_counted(result, checkpoint):
     sizes = {name: (part.images, part.subjects, len(part.skipped)) for name, part in summary.inputs.items()}
     assert sizes == {"train": (20, 20, 1), "generated": (6, 6, 0), "holdout": (24, 24, 1)}
     assert sum(summary.labels.values()) == 6
+    assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (2, 0, "copies")
+
+
+def test_of_a_likeness_nobody_leaked(result, checkpoint):
+    one = replace(result, detail=np.where(np.arange(6) == 1, 0.9, result.detail))
+    summary = summarise(one, match_rows(one), Timing(1, 0), checkpoint)
+    assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (1, 1, "copies")
+    assert [row.verdict for row in match_rows(one)][:3] == ["copy", "likeness", "none"]
+    assert summary.memorized.count == 2 and summary.leaked_subjects.count == 1
+    none = replace(result, detail=np.full(6, 0.9))
+    text = text_of(none, checkpoint)
+    assert none.verdict == "likenesses" and "Copies: 0. Likenesses: 2." in text and "leaked: 0 of 20\n" in text
 
 
 def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
@@ -66,7 +78,7 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     matches = match_rows(result)
     text = terminal_text(result, summarise(result, matches, Timing(1, 0), checkpoint), matches, Path("out/report.html"))
     lines = text.splitlines()
-    assert lines[0] == "Copies found: 2 of 6 generated images, at a false-discovery rate of 0.05."
+    assert lines[0] == "Copies: 2. Likenesses: 0. Of 6 generated images, at a false-discovery rate of 0.05."
     assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
     assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
     assert "(AUC" in text and "0.4 to 0.6 expected" in text and "Skipped: 2 files" in text
