@@ -28,6 +28,7 @@ from ..audit.fit import SetFit
 from ..audit.result import AuditResult, Calibration, Control, Tier, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file
+from ..decision.bounds import true_discoveries
 from ..decision.labels import Label, Thresholds
 from ..decision.rates import clustered_interval, exact_interval, leaked_at_sample_sizes
 from ..decision.set_level import SetLevel
@@ -37,6 +38,7 @@ from .tables import Group, MatchRow, groups
 __all__ = ["Summary", "Timing", "json_text", "summarise", "terminal_text"]
 
 SCHEMA_VERSION = "1.2"
+STRONGEST = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)  # images of which a bound is given
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,15 @@ class Tiers:
 
     copies: int
     likenesses: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of so many `strongest` images, how many at least are `true`, that is no stranger's: with 95 % probability all of
+    these bounds hold, and they do so together. The number of calls is among the first."""
+
+    strongest: list[int]
+    true: list[int]
 
 
 @dataclass(frozen=True)
@@ -146,6 +157,7 @@ class Summary:
     thresholds: Thresholds
     memorized: Memorized
     tiers: Tiers
+    bounds: Bounds
     candidates: Candidates
     leaked_subjects: LeakedSubjects
     merged_subjects: MergedSubjects
@@ -187,6 +199,7 @@ def summarise(
         thresholds=result.thresholds,
         memorized=_memorized(result),
         tiers=Tiers(result.tier.count(Tier.COPY), result.tier.count(Tier.LIKENESS)),
+        bounds=_bounds(result),
         candidates=_candidates(result, matches),
         leaked_subjects=_leaked_subjects(result),
         merged_subjects=MergedSubjects(result.merged, result.unmerged_count),
@@ -209,6 +222,12 @@ def _memorized(result: AuditResult) -> Memorized:
     # copies of one subject stand and fall together
     interval = clustered_interval(result.memorized, result.found.nearest, np.random.RandomState(0))
     return Memorized(count, count / total, interval, max(0.0, excess))
+
+
+def _bounds(result: AuditResult) -> Bounds:
+    total, calls = len(result.units), int(result.memorized.sum())
+    counts = sorted({count for count in (*STRONGEST, calls) if 0 < count <= total})
+    return Bounds(counts, true_discoveries(result.p_value, np.array(counts, int)).tolist())
 
 
 def _candidates(result: AuditResult, matches: Sequence[MatchRow]) -> Candidates:

@@ -33,6 +33,7 @@ from scripts.decision.statistic import LocalStatistic
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.report.page import TABLE, render_page
 from scripts.report.summary import (
+    Bounds,
     Candidates,
     Checkpoint,
     InputSet,
@@ -75,6 +76,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
         labels={"different": len(matches) - called, "similar": 0, "duplicate": called},
         thresholds=result.thresholds,
         memorized=Memorized(called, called / len(matches), (0.0, 0.1), 0.0),
+        bounds=Bounds([1, 2, 3, 5], [1, 2, 2, 2]),
         tiers=Tiers(result.tier.count("copy"), result.tier.count("likeness")),
         candidates=Candidates(0, []),
         leaked_subjects=LeakedSubjects(0, 0.0, (0.0, 0.1), [], LeakCurve([], [])),
@@ -218,6 +220,7 @@ def test_copies_and_likenesses_stand_apart_and_are_explained():
     places = [evidence.index(words) for words in ("Copies", "sample_00001.png", "Likenesses", "sample_00002.png")]
     assert places == sorted(places)
     assert "Of a copy the fine detail agrees" in text and "Of a likeness it does not" in text
+    assert "of 1 at least 1, of 2 at least 2, of 3 at least 2; all hold together" in text
     assert "by 0.95 or more" in text and "2 copies, 1 likenesses" in text
     assert "Likenesses" not in Parsed(page(count=20, called=0)).text.replace("copies and likenesses", "")
 

@@ -46,6 +46,7 @@ def test_what_is_counted(result, checkpoint):
     assert sizes == {"train": (20, 20, 1), "generated": (6, 6, 0), "holdout": (24, 24, 1)}
     assert sum(summary.labels.values()) == 6
     assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (2, 0, "copies")
+    assert summary.bounds.strongest == [1, 2, 5] and summary.bounds.true == [1, 2, 2]
 
 
 def test_of_a_likeness_nobody_leaked(result, checkpoint):
