@@ -146,8 +146,12 @@ def mixed(
     generated: int = 1000,
     audits: int = 200,
     corrected: bool = True,
+    adaptive: bool = False,
 ) -> Mixed:
-    """Return how audits fare of which this share of the generated images is copies; uncorrected, p <= 0.05 calls."""
+    """Return how audits fare of which this share of the generated images is copies; uncorrected, p <= 0.05 calls.
+
+    `adaptive` estimates how many are no copies.
+    """
     shares, recalls = [], []
     for seed in range(audits):
         rng = np.random.RandomState(seed)
@@ -155,7 +159,7 @@ def mixed(
         train, count = draw(subjects), round(share * generated)
         copies = copies_of(train, rng.randint(subjects, size=count), rng)
         p, _ = audit(train, np.concatenate([copies, draw(generated - count)]))
-        called = (benjamini_hochberg(p) if corrected else p) <= FDR
+        called = (benjamini_hochberg(p, adaptive) if corrected else p) <= FDR
         shares.append(called[count:].sum() / max(1, called.sum()))
         recalls.append(called[:count].mean() if count else np.nan)
     return Mixed(

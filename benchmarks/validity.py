@@ -134,10 +134,12 @@ def of_population(population: str) -> list[Question]:
     """Return what is asked of the calls in one population."""
     nothing = {f"nothing memorized, {population}, n = {n}, {m} images": (n, m) for n, m in SIZES}
     copies = {f"mixed, {population}, {share:.0%} copies": share for share in SHARES}
+    adaptive = {f"mixed, {population}, {share:.0%} copies, adaptive": share for share in SHARES}
     if population == NOT_ASKED:
         return [
             *(Question(name, partial(nothing_memorized, population, *size)) for name, size in nothing.items()),
             *(Question(name, partial(mixed, population, share)) for name, share in copies.items()),
+            *(Question(name, partial(mixed, population, share, adaptive=True)) for name, share in adaptive.items()),
         ]
     few = "at most 35 of 400 audits with any call"
     return [
@@ -149,6 +151,7 @@ def of_population(population: str) -> list[Question]:
             controlled(name, partial(mixed, population, share), LEAST_RECALL.get(population) if share == 0.01 else None)
             for name, share in copies.items()
         ),
+        *(controlled(name, partial(mixed, population, share, adaptive=True), None) for name, share in adaptive.items()),
     ]
 
 

@@ -137,7 +137,7 @@ class Controls:
         found = self.search(copies, name="positive control")
         p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria)
         right = found.nearest == copies.subject
-        hits = int((called_if_added(decision.p_value, p, criteria.fdr) & right).sum())
+        hits = int((called_if_added(decision.p_value, p, criteria) & right).sum())
         total = len(copies)
         control = Control(total, hits / total, exact_interval(hits, total), float(right.mean()))
         return control, found.best_ssim

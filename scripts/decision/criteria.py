@@ -38,6 +38,7 @@ class Criteria:
     Args:
         fdr: level of the false-discovery rate, over images and over subjects.
         p_value: `tail` continues beyond the null's largest values, `rank` does not.
+        adaptive: estimate how many images are no copies, and allow for fewer false calls than if all were such.
         tail_least, tail_share, tail_most: so many null subjects make the tail: a share, but at least and at most so
             many, and never more than half of them.
         matched_auc: AUC of two sets' similarities, or of two nulls, that counts as equal.
@@ -55,6 +56,7 @@ class Criteria:
 
     fdr: float = 0.05
     p_value: Method = "tail"
+    adaptive: bool = False
     tail_least: int = 20
     tail_share: float = 0.2
     tail_most: int = 60

@@ -54,7 +54,7 @@ def decide(statistic: NDArray, level: NDArray, nearest: NDArray, null: Null, cri
         criteria: level and kind of p-value.
     """
     by_method = {method: null.p_values(statistic, level, method, criteria) for method in get_args(Method)}
-    q_by_method = {method: benjamini_hochberg(p) for method, p in by_method.items()}
+    q_by_method = {method: benjamini_hochberg(p, criteria.adaptive) for method, p in by_method.items()}
     p, q = by_method[criteria.p_value], q_by_method[criteria.p_value]
     return Decision(
         p,
@@ -65,9 +65,11 @@ def decide(statistic: NDArray, level: NDArray, nearest: NDArray, null: Null, cri
     )
 
 
-def called_if_added(p: NDArray, more: NDArray, fdr: float) -> NDArray[np.bool_]:
+def called_if_added(p: NDArray, more: NDArray, criteria: Criteria) -> NDArray[np.bool_]:
     """Return whether each p-value of `more` (M,) would be called if it alone joined those of `p` (U,)."""
-    return np.array([benjamini_hochberg(np.r_[p, value])[-1] <= fdr for value in more], bool)
+    return np.array(
+        [benjamini_hochberg(np.r_[p, value], criteria.adaptive)[-1] <= criteria.fdr for value in more], bool
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def compare_nulls(null: Null, other: Null, statistic: NDArray, level: NDArray, c
     resemble each other.
     """
     called, again = (
-        benjamini_hochberg(each.p_values(statistic, level, criteria.p_value, criteria)) <= criteria.fdr
+        benjamini_hochberg(each.p_values(statistic, level, criteria.p_value, criteria), criteria.adaptive)
+        <= criteria.fdr
         for each in (null, other)
     )
     finite = [each.statistic[np.isfinite(each.statistic)] for each in (null, other)]

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from audits import Pooled, audit, embedded, images_of
 
+from scripts.audit.result import Verdict
 from scripts.decision.criteria import Criteria
 from scripts.decision.labels import Label
 from scripts.decision.statistic import LocalStatistic
@@ -105,6 +106,41 @@ def test_one_person_under_two_ids_is_one_subject(train):
     result = audit()(twice, embedded(np.concatenate([train.images[:2], images_of(10, seed=14)]), "g"))
     assert result.merged == [["s000", "s040"], ["s001", "s041"]] and result.unmerged_count == 0
     assert result.memorized.tolist() == [True] * 2 + [False] * 10
+
+
+def second_scans(images: np.ndarray) -> np.ndarray:
+    """The same people on another day: noise and contrast of its own."""
+    noise = 0.01 * np.random.default_rng(0).normal(size=images.shape)
+    return (images.astype(np.float32) ** 1.1 + noise).clip(0, 1).astype(np.float16)
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_many_people_under_two_ids_hide_no_copy(train, count):
+    twice = embedded(np.concatenate([train.images, second_scans(train.images[:count])]))
+    generated = embedded(np.concatenate([train.images[:count], train.images[30:34], images_of(10, seed=14)]), "g")
+    result = audit(control_images=20)(twice, generated)
+    assert result.merged == [[f"s{i:03d}", f"s{40 + i:03d}"] for i in range(count)]
+    assert result.memorized.tolist() == [True] * (count + 4) + [False] * 10 and result.control.recall > 0.9
+    assert audit()(train, generated).merged == []
+
+
+def test_who_stands_in_the_holdout_too_is_named(train):
+    others = images_of(20, seed=15)
+    holdout = embedded(np.concatenate([others[:10], second_scans(train.images[[4, 7]]), others[10:]]), "h")
+    generated = embedded(images_of(6, seed=16), "g")
+    result = audit()(train, generated, holdout)
+    assert result.shared_people == [("h010", "s004"), ("h011", "s007")] and result.shared == 0
+    assert result.verdict is Verdict.INCONCLUSIVE and "2 subjects of the holdout" in " ".join(result.doubts)
+    clean = audit()(train, generated, embedded(others, "h"))
+    assert clean.shared_people == [] and clean.verdict is not Verdict.INCONCLUSIVE
+
+
+def test_the_detail_of_calls_alone_is_compared(train):
+    generated = embedded(np.concatenate([train.images[:3], images_of(5, seed=13)]), "g")
+    result = audit()(train, generated)
+    assert result.memorized.tolist() == [True] * 3 + [False] * 5
+    assert (result.detail[:3] > 0.99).all() and np.isnan(result.detail[3:]).all()
+    assert result.tier == ["copy"] * 3 + ["none"] * 5 and result.copy.sum() == 3
 
 
 def test_another_statistic_and_other_criteria_decide(train):

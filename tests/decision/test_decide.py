@@ -67,4 +67,4 @@ def test_nothing_to_decide():
 def test_one_more_image_is_called_as_if_it_had_been_among_them():
     p, more = np.array([0.001, 0.2, 0.9]), np.array([0.02, 0.03, 0.5])
     expected = [bool(benjamini_hochberg([*p, value])[3] <= 0.05) for value in more]
-    assert called_if_added(p, more, 0.05).tolist() == expected == [True, False, False]
+    assert called_if_added(p, more, Criteria()).tolist() == expected == [True, False, False]

@@ -39,6 +39,27 @@ def test_q_values_equal_a_loop_and_are_monotone_in_p():
             benjamini_hochberg([0.5, wrong])
 
 
+def test_adaptive_q_values_count_the_nulls():
+    """Storey's: of 10 p-values 2 lie above one half, so (1 + 2) / (10 / 2) of them are taken to be nulls."""
+    p = np.r_[np.full(8, 0.04), 0.6, 0.9]
+    np.testing.assert_allclose(benjamini_hochberg(p, adaptive=True), 0.6 * benjamini_hochberg(p))
+    uniform = np.linspace(0.01, 1, 100)
+    np.testing.assert_allclose(benjamini_hochberg(uniform, adaptive=True), benjamini_hochberg(uniform))  # never above 1
+    assert len(benjamini_hochberg(np.zeros(0), adaptive=True)) == 0
+
+
+def test_adaptive_calls_keep_the_rate_and_gain_power():
+    shares, recalls = {False: [], True: []}, {False: [], True: []}
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        p = np.r_[stats.norm.sf(rng.normal(size=50) + 2.5), rng.uniform(size=50)]
+        for adaptive in shares:
+            called = benjamini_hochberg(p, adaptive) <= 0.1
+            shares[adaptive].append(called[50:].sum() / max(1, called.sum()))
+            recalls[adaptive].append(called[:50].mean())
+    assert np.mean(shares[True]) < 0.11 and np.mean(recalls[True]) > np.mean(recalls[False]) + 0.05
+
+
 def test_leaked_subjects_by_hand():
     found = leaked_subjects(np.array([0.01, 0.6, 0.9, 0.04, 0.8]), np.array([7, 7, 2, 4, 2]))
     assert found.subject.tolist() == [2, 4, 7]
