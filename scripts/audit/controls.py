@@ -139,7 +139,14 @@ class Controls:
         right = found.nearest == copies.subject
         hits = int((called_if_added(decision.p_value, p, criteria) & right).sum())
         total = len(copies)
-        control = Control(total, hits / total, exact_interval(hits, total), float(right.mean()))
+        only = called_if_added(np.ones(len(decision.p_value)), p, criteria) & right
+        control = Control(
+            images=total,
+            recall=hits / total,
+            ci95=exact_interval(hits, total),
+            source_found=float(right.mean()),
+            alone=float(only.mean()),
+        )
         return control, found.best_ssim
 
     def _copies(self, everything: Units, transform: RandomTransform, count: int) -> Units:

@@ -98,14 +98,16 @@ class BentRecall:
 @dataclass(frozen=True)
 class Control:
     """The positive control: of `images` degraded copies of training images, the share that would have been called with
-    the right subject (`recall`, with its 95 % interval), and the share whose subject is the best match. `bent` says how
-    the recall falls where a generator bends its copies."""
+    the right subject (`recall`, with its 95 % interval) among the images that were, and the share whose subject is the
+    best match. `bent` says how the recall falls where a generator bends its copies, `alone` what it is for a copy that
+    is the only one: other calls make it easier."""
 
     images: int
     recall: float
     ci95: tuple[float, float]
     source_found: float
     bent: list[BentRecall] = field(default_factory=list)
+    alone: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,7 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
     low, high = control.ci95
     lines.append(
         f"Positive control: {control.recall:.0%} of {control.images} degraded copies of training images would "
-        f"have been called (95 % interval {low:.0%} to {high:.0%})."
+        f"have been called (95 % interval {low:.0%} to {high:.0%}){_alone(control)}."
     )
     if control.bent:
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
@@ -280,6 +280,11 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
     lines.append(f"Report: {page}")
     return "\n".join(lines)
+
+
+def _alone(control: Control) -> str:
+    """Return what is said of a lone copy where it is harder to call than one among others."""
+    return f", {control.alone:.0%} were each the only one" if control.alone < control.recall else ""
 
 
 def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:

@@ -100,6 +100,19 @@ def test_the_control_counts_copies_that_would_be_called_with_their_own_subject(t
         assert control.recall == control.source_found == 1 and ssim.min() > 0.9
 
 
+def test_a_lone_copy_among_many_images_is_harder_to_call(train):
+    made, criteria = controls(train), Criteria()
+    null = made.leave_one_out_null(train, np.arange(12), UNKNOWN).null
+    copy = RandCopyd("image", elastic=(0.0, 1.0), noise=(0.05, 0.05), grid=4)
+    alone = []
+    for images in (5, 500, 50_000):
+        others = decide(np.r_[np.full(images, 9.0)], np.full(images, np.nan), np.zeros(images, int), null, criteria)
+        control, _ = made.positive_control(train, np.arange(12), copy, 12, null, others, criteria)
+        assert control.recall == 1  # all others are called, so a p below the level is enough
+        alone.append(control.alone)
+    assert alone == sorted(alone, reverse=True) and alone[0] > 0.5 > alone[2]
+
+
 def test_fewer_training_images_than_copies_are_all_taken(train):
     made = controls(train)
     null = made.leave_one_out_null(train, np.arange(12), UNKNOWN).null

@@ -87,6 +87,9 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     bent = [BentRecall(1.5, 20, 0.9, (0.7, 1.0)), BentRecall(3.0, 20, 0.05, (0.0, 0.25))]
     text = text_of(replace(result, control=replace(result.control, bent=bent)), checkpoint)
     assert "Of copies that are bent besides: 90% by 1.5, 5% by 3 pixels." in text
+    assert "to 100%)." in text
+    text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
+    assert "to 100%), 25% were each the only one." in text
 
 
 def text_of(result, checkpoint) -> str:
