@@ -21,6 +21,7 @@ new images are called; the recall on the positive control; and what is printed. 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -37,8 +38,10 @@ from scipy import ndimage
 
 from scripts import Embedder, component, find_images, run_audit, split_subjects
 from scripts.audit.audit import Audit
+from scripts.audit.degradation import RoundTrip
 from scripts.audit.fit import FitTest
 from scripts.bundle.files import read_table
+from scripts.bundle.weights import load_weights
 from scripts.detect import AuditData
 from scripts.images.augmentations import RandCopyd
 from scripts.images.items import Item
@@ -84,6 +87,19 @@ def noisy(sigma: float) -> Change:
 def blurred(sigma: float) -> Change:
     """Return a change that blurs by a Gaussian."""
     return lambda image, rng: ndimage.gaussian_filter(image, sigma)
+
+
+def autoencoded(image: NDArray, rng: np.random.RandomState) -> NDArray:
+    """Pass the image through the autoencoder of the case study's latent diffusion models."""
+    upright = image.T[None] / 255  # networks take (left-right, posterior-anterior)
+    return _round_trip()(upright, rng)[0].T * 255
+
+
+@functools.cache
+def _round_trip() -> RoundTrip:
+    network = component(ROOT / "configs" / "ldm" / "model.yaml", "autoencoder_def", size="cpu")
+    load_weights(network, ROOT / "models" / "autoencoder.pt")
+    return RoundTrip(network)
 
 
 PLANAR: dict[str, Change] = {
@@ -234,6 +250,7 @@ SOUND: dict[str, Change] = {
     "noise of 8 %": noisy(20.0),
     "darker": lambda image, rng: 255 * (image / 255) ** 1.6,
     "brighter": lambda image, rng: 255 * (image / 255) ** 0.6,
+    "autoencoded": autoencoded,
 }
 
 
@@ -243,8 +260,9 @@ def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]
     strengths = component(ROOT / "configs/planted_copies.yaml", "strengths")
     sets = PlantedCopies(items, component(ROOT / "configs/inference.yaml", "preprocessing"), copies=0, new=64)
     embedder = component(ROOT / "configs/detect.yaml", "embedder", output_dir=str(output / "cache"))
-    rows: list[dict[str, object]] = []
-    for draw in range(draws):
+    log = output / "sound.jsonl"
+    rows: list[dict[str, object]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    for draw in range(len(rows), draws):
         name, change = list(SOUND.items())[draw % len(SOUND)]
         copies = (0, 6, 32)[draw % 3]
         sets.copies, sets.new = copies, 64 - copies
@@ -259,7 +277,9 @@ def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]
         share = (fit.likeness or 0) / (fit.expected or 1)
         rows.append({"change": name, "copies": copies, "likeness": round(share, 3), "fits": fit.fits, "found": found})
         print(json.dumps(rows[-1]), flush=True)
-    return rows
+        with log.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+    return rows[:draws]
 
 
 def table(rows: Sequence[Row]) -> str:
