@@ -170,7 +170,7 @@ class Audit(Randomizable):
         searched = self._search(train, generated, holdout, subjects)
         merged: list[list[str]] = []
         unmerged_count = None
-        if groups := self._near_copies(searched.left_out):
+        if groups := self._near_copies(searched, train, subjects):
             unmerged_count = int(searched.decision(self.criteria).memorized.sum())
             merged = [[str(subjects.names[s]) for s in group] for group in groups]
             logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
@@ -249,10 +249,16 @@ class Audit(Randomizable):
         total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
         return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 
-    def _near_copies(self, left_out: SearchedNull) -> list[list[int]]:
+    def _near_copies(self, searched: _Searched, train: EmbeddingSet, subjects: _Subjects) -> list[list[int]]:
         """Return the groups of training subjects that are one person."""
-        found, fdr = left_out.found, self.criteria.near_copy_fdr
-        return near_copies(found.statistic, self._second(found), left_out.units.subject, found.nearest, fdr)
+        found, subject, untested = searched.left_out.found, searched.left_out.units.subject, 0
+        statistic, nearest = found.statistic, found.nearest
+        if len(subjects.names) > self.null_subjects:
+            units, more, untested = searched.controls.likely_pairs(train, subjects.number)
+            subject = np.concatenate([subject, units.subject])
+            statistic = np.concatenate([statistic, more.statistic])
+            nearest = np.concatenate([nearest, more.nearest])
+        return near_copies(statistic, self._second(found), subject, nearest, self.criteria.near_copy_fdr, untested)
 
     def _shared_people(
         self, searched: SearchedNull, holdout: EmbeddingSet, subjects: _Subjects

@@ -28,11 +28,15 @@ from ..decision.null import Null
 from ..decision.rates import exact_interval
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.items import RandomTransform
+from ..images.subjects import starts_of_runs
 from .degradation import Degradation
+from .neighbors import nearest_subjects
 from .result import Control
 from .search import Found, Search, Units
 
 __all__ = ["Controls", "SearchedNull"]
+
+LIKELY_PAIRS = 100  # bounds the cost in training sets of any size
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,37 @@ class Controls:
         found = self.search(units, leave_out=True, name="left-out training images")
         return SearchedNull(units, found, Null(found.statistic, units.subject, units.level, 2, found.nearest))
 
+    def likely_pairs(self, train: EmbeddingSet, subjects: NDArray) -> tuple[Units, Found, int]:
+        """Return units of subjects who may be one person by their embeddings, searched as the null is.
+
+        For a training set with more subjects than the null has: of the pairs that are each other's nearest by an image
+        each, those that stand out most are searched. The number is that of the other pairs.
+        """
+        rows = np.flatnonzero(self._first_files(train, subjects))
+        if not self.search.whole_files:
+            first, count = np.unique(subjects[rows], return_index=True, return_counts=True)[1:]
+            order = np.argsort(subjects[rows], kind="stable")
+            rows = np.sort(rows[order[np.cumsum(count) - count + count // 2]]) if len(first) else rows
+        units = self.search.units(train, subjects, rows)
+        near = nearest_subjects(
+            units.vectors, self.search.vectors, self.search.subjects, self.search.k, units.unit, units.subject
+        )
+        size = np.bincount(units.unit)[:, None]
+        cosine = np.add.reduceat(near.similarity, starts_of_runs(units.unit)) / size
+        statistic, partner = self.search.statistic(cosine), near.subject[:, 0]
+        unit = np.full(int(subjects.max()) + 1, -1)
+        unit[units.subject] = np.arange(len(units))
+        back = np.where(partner >= 0, unit[partner], -1)
+        mutual = np.flatnonzero((back >= 0) & (partner[back] == units.subject) & (units.subject < partner))
+        best = mutual[np.argsort(-(statistic[mutual] + statistic[back[mutual]]), kind="stable")[:LIKELY_PAIRS]]
+        chosen = np.isin(units.unit, np.concatenate([best, back[best]]))
+        units = self._degraded(self.search.units(train, subjects, rows[chosen]))
+        return (
+            units,
+            self.search(units, leave_out=True, name="training subjects that are alike"),
+            len(mutual) - len(best),
+        )
+
     def holdout_null(self, holdout: EmbeddingSet, levels: NDArray) -> SearchedNull:
         """Return the null of real images that the generator never saw; `levels` as for the other null."""
         subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
@@ -94,7 +129,9 @@ class Controls:
             if self.search.whole_files
             else self._slices(source, subjects, chosen, levels)
         )
-        units = self.search.units(source, subjects, np.flatnonzero(keep))
+        return self._degraded(self.search.units(source, subjects, np.flatnonzero(keep)))
+
+    def _degraded(self, units: Units) -> Units:
         images = units.images if self.degradation.nothing else self.degradation(units.images, self.rng)
         return replace(units, vectors=self.embedder.embed_images(images), images=images)
 

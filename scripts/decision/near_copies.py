@@ -35,7 +35,9 @@ RATE, START = 0.8, 1.6
 UPPER, UPPER_RATIO = 80, 1.7
 
 
-def near_copies(statistic: NDArray, second: NDArray, subject: NDArray, nearest: NDArray, fdr: float) -> list[list[int]]:
+def near_copies(
+    statistic: NDArray, second: NDArray, subject: NDArray, nearest: NDArray, fdr: float, untested: int = 0
+) -> list[list[int]]:
     """Return the groups of subjects that are one person, each ascending, in order.
 
     Of each pair of subjects that are each other's nearest, the score is the mean statistic of their images, those that
@@ -45,10 +47,11 @@ def near_copies(statistic: NDArray, second: NDArray, subject: NDArray, nearest: 
 
     Args:
         statistic: (U,) of images that were searched among the other subjects, -inf for none.
-        second: (U,) the same without the nearest subject.
+        second: (V,) the same without the nearest subject, of these images or of a random part of them.
         subject: (U,) number of the subject that an image is of.
         nearest: (U,) number of the other subject that it is nearest to, -1 for none.
         fdr: share of the called pairs that may be strangers.
+        untested: pairs that stood out less before any was searched; they count as strangers.
     """
     scale = _scale(second)
     if scale is None:
@@ -59,7 +62,7 @@ def near_copies(statistic: NDArray, second: NDArray, subject: NDArray, nearest: 
     mutual = (back >= 0) & (partner[back] == names)
     first = np.flatnonzero(mutual & (names < partner))
     p = _p_value((score[first] + score[back[first]]) / 2 / scale)
-    called = first[benjamini_hochberg(p) <= fdr]
+    called = first[benjamini_hochberg(np.r_[p, np.ones(untested)])[: len(p)] <= fdr]
     if not len(called):
         return []
     joined = np.isin(names, [names[called], partner[called]])

@@ -124,6 +124,18 @@ def test_many_people_under_two_ids_hide_no_copy(train, count):
     assert audit()(train, generated).merged == []
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_twins_outside_the_null_are_found_by_their_embeddings(slices):
+    images = images_of(60, seed=0)
+    train = embedded(np.concatenate([images, second_scans(images[: 6 * slices])]), slices=slices)
+    people, generated = 60 // slices, embedded(images_of(8, seed=14), "g", slices=slices)
+    result = audit(null_subjects=12, control_images=4)(train, generated)
+    assert len(set(result.null.subject.tolist())) == 12
+    assert result.merged == [[f"s{i:03d}", f"s{people + i:03d}"] for i in range(6)]
+    clean = embedded(images, slices=slices)
+    assert audit(null_subjects=12, control_images=4)(clean, generated).merged == []
+
+
 def test_who_stands_in_the_holdout_too_is_named(train):
     others = images_of(20, seed=15)
     holdout = embedded(np.concatenate([others[:10], second_scans(train.images[[4, 7]]), others[10:]]), "h")

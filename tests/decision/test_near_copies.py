@@ -97,6 +97,13 @@ def test_a_null_of_some_subjects_may_name_others_as_nearest():
     assert near_copies(first, second, np.array([2, 5, 7, 9]), np.array([5, 2, 100, 7]), LEVEL) == [[2, 5]]
 
 
+def test_pairs_that_were_not_searched_count_as_strangers():
+    first, second = np.array([4.0, 4.0, 0.1, 0.1]), np.full(40, 0.5)
+    subject, nearest = np.arange(4), np.array([1, 0, 3, 2])
+    assert near_copies(first, second, subject, nearest, LEVEL) == [[0, 1]]
+    assert near_copies(first, second, subject, nearest, LEVEL, untested=200) == []
+
+
 def test_who_stands_in_two_sets_is_named():
     rng = np.random.RandomState(4)
     train, holdout = rng.normal(size=(40, 20)), rng.normal(size=(20, 20))
