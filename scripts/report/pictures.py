@@ -32,6 +32,8 @@ from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slic
 
 __all__ = ["Evidence", "Picture", "evidence", "histogram", "sections"]
 
+MAGNIFIED = 4  # of the difference, which a copy leaves black
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -75,7 +77,7 @@ def _pictures(planes: Iterable[tuple[NDArray, NDArray]], upright: bool) -> Itera
     for generated, aligned in planes:
         yield Picture("generated", _data_uri(generated, upright))
         yield Picture("training, aligned", _data_uri(aligned, upright))
-        yield Picture("difference", _data_uri(np.abs(generated - aligned), upright))
+        yield Picture(f"difference x {MAGNIFIED}", _data_uri(MAGNIFIED * np.abs(generated - aligned), upright))
 
 
 @dataclass(frozen=True)
