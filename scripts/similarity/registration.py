@@ -53,42 +53,47 @@ def _normal_equations(
     """Fill the 7 x 7 normal equations of (a, b, ty, tx, gain 0, gain 1, gain 2) at p and return the squared error.
 
     The reference is sampled at [[a, -b], [b, a]] @ (flip * x) + t; its value w predicts the query as a parabola in w.
+    A row of pixels at a time: its derivatives and residuals lie in a buffer, whose dot products the compiler
+    vectorises.
     """
     height, width = query.shape
-    normal[:] = 0
-    gradient[:] = 0
-    row = np.zeros(7, np.float32)
-    error = np.float64(0)
-    centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+    buffer = np.zeros((8, width), np.float32)
+    sums = np.zeros((8, 8))
+    centre_y, centre_x = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
+    a, b, shift_y, shift_x = np.float32(p[0]), np.float32(p[1]), np.float32(p[2]), np.float32(p[3])
+    gain_0, gain_1, gain_2 = np.float32(p[4]), np.float32(p[5]), np.float32(p[6])
     for i in range(height):
-        y = np.float32((i - centre_y) * flip[0])
+        y = (np.float32(i) - centre_y) * np.float32(flip[0])
         for j in range(width):
-            x = np.float32((j - centre_x) * flip[1])
-            source_y = p[0] * y - p[1] * x + p[2] + centre_y
-            source_x = p[1] * y + p[0] * x + p[3] + centre_x
+            x = (np.float32(j) - centre_x) * np.float32(flip[1])
+            source_y = a * y - b * x + shift_y + centre_y
+            source_x = b * y + a * x + shift_x + centre_x
             w, dy, dx = _sample(reference, source_y, source_x)
-            if w == 0 and query[i, j] < 0.02:
-                continue  # background on background carries no information
-            slope = np.float32(p[5] + 2 * p[6] * w)
+            value = query[i, j]
+            # background on background carries no information
+            counts = np.float32(0) if w == 0 and value < np.float32(0.02) else np.float32(1)
+            slope = counts * (gain_1 + np.float32(2) * gain_2 * w)
             dy *= slope
             dx *= slope
-            row[0] = dy * y + dx * x
-            row[1] = dx * y - dy * x
-            row[2] = dy
-            row[3] = dx
-            row[4] = 1
-            row[5] = w
-            row[6] = w * w
-            residual = np.float32(query[i, j] - (p[4] + p[5] * w + p[6] * w * w))
-            error += residual * residual
-            for u in range(7):
-                gradient[u] += row[u] * residual
-                for v in range(u, 7):
-                    normal[u, v] += row[u] * row[v]
+            buffer[0, j] = dy * y + dx * x
+            buffer[1, j] = dx * y - dy * x
+            buffer[2, j] = dy
+            buffer[3, j] = dx
+            buffer[4, j] = counts
+            buffer[5, j] = counts * w
+            buffer[6, j] = counts * w * w
+            buffer[7, j] = counts * (value - (gain_0 + gain_1 * w + gain_2 * w * w))
+        for u in range(8):
+            for v in range(u, 8):
+                total = np.float32(0)
+                for j in range(width):
+                    total += buffer[u, j] * buffer[v, j]
+                sums[u, v] += total
     for u in range(7):
-        for v in range(u):
-            normal[u, v] = normal[v, u]
-    return error
+        gradient[u] = sums[u, 7]
+        for v in range(u, 7):
+            normal[u, v] = normal[v, u] = sums[u, v]
+    return sums[7, 7]
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -103,12 +103,11 @@ class Verifier:
         return found
 
     def _score(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
-        warped, union = render(self._smooth(queries), self._smooth(references), matrix, self.bend)
+        queries = self._smooth(queries)
+        warped, union = render(queries, self._smooth(references), matrix, self.bend)
         if self.window:
-            return _best_window(self._smooth(queries), warped, union, min(self.window, *queries.shape[1:]))
-        return ssim_pairs(
-            self._smooth(queries), warped, form="foreground", data_range=1.0, foreground_x=union, foreground_y=union
-        )
+            return _best_window(queries, warped, union, min(self.window, *queries.shape[1:]))
+        return ssim_pairs(queries, warped, form="foreground", data_range=1.0, foreground_x=union, foreground_y=union)
 
     def _smooth(self, images: NDArray) -> NDArray:
         return ndimage.gaussian_filter(images, (0, self.smoothing, self.smoothing)) if self.smoothing else images
