@@ -53,10 +53,16 @@ UNLIKE = Finding(
 )
 
 
-def findings(correction: Correction, fits: bool) -> list[Finding]:
-    """Return what was undone; or that the sets do not fit, whatever was tried."""
+def findings(correction: Correction, fits: bool, mixed: float = 0.0) -> list[Finding]:
+    """Return what was undone; or that the sets do not fit, whatever was tried.
+
+    `mixed` is the share of files that lie in another way than the others, 0 for none.
+    """
+    text = f"about {mixed:.0%} of the generated images lie across the others or are inverted"
+    remedy = "save all generated images in one way: no single correction fits them"
+    two_kinds = [Finding("mixed", text, False, remedy)] if mixed else []
     if not fits:
-        return [UNLIKE]
+        return [*two_kinds, UNLIKE]
     found = [
         finding
         for finding, undone in (
@@ -70,4 +76,4 @@ def findings(correction: Correction, fits: bool) -> list[Finding]:
         by = " and ".join(f"{factor:.2f}" for factor in dict.fromkeys(correction.stretch))
         text = f"the objects of the generated images have another size or aspect: they were scaled by {by}"
         found.append(Finding("size", text, True, "save both sets at one resolution, with the right voxel size"))
-    return found
+    return [*found, *two_kinds]

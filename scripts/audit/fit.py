@@ -21,6 +21,7 @@ set, 0.30 where these are transposed, 0.32 at half the size.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -56,12 +57,14 @@ class SetFit:
     `correction` is what was undone, `likeness` the generated images' median likeness to the training subjects after
     that, `expected` that of training images to the others', as soft and noisy as the generated ones. `fits` says
     whether the first is near enough to the second. Both are None, and the sets said to fit, where too few exist.
+    `mixed` is the share of the generated files that lie in another way than the others; 0 for few.
     """
 
     correction: Correction = Correction()
     likeness: float | None = None
     expected: float | None = None
     fits: bool = True
+    mixed: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -132,6 +135,9 @@ class FitTest:
         least_gain: mean gain in likeness for which a correction is made, in both halves of the sample.
         size_tolerance: relative difference of the objects' median sizes that counts as none.
         least_likeness: share of the expected likeness below which the sets do not fit.
+        least_mixed: share of the files that must be far more alike in another orientation or polarity for the set to be
+            of two kinds.
+        apart: gain in likeness, as a share of the expected, that is far more alike.
         seed: of the sample.
 
     Raises:
@@ -144,6 +150,8 @@ class FitTest:
     least_gain: float = 0.02
     size_tolerance: float = 0.06
     least_likeness: float = 0.7
+    least_mixed: float = 0.1
+    apart: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -155,6 +163,8 @@ class FitTest:
             ("least_gain", self.least_gain >= 0, "at least 0"),
             ("size_tolerance", self.size_tolerance >= 0, "at least 0"),
             ("least_likeness", 0 <= self.least_likeness <= 1, "a share"),
+            ("least_mixed", 0 < self.least_mixed <= 1, "a share above 0"),
+            ("apart", self.apart > 0, "positive"),
         )
 
     def __call__(self, train: EmbeddingSet, items: Sequence[Item], embedder: Embedder) -> SetFit:
@@ -171,15 +181,17 @@ class FitTest:
         # about `sample` images, if a generated file has as many as a training file
         files = max(4, round(self.sample * len(train.items) / len(train)))
         trial = _Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
+        volumes = bool((train.slice >= 0).all())
         found = plain = trial(Correction())
         if self._off(plain) > self.size_tolerance or np.median(plain.likeness) < self.satisfied * expected:
-            found = self._corrected(plain, trial, volumes=bool((train.slice >= 0).all()))
+            found = self._corrected(plain, trial, volumes)
+        mixed = self._mixed(found, trial, expected, volumes)
         generated = trial.embedded(found.correction).images
         degraded = match_degradation(train.images[reference.rows], generated, rng)(train.images[reference.rows], rng)
         expected = reference.expected(embedder.embed_images(degraded))
         likeness = float(np.median(found.likeness))
         fits = likeness >= self.least_likeness * expected
-        return SetFit(found.correction, likeness, expected, fits, findings(found.correction, fits))
+        return SetFit(found.correction, likeness, expected, fits, mixed, findings(found.correction, fits, mixed))
 
     def _corrected(self, plain: _Measured, trial: _Trial, volumes: bool) -> _Measured:
         """Return the sample under the correction that makes it most alike, or as it is where none is surely better."""
@@ -193,6 +205,20 @@ class FitTest:
                 continue  # nothing is left of an image so corrected
         # a stretch of a seventh hardly lowers the likeness, yet hides every copy: sizes alone decide
         return self._stretched(best, trial, volumes) if self._off(best) > self.size_tolerance else best
+
+    def _mixed(self, found: _Measured, trial: _Trial, expected: float, volumes: bool) -> float:
+        """Return the share of files that another orientation or polarity makes far more alike; 0 for few."""
+        if np.percentile(found.likeness, 100 * self.least_mixed) >= self.least_likeness * expected:
+            return 0.0
+        shares = [0.0]
+        for base in _bases(volumes):
+            other = replace(found.correction, transposed=base.transposed, inverted=base.inverted)
+            if base.object_only or other == found.correction:
+                continue
+            with contextlib.suppress(ImageError):  # nothing is left of an image so corrected
+                gain = trial(other).likeness - found.likeness
+                shares.append(float((gain > self.apart * expected).mean()))
+        return max(shares) if max(shares) >= self.least_mixed else 0.0
 
     def _stretched(self, measured: _Measured, trial: _Trial, volumes: bool) -> _Measured:
         """Return the sample stretched until its objects are as large as those of the images that they resemble.

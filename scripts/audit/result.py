@@ -188,6 +188,11 @@ class AuditResult:
                     "The generated images do not resemble the training images as a set: their likeness "
                     f"is {self.fit.likeness or 0:.2f}, that of training images {self.fit.expected or 0:.2f}.",
                 ),
+                (
+                    self.fit.mixed > 0,
+                    f"About {self.fit.mixed:.0%} of the generated images lie across the others or are inverted, and no "
+                    "single correction fits them.",
+                ),
                 (subjects < needed, f"There are {subjects} training subjects, and at least {needed} are needed."),
                 (self.calibration.null == "none", "There is no null: too few real images to compare with."),
                 (

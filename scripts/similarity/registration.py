@@ -30,7 +30,9 @@ SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
-def _sample(image: NDArray, y: float, x: float) -> tuple[np.float32, np.float32, np.float32]:
+def _sample(
+    image: NDArray, y: float | np.floating, x: float | np.floating
+) -> tuple[np.float32, np.float32, np.float32]:
     """Bilinear value and its derivatives by y and x; zero outside."""
     height, width = image.shape
     if not (y > -1.0 and y < height and x > -1.0 and x < width):

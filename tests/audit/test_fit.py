@@ -89,7 +89,7 @@ def test_what_is_wrong_is_found_and_undone(train, embedder, tmp_path, change, ki
     assert fit.fits and fit.likeness > 0.8 * fit.expected
     assert [finding.kind for finding in fit.findings] == kinds
     assert all(finding.undone and finding.remedy for finding in fit.findings)
-    assert bool(kinds) == (fit.correction != Correction())
+    assert bool(kinds) == (fit.correction != Correction()) and fit.mixed == 0
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,17 @@ def test_what_resembles_nothing_does_not_fit(train, embedder, tmp_path, change):
     fit = FitTest()(train, write(tmp_path / "generated", range(40, 50), change), embedder)
     assert not fit.fits and fit.likeness < 0.7 * fit.expected
     assert fit.findings[-1].kind == "likeness" and not fit.findings[-1].undone
+
+
+@pytest.mark.parametrize("change", [lambda image: image.T, lambda image: 255 - image])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_set_of_two_kinds_is_told(train, embedder, tmp_path, change, share):
+    """Whichever part is the larger one and was put right: the other one is not."""
+    turn = iter(np.arange(12) % 4 < 4 * share)
+    items = write(tmp_path / "generated", range(40, 52), lambda image, rng: change(image) if next(turn) else image)
+    fit = FitTest()(train, items, embedder)
+    assert min(abs(fit.mixed - share), abs(fit.mixed - (1 - share))) < 0.1
+    assert [finding.undone for finding in fit.findings if finding.kind == "mixed"] == [False]
 
 
 def test_one_image_a_repeated_one_and_the_training_images_themselves_fit(train, embedder, tmp_path):
@@ -158,6 +169,8 @@ def test_every_change_has_its_words():
         {"least_gain": -1},
         {"size_tolerance": -0.1},
         {"least_likeness": 2},
+        {"least_mixed": 0},
+        {"apart": 0},
     ],
 )
 def test_numbers_out_of_range(argument):
