@@ -64,8 +64,8 @@ class SetFit:
     likeness: float | None = None
     expected: float | None = None
     fits: bool = True
-    mixed: float = 0.0
     findings: list[Finding] = field(default_factory=list)
+    mixed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class FitTest:
         expected = reference.expected(embedder.embed_images(degraded))
         likeness = float(np.median(found.likeness))
         fits = likeness >= self.least_likeness * expected
-        return SetFit(found.correction, likeness, expected, fits, mixed, findings(found.correction, fits, mixed))
+        return SetFit(found.correction, likeness, expected, fits, findings(found.correction, fits, mixed), mixed)
 
     def _corrected(self, plain: _Measured, trial: _Trial, volumes: bool) -> _Measured:
         """Return the sample under the correction that makes it most alike, or as it is where none is surely better."""
