@@ -64,7 +64,7 @@ def test_demo_writes_the_contract(demo):
     matches = (demo[0] / "matches.csv").read_text().splitlines()[0]
     assert matches == (
         "generated_id,generated_path,train_id,train_path,train_subject,similarity,aligned_ssim,mirrored,statistic,"
-        "p_value,q_value,label,memorized"
+        "p_value,q_value,label,memorized,verdict"
     )
     report = json.loads((demo[0] / "report.json").read_text())
     assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "repeated": [], "skipped": []}
