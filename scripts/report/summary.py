@@ -304,7 +304,7 @@ def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
     for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:
         mirrored = ", mirrored" if match.mirrored else ""
         lines.append(
-            f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.2f}"
+            f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"
             f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
         )
     return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
