@@ -82,7 +82,8 @@ def render_page(
         ]
 
     order = np.lexsort((-result.found.best_ssim, result.p_value)).tolist()
-    called = [u for u in order if result.copy[u]] + [u for u in order if result.memorized[u] and not result.copy[u]]
+    copy, memorized = result.copy, result.memorized
+    called = [u for u in order if copy[u]] + [u for u in order if memorized[u] and not copy[u]]
     second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -119,6 +119,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
         thresholds=Thresholds(0.5, 0.7, True),
         detail=np.where(rows < called, np.where(rows == called - 1, 0.9, 0.99), np.nan),
     )  # fmt: skip
+    tiers = result.tier
     matches = [
         MatchRow(
             generated_id=HOSTILE if i == 0 else f"sample_{i:05d}.png",
@@ -134,7 +135,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
             q_value=float(q[i]),
             label=Label(2 if i < called else 0).name.lower(),
             memorized=int(i < called),
-            verdict=result.tier[i].value,
+            verdict=tiers[i].value,
         )
         for i in range(count)
     ]
