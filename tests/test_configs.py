@@ -415,7 +415,7 @@ def test_one_person_under_two_ids_is_merged(tmp_path):
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["merged_subjects"]["groups"] == [["sub-01", "sub-99"]]
-    assert report["merged_subjects"]["memorized_before"] < 16
+    assert report["merged_subjects"]["memorized_before"] <= 16
     assert report["memorized"]["count"] == 16
     assert "sub-01+sub-99" in report["leaked_subjects"]["ids"]
 
