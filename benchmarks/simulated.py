@@ -26,6 +26,7 @@ from populations import POPULATIONS, copies_of
 from question import FDR
 from scipy.spatial.distance import cdist
 
+from scripts.decision.near_copies import near_copies
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg, leaked_subjects
 from scripts.decision.statistic import local_statistic
@@ -40,6 +41,7 @@ __all__ = [
     "slice_levels",
     "smoothing",
     "stored_twice",
+    "strangers_merged",
 ]
 
 
@@ -227,6 +229,17 @@ def stored_twice(audits: int = 200, corrected: bool = True) -> float:
         p = leave_one_out(own).p_values(statistic(found), np.full(1000, np.nan))
         recalls.append((benjamini_hochberg(p) <= FDR)[:50].mean())
     return float(np.mean(recalls))
+
+
+def strangers_merged(population: str, subjects: int, audits: int = 200) -> int:
+    """Return in how many audits any two of these different people are taken for one person."""
+    count = 0
+    for seed in range(audits):
+        distance = among(POPULATIONS[population](np.random.RandomState(seed))(subjects))
+        first, nearest = statistic(distance), distance.argmin(1)
+        distance[np.arange(subjects), nearest] = np.inf
+        count += bool(near_copies(first, statistic(distance), np.arange(subjects), nearest, FDR))
+    return count
 
 
 def merged(distance: NDArray) -> NDArray[np.float64]:

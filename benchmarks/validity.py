@@ -50,6 +50,7 @@ from simulated import (
     slice_levels,
     smoothing,
     stored_twice,
+    strangers_merged,
 )
 
 from scripts.audit.degradation import RoundTrip
@@ -109,7 +110,16 @@ def simulated() -> list[Question]:
             "recall below 0.10: the mistake shows",
             lambda recall: recall < 0.1,
         ),
+        *(strangers(population, subjects) for population in POPULATIONS for subjects in (15, 100)),
     ]
+
+
+def strangers(population: str, subjects: int) -> Question[int]:
+    """Return the question whether different people are taken for one person in more audits than the level allows."""
+    name, run = f"strangers merged, {population}, n = {subjects}", partial(strangers_merged, population, subjects)
+    if population == NOT_ASKED:
+        return Question(name, run)
+    return Question(name, run, "at most 19 of 200 audits", lambda audits: audits <= 19)
 
 
 def rank_floors(n: int) -> list[Question]:

@@ -28,7 +28,8 @@ from .rates import benjamini_hochberg
 __all__ = ["near_copies", "shared_people"]
 
 # P(score > v) = exp(-RATE (v - START)) of strangers who are each other's nearest, an upper bound over populations of 3
-# to 20 dimensions: benchmarks/near_copies.py. In units of the median second statistic, it needs no dimension.
+# to 20 dimensions: benchmarks/validity.py asks whether strangers are merged. In units of the median second statistic,
+# it needs no dimension.
 RATE, START = 0.8, 1.6
 # the 80th percentile of the second statistic over its median is 1.4 to 1.7 on slices of brains and in simulations; more
 # where people come in groups

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from populations import POPULATIONS, copies_of
 from scipy.spatial.distance import cdist
+from simulated import strangers_merged
 
 from scripts.decision.near_copies import near_copies, shared_people
 from scripts.decision.statistic import local_statistic
@@ -61,9 +62,7 @@ def test_people_under_two_ids_are_found_however_many(people, share):
 @pytest.mark.parametrize("people", [15, 100])
 def test_strangers_are_one_person_in_hardly_more_audits_than_the_level(population, people):
     audits = 150
-    merged = sum(
-        bool(groups_of(POPULATIONS[population](np.random.RandomState(seed))(people))) for seed in range(audits)
-    )
+    merged = strangers_merged(population, people, audits)
     assert merged <= audits * LEVEL + 3 * np.sqrt(audits * LEVEL)
 
 

@@ -307,7 +307,7 @@ def exact(preprocessing) -> torch.Tensor:
     return demo_vectors(preprocessing, "generated", "cpu", False) @ demo_vectors(preprocessing, "train", "cpu", False).T
 
 
-GPU = pytest.mark.skipif("not torch.cuda.is_available()")
+GPU = pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU; make gpu-check asks the same of one")
 
 
 @pytest.mark.parametrize(
