@@ -18,8 +18,10 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +33,15 @@ __all__ = ["EmbeddingCache"]
 
 logger = logging.getLogger(__name__)
 
+SEAL = hashlib.sha256().digest_size  # bytes at a file's end
+BLOCK = 1 << 20  # bytes read at a time
+
 
 class EmbeddingCache:
     """A folder of shards, each of whole files: their images and vectors as arrays, and a table of what the rows are.
 
-    Several processes may write to one folder. A process that is killed leaves whole shards.
+    Several processes may write to one folder. A process that is killed leaves whole shards. Every file ends with a
+    checksum of its name and content: one that was changed, cut or renamed is embedded again, with a warning.
 
     Args:
         folder: made when something is written; None keeps nothing.
@@ -63,8 +69,7 @@ class EmbeddingCache:
         _write_array(shard.with_suffix(".vectors.npy"), np.stack([row.vector for row in images]))
         # the table comes last: a shard without one does not exist
         table = [{"content": key, "slice": row.slice, "level": row.level} for key, row in zip(contents, images)]
-        with replacing(shard.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(table))
+        _write_sealed(shard.with_suffix(".json"), lambda file: file.write(json.dumps(table).encode()))
 
     def read_derived(self, images: NDArray[np.float16]) -> NDArray[np.float32] | None:
         """Return the vectors (N, D) of images (N, H, W) that come from no file, None if these are not known."""
@@ -72,7 +77,7 @@ class EmbeddingCache:
         if path is None or not path.is_file():
             return None
         try:
-            return np.load(path)
+            return _read_array(path)
         except (ValueError, EOFError) as error:
             logger.warning("%s: damaged (%s); embedded again", path, error)
             return None
@@ -90,9 +95,9 @@ class EmbeddingCache:
 
 
 def _read_shard(path: Path) -> dict[str, list[EmbeddedImage]]:
-    rows = json.loads(path.read_text())
-    vectors = np.load(path.with_suffix(".vectors.npy"), mmap_mode="r")
-    images = np.load(path.with_suffix(".images.npy"), mmap_mode="r")
+    _check_seal(path)
+    rows = json.loads(path.read_bytes()[:-SEAL])
+    vectors, images = (_read_array(path.with_suffix(suffix), "r") for suffix in (".vectors.npy", ".images.npy"))
     if not len(rows) == len(vectors) == len(images):
         raise ValueError("another number of rows")
     shard: dict[str, list[EmbeddedImage]] = {}
@@ -101,6 +106,31 @@ def _read_shard(path: Path) -> dict[str, list[EmbeddedImage]]:
     return shard
 
 
+def _read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray:
+    _check_seal(path)
+    return np.load(path, mmap_mode)  # which does not look at what follows the array
+
+
 def _write_array(path: Path, array: NDArray) -> None:
+    _write_sealed(path, lambda file: np.save(file, array))
+
+
+def _write_sealed(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file with its seal: the SHA-256 of its name and of what `write` wrote."""
+    buffer = BytesIO()
+    write(buffer)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+        file.write(buffer.getbuffer())
+        file.write(hashlib.sha256(path.name.encode() + buffer.getvalue()).digest())
+
+
+def _check_seal(path: Path) -> None:
+    """Raise a ValueError if the file is not as it was written."""
+    with path.open("rb") as file:
+        left = max(os.fstat(file.fileno()).st_size - SEAL, 0)
+        digest = hashlib.sha256(path.name.encode())
+        while left and (block := file.read(min(left, BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if file.read() != digest.digest():
+            raise ValueError("its checksum is another")

@@ -152,6 +152,9 @@ class Embedder:
         with tqdm(total=len(missing), desc=f"embedding {name}", unit="file", disable=None if missing else True) as bar:
             for file in self.load(missing):
                 bar.update()
+                if isinstance(file, Loaded) and _content(missing[file.content]) != file.content:
+                    # its pixels would be kept under another content
+                    file = Unreadable(file.content, "expected a file that stays as it is, found it changed meanwhile")
                 if isinstance(file, Loaded):
                     batch += [(file.content, image) for image in file.images]
                 else:

@@ -16,6 +16,7 @@ A reader class decorated by :func:`reads` is found in folders, listed in error m
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import TypeVar
@@ -59,7 +60,19 @@ def image_readers() -> list[ImageReader]:
 
 @reads(".nii", ".nii.gz")
 class NiftiReader(NibabelReader):
-    """Read NIfTI files, volumes or images, with their affine."""
+    """Read NIfTI files, volumes or images, with their affine; compressed ones to their end, where the checksum is.
+
+    NibabelReader alone stops after the last voxel and never compares the checksum of a damaged file.
+    """
+
+    def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:
+        """Return the image, or one for each of several files."""
+        for path in data if isinstance(data, (list, tuple)) else [data]:
+            if str(path).lower().endswith(".gz"):
+                with gzip.open(path) as file:
+                    while file.read(1 << 20):
+                        pass
+        return super().read(data, **kwargs)
 
 
 @reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

@@ -11,8 +11,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from scripts.embedder.cache import EmbeddingCache
 from scripts.embedder.embedding_set import EmbeddedImage
@@ -68,18 +73,45 @@ def test_without_a_folder_nothing_is_kept():
     assert cache.read() == {} and cache.read_derived(derived) is None
 
 
+def shard_of(cache: EmbeddingCache, content: bytes) -> Path:
+    """The table of the shard with this content."""
+    return next(path for path in cache.folder.glob("*.json") if b'"%s"' % content in path.read_bytes())
+
+
+def saved(path: Path, change: Callable[[NDArray], NDArray]) -> None:
+    """Save an array as it would be if `change` had been made to it before, but for the checksum."""
+    seal = path.read_bytes()[-32:]
+    buffer = BytesIO()
+    np.save(buffer, change(np.load(path)))
+    path.write_bytes(buffer.getvalue() + seal)
+
+
+def with_a_nan(array: NDArray) -> NDArray:
+    array = array.copy()
+    array[0, 0] = np.nan
+    return array
+
+
 DAMAGE = {
-    "a cut table": lambda shard: shard.with_suffix(".json").write_text(shard.with_suffix(".json").read_text()[:-9]),
+    "a cut table": lambda shard: shard.with_suffix(".json").write_bytes(shard.with_suffix(".json").read_bytes()[:-9]),
     "a short table": lambda shard: shard.with_suffix(".json").write_text("[]"),
+    "an empty table": lambda shard: shard.with_suffix(".json").write_text(""),
+    "another content": lambda shard: shard.write_bytes(shard.read_bytes().replace(b'"a"', b'"z"')),
     "cut vectors": lambda shard: shard.with_suffix(".vectors.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00"),
     "empty images": lambda shard: shard.with_suffix(".images.npy").write_bytes(b""),
     "no images": lambda shard: shard.with_suffix(".images.npy").unlink(),
+    "reversed vectors": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows[::-1]),
+    "reversed images": lambda shard: saved(shard.with_suffix(".images.npy"), lambda rows: rows[::-1]),
+    "NaN": lambda shard: saved(shard.with_suffix(".vectors.npy"), with_a_nan),
+    "zeros": lambda shard: saved(shard.with_suffix(".vectors.npy"), np.zeros_like),
+    "another type": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows.astype(np.float64)),
+    "another length": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows[:, :4]),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_shard_is_left_out_with_a_warning(cache, caplog, name):
-    shard = next(path for path in cache.folder.glob("*.json") if '"a"' in path.read_text())
+    shard = shard_of(cache, b"a")
     DAMAGE[name](shard)
     known = cache.read()
     assert set(known) == {"c"}
@@ -87,8 +119,30 @@ def test_a_damaged_shard_is_left_out_with_a_warning(cache, caplog, name):
     assert f"{shard}: damaged" in caplog.text and "embedded again" in caplog.text
 
 
+def test_every_flipped_bit_is_noticed(cache, caplog):
+    cache.add_derived(np.ones((2, 3, 4), np.float16), np.ones((2, 5), np.float32))
+    rng, files = np.random.default_rng(0), sorted(cache.folder.iterdir())
+    for number in range(400):
+        path = files[number % len(files)]
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(flipped)
+        caplog.clear()
+        known, derived = cache.read(), cache.read_derived(np.ones((2, 3, 4), np.float16))
+        assert (len(known), derived is None) != (3, False) and caplog.text.count("damaged") == 1, path
+        path.write_bytes(whole)
+
+
+def test_a_file_of_another_shard_is_noticed(cache, caplog):
+    cache.add(["d"], images(4))
+    one, other = (shard_of(cache, content).with_suffix(".vectors.npy") for content in (b"c", b"d"))
+    one.write_bytes(other.read_bytes())
+    assert set(cache.read()) == {"a", "b", "d"} and "its checksum is another" in caplog.text
+
+
 def test_a_shard_without_its_table_does_not_exist(cache, caplog):
-    next(path for path in cache.folder.glob("*.json") if '"c"' in path.read_text()).unlink()
+    shard_of(cache, b"c").unlink()
     assert set(cache.read()) == {"a", "b"} and not caplog.text
 
 

@@ -94,6 +94,28 @@ def test_only_changed_files_are_embedded_again(embedder, tmp_path):
     assert np.abs(after.vectors[1] - before.vectors[1]).max() > 1e-3
 
 
+def test_a_damaged_cache_is_embedded_again_and_gives_the_same(embedder, tmp_path, caplog):
+    items = write_pictures(tmp_path, 0, 1, 2)
+    before = embedder().embed_files(items)
+    (vectors,) = (tmp_path / "cache").rglob("*.vectors.npy")
+    np.save(vectors, np.load(vectors)[::-1])  # another subject's
+    again = embedder()
+    same(again.embed_files(items), before)
+    assert again.computed == 3 and "damaged" in caplog.text
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(embedder, preprocessing, tmp_path):
+    items = write_pictures(tmp_path, 0, 1)
+
+    def changed_meanwhile(item):
+        Image.fromarray(picture(5)).save(tmp_path / "1.png")
+        return preprocessing(item)
+
+    with pytest.raises(ImageError, match=r"1\.png: cannot be audited \(expected a file that stays as it is, found it"):
+        embedder(preprocessing=changed_meanwhile).embed_files(items)
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
 def test_a_mask_and_a_given_level_belong_to_the_content(embedder, tmp_path):
     item = write_volume(tmp_path)
     mask = np.zeros((45, 50, 40), np.uint8)

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -25,7 +26,7 @@ from PIL import Image
 from scripts.bundle.components import component
 from scripts.images import readers
 from scripts.images.datalists import find_images
-from scripts.images.readers import image_readers, reads
+from scripts.images.readers import NiftiReader, image_readers, reads
 
 KINDS = {
     "grey.png": lambda path, p: grey_picture(p).save(path),
@@ -59,6 +60,21 @@ def test_one_picture_gives_one_image_whatever_the_file(chain, picture, tmp_path,
     assert got["id"] == "scan" and got["slice"] == -1 and np.isnan(got["level"])
     tolerance = 0.05 if name.endswith(("jpg", "jpeg")) else 1e-6
     np.testing.assert_allclose(got["image"], reference_image(picture)[None], atol=tolerance)
+
+
+def test_a_compressed_volume_with_a_flipped_bit_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    path, damaged = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(rng.integers(0, 9, (20, 20, 20), np.int16), np.eye(4)), path)
+    whole = path.read_bytes()
+    for _ in range(45):
+        flipped = bytearray(whole)
+        flipped[rng.integers(20, len(whole))] ^= 1 << rng.integers(8)  # after gzip's own header, which names the file
+        damaged.write_bytes(flipped)
+        with pytest.raises((OSError, EOFError, zlib.error)):
+            NiftiReader().read(damaged)
+    reader = NiftiReader()
+    assert reader.get_data(reader.read(path))[0].shape == (20, 20, 20)
 
 
 def test_colours_become_their_luma(chain, picture, tmp_path):
