@@ -16,7 +16,7 @@ from .audit.degradation import RoundTrip
 from .audit.fit import FitTest, SetFit
 from .audit.neighbors import nearest_subjects
 from .audit.result import AuditResult, Tier, Verdict
-from .bundle.arguments import check_arguments
+from .bundle.arguments import check_arguments, run_settings
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes
@@ -135,6 +135,7 @@ __all__ = [
     "planar_slices",
     "run_audit",
     "run_or_exit",
+    "run_settings",
     "save_weights",
     "set_timesteps",
     "split_subjects",

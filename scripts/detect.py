@@ -26,11 +26,12 @@ from .audit.audit import Audit
 from .audit.fit import FitTest, SetFit, corrected
 from .audit.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
+from .bundle.files import keep_private, narrowed
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .images.datalists import find_images
 from .images.items import Item
-from .report.report import Report
+from .report.report import OUTPUTS, Report
 from .report.summary import Timing
 from .report.tables import group_names
 
@@ -114,9 +115,10 @@ def detect(
     def job() -> tuple[AuditResult, str]:
         items = data.items()
         _check_output(items, report.output_dir)
+        _refuse_links(report.output_dir)
         if report.group_column is not None:
             group_names(items["generated"], report.group_column)  # before hours of embedding
-        with _no_wider_than(items):
+        with _no_wider_than(items, report.output_dir):
             result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return result, report.write(result, timing)
@@ -140,17 +142,23 @@ def _check_output(items: Mapping[str, Sequence[Item]], output_dir: Path) -> None
                 )
 
 
+def _refuse_links(output_dir: Path) -> None:
+    """Raise ValueError where someone has put a link in the place of a file or folder that the audit writes."""
+    for name in (".lock", "embeddings", *OUTPUTS):
+        if (path := output_dir / name).is_symlink():
+            raise ValueError(
+                f"{path}: expected a file or folder of an audit, found a link to {os.readlink(path)}; remove the link, "
+                "or choose another output_dir"
+            )
+
+
 @contextlib.contextmanager
-def _no_wider_than(items: Mapping[str, Sequence[Item]]) -> Iterator[None]:
-    """Create files, within the context, with no permission that an input file lacks."""
-    mode = 0o666
-    for path in {item["image"] for files in items.values() for item in files}:
-        mode &= os.stat(path).st_mode
-    mode |= 0o600  # the owner of the output may have read-only input
-    folders = mode | (mode & 0o444) >> 2
-    previous = os.umask(0)
-    os.umask(previous | ~folders & 0o777)
+def _no_wider_than(items: Mapping[str, Sequence[Item]], output_dir: Path) -> Iterator[None]:
+    """Create files, within the context, with no permission that an input file lacks; a cache that is there, too."""
+    previous = keep_private(item["image"] for files in items.values() for item in files)
     try:
+        if (cache := output_dir / "embeddings").is_dir():
+            narrowed(cache)
         yield
     finally:
         os.umask(previous)

@@ -349,12 +349,57 @@ def test_outputs_are_no_wider_than_the_inputs(shell):
     assert Path("later").stat().st_mode & 0o044  # the process has its own mode back
 
 
-def test_pseudonyms_hide_what_was_skipped(shell):
+def test_a_cache_that_others_may_read_is_closed(shell):
+    assert shell(*OWN)[0] == INCONCLUSIVE
+    Path("out", "embeddings").chmod(0o755)
+    Path("train", first()).chmod(0o600)
+    assert shell(*OWN)[0] == INCONCLUSIVE
+    assert Path("out", "embeddings").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", [".lock", "embeddings", "report.html", "matches.csv"])
+def test_a_planted_link_is_refused(shell, name):
+    Path("out").mkdir()
+    Path("victim").write_text("kept")
+    Path("out", name).symlink_to(Path("victim").absolute())
+    error, out = shell(*OWN)
+    assert error == (
+        f"error: out/{name}: expected a file or folder of an audit, found a link to {Path('victim').absolute()}; remove "
+        "the link, or choose another output_dir"
+    )
+    assert out == "" and Path("victim").read_text() == "kept"
+
+
+def test_pseudonyms_hide_every_name_in_every_output(shell, caplog, capfd):
+    shutil.copy(Path("train", first()), "train/sub-88_x.png")  # one person under two ids
     Path("train", "sub-77_x.png").touch()
-    more = ("--on_error", "skip", "--max_skipped", "0.5", "--pseudonymize", "True")
-    assert shell(*OWN, *more)[0] == INCONCLUSIVE
-    for name in ("matches.csv", "report.json", "report.html"):
-        assert "sub-" not in Path("out", name).read_text()
+    Path("generated", first("generated")).rename("generated/like_sub-03_z08.png")
+    shutil.copytree("train", "secret/train")
+    text = ""
+    for hidden in ("True", "False"):
+        more = ("--on_error", "skip", "--max_skipped", "0.5", "--pseudonymize", hidden, "--verbose", "True")
+        found = shell("--train_dir", "secret/train", *OWN[2:], *more)
+        assert found[0] == INCONCLUSIVE
+        caught = capfd.readouterr()
+        text = "".join((*found, caplog.text, caught.out, caught.err))
+        text += "".join(path.read_text() for path in Path("out").iterdir() if path.is_file())
+        for name in ("sub-", "secret", os.getcwd()):
+            assert (name in text) is (hidden == "False"), name
+        caplog.clear()
+        shutil.rmtree("out")
+
+
+def test_what_a_name_could_make_a_terminal_or_a_spreadsheet_do_is_shown(shell):
+    evil = "=cmd\x1b[2J\u202egnp.png"
+    Path("generated", first("generated")).rename(Path("generated", evil))
+    _, out = shell(*OWN, "--seed", "4")
+    row = Path("out", "matches.csv").read_text(encoding="utf-8")
+    page = Path("out", "report.html").read_text(encoding="utf-8")
+    for text in (out, row, page):
+        assert "\x1b" not in text and "\u202e" not in text
+    assert "'=cmd\\x1b[2J\\u202egnp.png" in row
+    Path("generated", evil).write_bytes(b"no image")
+    assert "\\x1b" in (error := shell(*OWN)[0]) and "\x1b" not in error
 
 
 @pytest.mark.parametrize("subjects", [1, 4])

@@ -18,7 +18,6 @@ copied) and on the positive control (degraded copies of training images), so tha
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,8 +48,6 @@ from .search import Found, Search, Units
 __all__ = ["Audit"]
 
 BEND_GRID = 6  # control points a side of a copy's deformation
-
-logger = logging.getLogger(__name__)
 
 NullTransform = Literal["auto", "none"] | Change
 
@@ -173,7 +170,6 @@ class Audit(Randomizable):
         if groups := self._near_copies(searched, train, subjects):
             unmerged_count = int(searched.decision(self.criteria).memorized.sum())
             merged = [[str(subjects.names[s]) for s in group] for group in groups]
-            logger.warning("merged training ids whose scans are near-copies of each other: %s", merged)
             subjects = subjects.merged(groups)
             self.set_random_state(self.seed)
             searched = self._search(train, generated, holdout, subjects)

@@ -29,7 +29,7 @@ from .errors import causes, debugging, expected_cause, first_line, sentence
 from .keys import describe_keys
 from .options import PATH_KEY, Option, value_problems
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "run_settings"]
 
 
 HELP_KEYS = ("show_keys", "help")
@@ -77,6 +77,28 @@ def check_arguments(
             _check_expression(parser, key, config[key])
     for key in build:
         _build(parser, key)
+
+
+def run_settings(config_file: str | os.PathLike) -> dict[str, object]:
+    """Return the settings of the config that MONAI is running: keys of the shipped file whose values are plain.
+
+    Numbers, texts, truth values, null and lists of these; of expressions only paths and the device.
+
+    Raises:
+        RuntimeError: if no ConfigParser is at work.
+    """
+    parser = _running_parser()
+    settings: dict[str, object] = {}
+    for key in ConfigParser.load_config_file(str(config_file)):
+        value = parser[key] if key in parser else None
+        if key in ("imports", "run", "verbose") or isinstance(value, Mapping):
+            continue
+        if isinstance(value, str) and value.startswith(("$", "@", "%")):
+            if not (PATH_KEY.search(key) or key == "device"):
+                continue
+            value = str(parser.get_parsed_content(key))
+        settings[key] = value
+    return settings
 
 
 def _check_expression(parser: ConfigParser, key: str, value: str) -> None:

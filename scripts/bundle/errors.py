@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from .components import PACKAGE
+from .text import visible
 
 __all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
 
@@ -83,6 +84,10 @@ def first_line(error: BaseException) -> str:
 
 def sentence(error: BaseException) -> str:
     """Return an error as one sentence that names the file, where it knows one."""
+    return visible(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, error.strerror or type(error).__name__)
         return f"{error.filename}: {remedy}" if error.filename else remedy

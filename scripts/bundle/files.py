@@ -17,11 +17,11 @@ import csv
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["file_hashes", "read_table", "replacing", "sha256_of_file", "write_table"]
+__all__ = ["file_hashes", "keep_private", "narrowed", "read_table", "replacing", "sha256_of_file", "write_table"]
 
 
 @contextmanager
@@ -39,6 +39,30 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
+    """Give files that this process creates from now on no permission that one of `inputs` lacks.
+
+    The owner may always read and write. Returns the umask before, for who wants it back.
+    """
+    mode = 0o666
+    for path in set(inputs):
+        mode &= os.stat(path).st_mode
+    mode |= 0o600  # the owner of the output may have read-only input
+    folders = mode | (mode & 0o444) >> 2
+    previous = os.umask(0)
+    os.umask(previous | ~folders & 0o777)
+    return previous
+
+
+def narrowed(path: str | os.PathLike) -> None:
+    """Take permissions from an existing file or folder that one created now would not have."""
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = os.stat(path).st_mode & 0o777
+    if mode & umask:
+        os.chmod(path, mode & ~umask)
 
 
 def read_table(path: str | os.PathLike) -> list[dict[str, str]]:

@@ -19,10 +19,12 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
+from monai.utils import ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -67,8 +69,8 @@ class NiftiReader(NibabelReader):
 
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:
         """Return the image, or one for each of several files."""
-        for path in data if isinstance(data, (list, tuple)) else [data]:
-            if str(path).lower().endswith(".gz"):
+        for path in map(Path, ensure_tuple(data)):
+            if path.suffix.lower() == ".gz":
                 with gzip.open(path) as file:
                     while file.read(1 << 20):
                         pass

@@ -83,9 +83,14 @@ def compare_reports(first: str | os.PathLike, second: str | os.PathLike, output_
 
     Raises:
         FileNotFoundError: if there is no such report.
-        ValueError: if a file is no report, or of another version.
+        ValueError: if a file is no report, or of another version, or if the two name people differently.
     """
     a, b = _read(first), _read(second)
+    if a.get("pseudonyms") != b.get("pseudonyms"):
+        raise ValueError(
+            f"{second}: expected subjects named as in {first}, found other names; pseudonymize both audits with one "
+            "key (pseudonym_dir), or neither"
+        )
     samples = min(a["calibration"]["images"], b["calibration"]["images"])
     rates = a["memorized"]["rate"], b["memorized"]["rate"]
     interval = difference_interval(rates[0], a["memorized"]["ci95"], rates[1], b["memorized"]["ci95"])

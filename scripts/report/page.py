@@ -28,6 +28,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ..audit.result import AuditResult
+from ..bundle.text import visible
 from .pictures import Evidence, evidence, histogram
 from .summary import Summary
 from .tables import MatchRow
@@ -86,7 +87,7 @@ def render_page(
     called = [u for u in order if copy[u]] + [u for u in order if memorized[u] and not copy[u]]
     second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
     environment.filters["number"] = _number
     script = SCRIPT.read_text(encoding="utf-8")
@@ -106,9 +107,14 @@ def render_page(
     )
 
 
+def _visible(value: object) -> object:
+    """Return a text with control and direction characters shown; markup and all else as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _table(matches: Sequence[MatchRow]) -> Markup:
     """Return the matches as the JSON of a data block, which only '<' could end early."""
-    rows = [[getattr(match, column) for column in TABLE] for match in matches]
+    rows = [[_visible(getattr(match, column)) for column in TABLE] for match in matches]
     return Markup(json.dumps(rows, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 

@@ -23,11 +23,15 @@ from filelock import FileLock
 
 from ..audit.result import AuditResult
 from .page import render_page
-from .pseudonyms import pseudonymised
-from .summary import Timing, json_text, summarise, terminal_text
+from .provenance import Run
+from .pseudonyms import Pseudonyms
+from .summary import Timing, json_text, summarise
 from .tables import MatchRow, SliceRow, csv_text, match_rows, slice_rows
+from .terminal import terminal_text
 
-__all__ = ["Report"]
+__all__ = ["OUTPUTS", "Report"]
+
+OUTPUTS = ("matches.csv", "candidates.csv", "slices.csv", "report.json", "report.html")  # the page last
 
 
 class Report:
@@ -37,9 +41,11 @@ class Report:
         output_dir: created if it does not exist.
         checkpoint: named in the report with its SHA-256.
         thumbnails: show image pairs in the report.
-        pseudonymize: replace subject ids, and the names of training files, by numbers.
+        pseudonymize: replace subject ids, the names of real images and all paths by random names.
         group_column: column of the generated datalist whose groups are counted, or None.
         pixel_mm: side of a pixel of volumes' slices, for the evidence in 3-D.
+        key_dir: where the key of the pseudonyms stays, None: nowhere.
+        settings: of the run, by key, for the report.
     """
 
     def __init__(
@@ -50,24 +56,31 @@ class Report:
         pseudonymize: bool = False,
         group_column: str | None = None,
         pixel_mm: float = 2.0,
+        key_dir: str | os.PathLike | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.output_dir, self.checkpoint = Path(output_dir), Path(checkpoint)
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
-        self.pixel_mm = pixel_mm
+        self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}
 
     def write(self, result: AuditResult, timing: Timing) -> str:
         """Write all files, each under a temporary name first, and return the summary for a terminal."""
-        result = pseudonymised(result) if self.pseudonymize else result
+        key_id = None
+        if self.pseudonymize:
+            pseudonyms = Pseudonyms(self.key_dir)
+            result, key_id = pseudonyms.result(result, self.group_column), pseudonyms.key_id
+        run = Run.now(self.settings, hidden=self.pseudonymize)
         matches = match_rows(result)
-        summary = summarise(result, matches, timing, self.checkpoint, self.group_column)
+        summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id)
         candidates = [matches[unit] for unit in np.flatnonzero(result.candidate).tolist()]
-        texts = {  # the page comes last: where it is, all is
-            "matches.csv": csv_text(MatchRow, matches),
-            "candidates.csv": csv_text(MatchRow, candidates),  # apart from the calls: no error rate covers them
-            "slices.csv": csv_text(SliceRow, slice_rows(result)),
-            "report.json": json_text(summary),
-            "report.html": render_page(result, matches, summary, self.thumbnails, self.pixel_mm),
-        }
+        contents = (
+            csv_text(MatchRow, matches),
+            csv_text(MatchRow, candidates),  # apart from the calls: no error rate covers them
+            csv_text(SliceRow, slice_rows(result)),
+            json_text(summary),
+            render_page(result, matches, summary, self.thumbnails, self.pixel_mm),
+        )
+        texts = dict(zip(OUTPUTS, contents))  # the page comes last: where it is, all is
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output_dir / ".lock"):  # another audit of this folder writes before or after
             _write_together(texts, self.output_dir)

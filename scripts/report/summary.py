@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What report.json holds, and the few lines for a terminal."""
+"""What report.json holds."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from ..decision.labels import Label, Thresholds
 from ..decision.rates import clustered_interval, exact_interval, leaked_at_sample_sizes
 from ..decision.set_level import SetLevel
 from ..embedder.embedding_set import EmbeddingSet
+from .provenance import Run
 from .tables import Group, MatchRow, groups
 
-__all__ = ["Summary", "Timing", "json_text", "summarise", "terminal_text"]
+__all__ = ["Summary", "Timing", "json_text", "summarise"]
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 STRONGEST = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)  # images of which a bound is given
 
 
@@ -141,7 +142,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Summary:
-    """The content of report.json, field by field; its schema is configs/report.schema.json."""
+    """The content of report.json, field by field; its schema is configs/report.schema.json.
+
+    `pseudonyms` tells two keys apart, None: names are shown."""
 
     schema_version: str
     bundle: str
@@ -163,6 +166,8 @@ class Summary:
     merged_subjects: MergedSubjects
     set_level: SetLevel
     timing: Timing
+    run: Run
+    pseudonyms: str | None = None
     groups: dict[str, Group] | None = None
 
 
@@ -170,8 +175,10 @@ def summarise(
     result: AuditResult,
     matches: Sequence[MatchRow],
     timing: Timing,
+    run: Run,
     checkpoint: str | os.PathLike,
     group_column: str | None = None,
+    pseudonyms: str | None = None,
 ) -> Summary:
     """Return what report.json says of a result.
 
@@ -179,8 +186,10 @@ def summarise(
         result: pseudonymised, if names are to be hidden.
         matches: of the result.
         timing: of the run.
+        run: when, with what and how.
         checkpoint: named with its SHA-256.
         group_column: of the generated datalist; None: no groups.
+        pseudonyms: id of their key; None: names are shown.
     """
     sets = {"train": result.train, "generated": result.generated, "holdout": result.holdout}
     labels = result.label
@@ -190,7 +199,7 @@ def summarise(
         verdict=result.verdict,
         doubts=result.doubts,
         fit=result.fit,
-        checkpoint=Checkpoint(str(checkpoint), sha256_of_file(checkpoint)),
+        checkpoint=Checkpoint(Path(checkpoint).name if pseudonyms else str(checkpoint), sha256_of_file(checkpoint)),
         inputs={name: _input_set(data) for name, data in sets.items()},
         calibration=result.calibration,
         positive_control=result.control,
@@ -205,6 +214,8 @@ def summarise(
         merged_subjects=MergedSubjects(result.merged, result.unmerged_count),
         set_level=result.set_level,
         timing=timing,
+        run=run,
+        pseudonyms=pseudonyms,
         groups=None if group_column is None else groups(result, group_column),
     )
 
@@ -236,12 +247,14 @@ def _candidates(result: AuditResult, matches: Sequence[MatchRow]) -> Candidates:
 
 
 def _leaked_subjects(result: AuditResult) -> LeakedSubjects:
-    leaked, subjects, total = result.leaked, len(result.subject_names), len(result.units)
+    leaked, subjects, total = sorted(result.leaked), len(result.subject_names), len(result.units)
     nearest = result.found.nearest
     copies = np.bincount(nearest[result.copy & (nearest >= 0)], minlength=subjects)
     sizes = np.unique(np.linspace(0, total, 21).round().astype(int))
     curve = LeakCurve(sizes.tolist(), leaked_at_sample_sizes(copies, total, sizes).round(3).tolist())
-    return LeakedSubjects(len(leaked), len(leaked) / subjects, exact_interval(len(leaked), subjects), leaked, curve)
+    return LeakedSubjects(
+        len(leaked), len(leaked) / subjects, exact_interval(len(leaked), subjects), sorted(leaked), curve
+    )
 
 
 def json_text(summary: Summary) -> str:
@@ -261,70 +274,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
     return value
-
-
-def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
-    """Return what was found, with what evidence and what recall, in at most fourteen lines."""
-    lines = [*_verdict(summary, matches), *_undone(summary)]
-    control = summary.positive_control
-    low, high = control.ci95
-    lines.append(
-        f"Positive control: {control.recall:.0%} of {control.images} degraded copies of training images would "
-        f"have been called (95 % interval {low:.0%} to {high:.0%}){_alone(control)}."
-    )
-    if control.bent:
-        shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
-        lines.append(f"Of copies that are bent besides: {shares} pixels.")
-    lines.append(_null_line(result))
-    if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
-        lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
-    lines.append(f"Report: {page}")
-    return "\n".join(lines)
-
-
-def _alone(control: Control) -> str:
-    """Return what is said of a lone copy where it is harder to call than one among others."""
-    return f", {control.alone:.0%} were each the only one" if control.alone < control.recall else ""
-
-
-def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
-    total, tiers = len(matches), summary.tiers
-    if summary.verdict is Verdict.NO_COPYING:
-        return [f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."]
-    if summary.verdict is Verdict.INCONCLUSIVE:
-        first = f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
-        return [first, *(f"  {doubt}" for doubt in summary.doubts[:4])]
-    ids = summary.leaked_subjects.ids
-    shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
-    lines = [
-        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
-        f"rate of {summary.fdr:g}.",
-        f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
-    ]
-    for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:
-        mirrored = ", mirrored" if match.mirrored else ""
-        lines.append(
-            f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"
-            f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
-        )
-    return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
-
-
-def _undone(summary: Summary) -> list[str]:
-    """Return what the audit found of how the sets were saved, and what to do."""
-    return [
-        f"{'Undone' if finding.undone else 'To do'}: {finding.text if finding.undone else finding.remedy}."
-        for finding in summary.fit.findings[:3]
-    ]
-
-
-def _null_line(result: AuditResult) -> str:
-    null, (low, high) = result.calibration, result.criteria.matched_auc
-    if null.null == "none":
-        least = result.statistic_used.subjects + 1
-        return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
-    matched = "as" if null.matched else "NOT as"
-    return (
-        f"Null: {null.null}, {null.n} subjects, {null.p_value} p-values; {matched} similar to train as "
-        f"the generated images (AUC {null.match_auc:.2f}, {low} to {high} expected)."
-    )

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from ..audit.result import AuditResult, Tier
+from ..bundle.text import spreadsheet_cell
 from ..decision.rates import group_p_values
 from ..images.items import Item
 
@@ -155,9 +156,11 @@ def group_names(items: Sequence[Item], column: str) -> list[str]:
 
 
 def csv_text(kind: type[MatchRow] | type[SliceRow], rows: Sequence[MatchRow] | Sequence[SliceRow]) -> str:
-    """Return rows of one kind as a .csv text; its header stands there without rows too."""
+    """Return rows of one kind as a .csv text, safe for a spreadsheet; its header stands there without rows too."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        cells = asdict(row)
+        writer.writerow({k: spreadsheet_cell(v) if isinstance(v, str) else v for k, v in cells.items()})
     return text.getvalue()

@@ -32,6 +32,7 @@ from scripts.decision.set_level import SetLevel
 from scripts.decision.statistic import LocalStatistic
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.report.page import TABLE, render_page
+from scripts.report.provenance import Run
 from scripts.report.summary import (
     Bounds,
     Candidates,
@@ -63,7 +64,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     part = InputSet(images=len(matches), slices=len(matches), subjects=100)
     called = int(result.memorized.sum())
     return Summary(
-        schema_version="1.2",
+        schema_version="1.3",
         bundle="0.1.0",
         verdict=result.verdict,
         doubts=result.doubts,
@@ -83,6 +84,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
         merged_subjects=MergedSubjects([], None),
         set_level=result.set_level,
         timing=Timing(1.0, 0),
+        run=Run("2026-01-02T03:04:05+00:00", f"python --train_dir {HOSTILE}", {"fdr": 0.05}, {"torch": "2"}),
     )
 
 

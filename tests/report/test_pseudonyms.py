@@ -8,50 +8,108 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Audits of small synthetic sets: what must be called, what must not, and what is degenerate."""
+
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
-from scripts.report.pseudonyms import pseudonymised
+import pytest
+
+from scripts.bundle.files import read_table
+from scripts.report.pseudonyms import Pseudonyms
 from scripts.report.report import Report
 from scripts.report.summary import Timing
 
-
-def test_no_output_names_a_real_scan(result, tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"weights")
-    for hidden in (True, False):
-        folder = tmp_path / str(hidden)
-        text = Report(folder, tmp_path / "model.pt", pseudonymize=hidden).write(result, Timing(1.0, 0))
-        for path in [path for path in Path(folder).iterdir() if path.suffix in (".csv", ".json", ".html")]:
-            text += path.read_text()
-        assert "stranger" not in text, "no output names a holdout image"
-        for name in ("patient0", "secret"):
-            assert (name in text) is not hidden, f"{name}: {'must not be' if hidden else 'is expected'} in the outputs"
-        assert ("subject-0003/image-000003" in text) is hidden and "sample000" in text
+NAMES = ("patient0", "secret", "/data")
 
 
-def test_numbers_stand_for_names_and_nothing_else_changes(result):
-    hidden = pseudonymised(result)
-    assert hidden.subject_names == [f"subject-{number:04d}" for number in range(20)]
-    assert hidden.leaked == ["subject-0003", "subject-0008"] and result.leaked == ["patient003", "patient008"]
+@pytest.fixture
+def conditioned(result):
+    """The result where samples are named and grouped after the training image that they were conditioned on."""
+    items = [item | {"image": f"/data/generated/{item['id']}"} for item in result.generated.items]
+    items[0] |= {"id": "from_patient003_0.png", "group": "/data/train/patient003.png"}
+    items[1] |= {"group": "xpatient008x"}
+    items = [{"group": "model A"} | item for item in items]
+    return replace(result, generated=replace(result.generated, items=items))
+
+
+def texts(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.iterdir() if path.is_file())
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_no_output_names_a_real_scan(conditioned, tmp_path, hidden):
+    (tmp_path / "patient000").mkdir()
+    (tmp_path / "patient000" / "model.pt").write_bytes(b"weights")
+    folder = tmp_path / "out"
+    report = Report(
+        folder,
+        tmp_path / "patient000" / "model.pt",
+        pseudonymize=hidden,
+        group_column="group",
+        key_dir=folder / "embeddings",
+        settings={"train_dir": "/data/patient000", "exclude": "secret*", "fdr": 0.05},
+    )
+    text = report.write(conditioned, Timing(1.0, 0)) + texts(folder)
+    for name in NAMES:
+        assert (name in text) is not hidden, f"{name}: {'must not be' if hidden else 'is expected'} in the outputs"
+    assert "stranger" not in text, "no output names a holdout image"
+    assert "sample002" in text and "model A" in text and "model.pt" in text
+    assert (json.loads((folder / "report.json").read_text())["pseudonyms"] is not None) is hidden
+
+
+def test_the_key_tells_who_is_who(conditioned, tmp_path):
+    hidden = Pseudonyms(tmp_path).result(conditioned, "group")
+    known = {row["pseudonym"]: row["name"] for row in read_table(tmp_path / "pseudonyms.csv")}
+    assert [known[name] for name in hidden.subject_names] == conditioned.subject_names
+    assert sorted(known[name] for name in hidden.leaked) == ["patient003", "patient008"]
+    assert known[hidden.generated.items[0]["id"]] == "from_patient003_0.png"
+    assert known[hidden.generated.items[1].get("group")] == "xpatient008x"
+    assert (tmp_path / "pseudonyms.key").stat().st_mode & 0o077 == 0
+
+
+def test_names_are_random_and_the_same_with_the_same_key(result, tmp_path):
+    one, again = (Pseudonyms(tmp_path / "one").result(result).subject_names for _ in range(2))
+    other, lost = (Pseudonyms(folder).result(result).subject_names for folder in (tmp_path / "other", None))
+    assert one == again and not set(one) & set(other) and not set(one) & set(lost)
+    assert one != sorted(one), "their order does not give the ids' order away"
+    keys = [Pseudonyms(folder).key_id for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "other")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_nothing_else_changes(result):
+    hidden = Pseudonyms().result(result)
+    assert len(set(hidden.subject_names)) == 20 and all(name.startswith("subject-") for name in hidden.subject_names)
     assert hidden.train.skipped == [("train-0000", "unreadable")]
     assert hidden.holdout.skipped == [("holdout-0000", "unreadable")]
     assert len(set(hidden.train.subject_ids)) == len(set(result.train.subject_ids))
-    assert hidden.generated is result.generated and hidden.decision is result.decision
+    assert [item["id"] for item in hidden.generated.items] == [item["id"] for item in result.generated.items]
+    assert hidden.decision is result.decision and hidden.train.images is result.train.images
     assert result.train.items[0]["id"] == "patient000", "the result itself keeps its names"
 
 
-def test_a_merged_subject_has_one_number(result):
+def test_a_number_that_counts_files_is_no_name(result):
+    train = replace(result.train, items=[i | {"id": f"{n:04d}.png"} for n, i in enumerate(result.train.items)])
+    samples = [i | {"id": f"{n:04d}.png"} for n, i in enumerate(result.generated.items)]
+    hidden = Pseudonyms().result(replace(result, train=train, generated=replace(result.generated, items=samples)))
+    assert [item["id"] for item in hidden.generated.items] == [item["id"] for item in samples]
+
+
+def test_a_merged_subject_has_one_name(result):
     names = ["patient000+patient001", *result.subject_names[2:]]
     number = (result.train_subject - 1).clip(0)
     merged = replace(result, subject_names=names, train_subject=number, merged=[["patient000", "patient001"]])
-    hidden = pseudonymised(merged)
-    assert hidden.merged == [["subject-0000"]]
-    assert [item["id"] for item in hidden.train.items[:3]] == [
-        "subject-0000/image-000000",
-        "subject-0000/image-000001",
-        "subject-0001/image-000002",
-    ]
+    hidden = Pseudonyms().result(merged)
+    first = hidden.subject_names[0]
+    assert hidden.merged == [[first]]
+    own = [item["id"].split("/")[0] for item in hidden.train.items[:3]]
+    assert own == [first, first, hidden.subject_names[1]]
+
+
+def test_a_damaged_key_is_refused(tmp_path):
+    (tmp_path / "pseudonyms.key").write_text("abc")
+    with pytest.raises(ValueError, match=r"pseudonyms.key: expected a key of 64 hexadecimal digits"):
+        Pseudonyms(tmp_path)

@@ -25,8 +25,12 @@ from scripts.audit.findings import findings
 from scripts.audit.fit import SetFit
 from scripts.audit.result import BentRecall, Control
 from scripts.images.correction import Correction
-from scripts.report.summary import Timing, json_text, summarise, terminal_text
+from scripts.report.provenance import Run
+from scripts.report.summary import Timing, json_text, summarise
 from scripts.report.tables import match_rows
+from scripts.report.terminal import terminal_text
+
+RUN = Run("2026-01-02T03:04:05+00:00", "python -m monai.bundle run", {"fdr": 0.05}, {"torch": "2"})
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def checkpoint(tmp_path) -> Path:
 
 
 def test_what_is_counted(result, checkpoint):
-    summary = summarise(result, match_rows(result), Timing(1.5, 7), checkpoint)
+    summary = summarise(result, match_rows(result), Timing(1.5, 7), RUN, checkpoint)
     assert summary.checkpoint.sha256.startswith("ba7816bf8f01cfea414140de5dae2223")
     assert (summary.memorized.count, summary.memorized.rate) == (2, pytest.approx(1 / 3))
     assert summary.leaked_subjects.ids == ["patient003", "patient008"] and summary.leaked_subjects.count == 2
@@ -51,7 +55,7 @@ def test_what_is_counted(result, checkpoint):
 
 def test_of_a_likeness_nobody_leaked(result, checkpoint):
     one = replace(result, detail=np.where(np.arange(6) == 1, 0.9, result.detail))
-    summary = summarise(one, match_rows(one), Timing(1, 0), checkpoint)
+    summary = summarise(one, match_rows(one), Timing(1, 0), RUN, checkpoint)
     assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (1, 1, "copies")
     assert [row.verdict for row in match_rows(one)][:3] == ["copy", "likeness", "none"]
     assert summary.memorized.count == 2 and summary.leaked_subjects.count == 1
@@ -68,7 +72,7 @@ def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
         calibration=replace(result.calibration, match_auc=None, matched=False),
     )
     for found in (result, unknown):
-        text = json_text(summarise(found, match_rows(found), Timing(1.5, 7), checkpoint))
+        text = json_text(summarise(found, match_rows(found), Timing(1.5, 7), RUN, checkpoint))
         content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         jsonschema.validate(content, schema)
         assert "groups" not in content
@@ -77,7 +81,9 @@ def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
 
 def test_the_terminal_says_what_was_found(result, checkpoint):
     matches = match_rows(result)
-    text = terminal_text(result, summarise(result, matches, Timing(1, 0), checkpoint), matches, Path("out/report.html"))
+    text = terminal_text(
+        result, summarise(result, matches, Timing(1, 0), RUN, checkpoint), matches, Path("out/report.html")
+    )
     lines = text.splitlines()
     assert lines[0] == "Copies: 2. Likenesses: 0. Of 6 generated images, at a false-discovery rate of 0.05."
     assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
@@ -94,7 +100,9 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
 
 def text_of(result, checkpoint) -> str:
     matches = match_rows(result)
-    return terminal_text(result, summarise(result, matches, Timing(1, 0), checkpoint), matches, Path("report.html"))
+    return terminal_text(
+        result, summarise(result, matches, Timing(1, 0), RUN, checkpoint), matches, Path("report.html")
+    )
 
 
 def test_a_clean_answer_is_earned(result, checkpoint):

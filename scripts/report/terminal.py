@@ -1,0 +1,98 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The few lines that an audit prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..audit.result import AuditResult, Control, Verdict
+from ..bundle.text import visible
+from .summary import Summary
+from .tables import MatchRow
+
+__all__ = ["terminal_text"]
+
+
+def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
+    """Return what was found, with what evidence and what recall, in at most fourteen lines."""
+    lines = [*_verdict(summary, matches), *_undone(summary), *_merged(summary)]
+    control = summary.positive_control
+    low, high = control.ci95
+    lines.append(
+        f"Positive control: {control.recall:.0%} of {control.images} degraded copies of training images would "
+        f"have been called (95 % interval {low:.0%} to {high:.0%}){_alone(control)}."
+    )
+    if control.bent:
+        shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
+        lines.append(f"Of copies that are bent besides: {shares} pixels.")
+    lines.append(_null_line(result))
+    if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
+        lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
+    lines.append(f"Report: {page}")
+    return "\n".join(map(visible, lines))
+
+
+def _alone(control: Control) -> str:
+    """Return what is said of a lone copy where it is harder to call than one among others."""
+    return f", {control.alone:.0%} were each the only one" if control.alone < control.recall else ""
+
+
+def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
+    total, tiers = len(matches), summary.tiers
+    if summary.verdict is Verdict.NO_COPYING:
+        return [f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."]
+    if summary.verdict is Verdict.INCONCLUSIVE:
+        first = f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
+        return [first, *(f"  {doubt}" for doubt in summary.doubts[:4])]
+    ids = summary.leaked_subjects.ids
+    shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
+    lines = [
+        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
+        f"rate of {summary.fdr:g}.",
+        f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
+    ]
+    for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:
+        mirrored = ", mirrored" if match.mirrored else ""
+        lines.append(
+            f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"
+            f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
+        )
+    return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
+
+
+def _merged(summary: Summary) -> list[str]:
+    """Return which ids are one person's."""
+    groups = [" = ".join(group) for group in summary.merged_subjects.groups]
+    more = f" and {len(groups) - 3} more" if len(groups) > 3 else ""
+    return [f"One person under several training ids: {'; '.join(groups[:3])}{more}."] if groups else []
+
+
+def _undone(summary: Summary) -> list[str]:
+    """Return what the audit found of how the sets were saved, and what to do."""
+    return [
+        f"{'Undone' if finding.undone else 'To do'}: {finding.text if finding.undone else finding.remedy}."
+        for finding in summary.fit.findings[:3]
+    ]
+
+
+def _null_line(result: AuditResult) -> str:
+    null, (low, high) = result.calibration, result.criteria.matched_auc
+    if null.null == "none":
+        least = result.statistic_used.subjects + 1
+        return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
+    matched = "as" if null.matched else "NOT as"
+    return (
+        f"Null: {null.null}, {null.n} subjects, {null.p_value} p-values; {matched} similar to train as "
+        f"the generated images (AUC {null.match_auc:.2f}, {low} to {high} expected)."
+    )
