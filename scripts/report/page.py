@@ -29,15 +29,16 @@ from markupsafe import Markup
 
 from ..audit.result import AuditResult
 from ..bundle.text import visible
-from .pictures import Evidence, evidence, histogram
+from .pictures import DIFFERENCE, Evidence, evidence, histogram, thumbnail
 from .summary import Summary
 from .tables import MatchRow
 
-__all__ = ["Entry", "LeakedRow", "render_page"]
+__all__ = ["Entry", "Sample", "SubjectCard", "render_page"]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPT = Path(__file__).with_name("report.js")
-SHOWN_PAIRS = 60  # pictures of called images; the rest stands in the table
+SHOWN_SUBJECTS = 40  # cards; the other called images stand in the table
+SHOWN_SAMPLES = 24  # generated images on a card, beside the strongest
 SHOWN_CANDIDATES = 6
 TABLE = (
     "generated_id", "train_id", "train_subject", "similarity", "aligned_ssim", "mirrored", "statistic", "p_value",
@@ -55,13 +56,33 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class LeakedRow:
-    """A leaked training subject: how many copies are of it, its p and its q over subjects."""
+class Sample:
+    """A further generated image of a subject; `picture` is a data URI, None without thumbnails."""
+
+    number: int
+    match: MatchRow
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class SubjectCard:
+    """A training subject of whom images were called: how many, the strongest with its evidence, and the others.
+
+    `p` and `q`, over subjects, are of those that leaked, that is with a copy; None: likenesses alone.
+    """
 
     subject: str
-    images: int
-    p: float
-    q: float
+    copies: int
+    likenesses: int
+    strongest: Entry
+    samples: list[Sample]
+    p: float | None
+    q: float | None
+
+    @property
+    def hidden(self) -> int:
+        """How many called images the card does not show."""
+        return self.copies + self.likenesses - 1 - len(self.samples)
 
 
 def render_page(
@@ -82,22 +103,35 @@ def render_page(
             Entry(u, matches[u], evidence(result, result.match(u), pixel_mm) if thumbnails else None) for u in units
         ]
 
-    order = np.lexsort((-result.found.best_ssim, result.p_value)).tolist()
-    copy, memorized = result.copy, result.memorized
-    called = [u for u in order if copy[u]] + [u for u in order if memorized[u] and not copy[u]]
+    cards = _cards(result, matches)
     second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
-    environment.filters["number"] = _number
+    environment.filters["number"], environment.filters["percent"] = _number, _percent
     script = SCRIPT.read_text(encoding="utf-8")
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
         summary=summary,
-        calls=entries(called[:SHOWN_PAIRS]),
-        hidden=max(0, len(called) - SHOWN_PAIRS),
+        cards=[
+            SubjectCard(
+                card.subject,
+                card.copies,
+                card.likenesses,
+                entries(card.units[:1])[0],
+                [
+                    Sample(u, matches[u], thumbnail(result, result.match(u)) if thumbnails else None)
+                    for u in card.units[1 : 1 + SHOWN_SAMPLES]
+                ],
+                card.p,
+                card.q,
+            )
+            for card in cards[:SHOWN_SUBJECTS]
+        ],
+        subjects=cards,
+        shown_subjects=SHOWN_SUBJECTS,
+        difference=DIFFERENCE,
         candidates=entries(second[:SHOWN_CANDIDATES]),
-        subjects=_leaked_rows(result),
         histogram=histogram(result),
         thumbnails=thumbnails,
         script=Markup(script),
@@ -118,17 +152,46 @@ def _table(matches: Sequence[MatchRow]) -> Markup:
     return Markup(json.dumps(rows, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
-def _leaked_rows(result: AuditResult) -> list[LeakedRow]:
-    nearest, leaks, leaked = result.found.nearest, result.decision.leaks, set(result.leaked)
-    rows = [
-        LeakedRow(result.subject_names[s], int((result.copy & (nearest == s)).sum()), float(p), float(q))
-        for s, p, q in zip(leaks.subject, leaks.p_value, leaks.q_value)
-        if result.subject_names[s] in leaked
+@dataclass(frozen=True)
+class _Called:
+    """A training subject and the units that were called as its own, copies first, the strongest first."""
+
+    subject: str
+    units: list[int]
+    copies: int
+    p: float | None
+    q: float | None
+
+    @property
+    def likenesses(self) -> int:
+        return len(self.units) - self.copies
+
+
+def _cards(result: AuditResult, matches: Sequence[MatchRow]) -> list[_Called]:
+    """Return the subjects of whom images were called: first those that leaked, by q, then by how many."""
+    order = np.lexsort((-result.found.best_ssim, result.p_value, ~result.copy))
+    units: dict[str, list[int]] = {}
+    for unit in order[result.memorized[order]].tolist():
+        units.setdefault(matches[unit].train_subject, []).append(unit)
+    leaks, leaked = result.decision.leaks, set(result.leaked)
+    names = [result.subject_names[s] for s in leaks.subject]
+    tests = {name: (float(p), float(q)) for name, p, q in zip(names, leaks.p_value, leaks.q_value) if name in leaked}
+    cards = [
+        _Called(name, own, int(result.copy[own].sum()), *tests.get(name, (None, None))) for name, own in units.items()
     ]
-    return sorted(rows, key=lambda row: (row.q, -row.images))
+    return sorted(cards, key=lambda card: (card.q is None, card.q or 0.0, -card.copies, -len(card.units)))
 
 
 def _number(value: float | None) -> str:
     if value is None or not np.isfinite(value):
         return "–"
-    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+    if 0 < abs(value) < 1e-3:
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits}e{int(power)}"  # as the table's script writes it
+    return f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with a decimal where it is small."""
+    percent = 100 * share
+    return f"{percent:.0f}\xa0%" if percent >= 10 or percent == 0 else f"{percent:.1f}\xa0%"

@@ -30,25 +30,36 @@ from ..audit.result import AuditResult, Match
 from ..similarity.ssim import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
 
-__all__ = ["Evidence", "Picture", "evidence", "histogram", "sections"]
+__all__ = ["DIFFERENCE", "Evidence", "Picture", "evidence", "histogram", "sections", "thumbnail"]
 
-MAGNIFIED = 4  # of the difference, which a copy leaves black
+DIFFERENCE = 0.1  # of the range; where the colours of a difference end
+BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
+SCALE_MM = 50.0  # of the bar below a section
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a data URI, and its title."""
+    """A picture as a data URI, and its title.
+
+    Of a volume also what stands left, right, above and below in it, and the width of 50 mm as a share of its own.
+    """
 
     title: str
     data: str
+    sides: str = ""
+    bar: float = 0.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the page shows of one match: pictures, three a plane, and of a volume the SSIM after alignment in 3-D."""
+    """What the page shows of one match: pictures, three a plane, and of a volume the SSIM after alignment in 3-D.
+
+    `level` is the shown axial slice's, in mm below the top of the object, NaN where unknown.
+    """
 
     pictures: list[Picture]
     volume_ssim: float | None = None
+    level: float = float("nan")
 
 
 def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
@@ -59,25 +70,40 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
     if match.subject < 0:
         return None
     upright = bool(result.generated.slice[match.row] >= 0)
+    level = float(result.generated.level[match.row])
     volumes = _aligned_volumes(result, match, pixel_mm) if len(match.rows) > 1 else None
     if volumes is not None:
         planes = zip(
             sections(volumes.query, volumes.strongest, volumes.spacing),
             sections(volumes.found.aligned, volumes.strongest, volumes.spacing),
         )
-        return Evidence(list(_pictures(planes, upright)), volumes.found.ssim)
+        return Evidence(list(_pictures(planes, upright, pixel_mm)), volumes.found.ssim, level)
     query = result.units.images[match.row][None].astype(np.float32)
     reference = result.train.images[match.train_row][None].astype(np.float32)
     matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
     warped = result.verifier.show(query, reference, matrix)
-    return Evidence(list(_pictures([(query[0], warped[0])], upright)))
+    return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm)), level=level)
 
 
-def _pictures(planes: Iterable[tuple[NDArray, NDArray]], upright: bool) -> Iterator[Picture]:
-    for generated, aligned in planes:
-        yield Picture("generated", _data_uri(generated, upright))
-        yield Picture("training, aligned", _data_uri(aligned, upright))
-        yield Picture(f"difference x {MAGNIFIED}", _data_uri(MAGNIFIED * np.abs(generated - aligned), upright))
+def thumbnail(result: AuditResult, match: Match) -> str:
+    """Return the generated image of a match, of a volume its best matching slice, as a data URI."""
+    upright = bool(result.generated.slice[match.row] >= 0)
+    return _data_uri(result.units.images[match.row].astype(np.float32), upright)
+
+
+def _pictures(planes: Iterable[tuple[NDArray, NDArray]], upright: bool, pixel_mm: float) -> Iterator[Picture]:
+    """Yield three pictures a plane; slices of volumes are RAS, so that left is left."""
+    for (generated, aligned), sides in zip(planes, ("LRAP", "LRSI", "PASI")):
+        shown = (sides, SCALE_MM / (pixel_mm * len(generated))) if upright else ("", 0.0)
+        yield Picture("generated", _data_uri(generated, upright), *shown)
+        yield Picture("training, aligned", _data_uri(aligned, upright), *shown)
+        yield Picture("difference", _data_uri(_coloured(generated - aligned), upright), *shown)
+
+
+def _coloured(difference: NDArray) -> NDArray[np.float32]:
+    """Return the colours (W, H, 3) in [0, 1] of a difference (W, H)."""
+    share = (difference / DIFFERENCE).clip(-1, 1)[..., None]
+    return (np.maximum(share, 0) * BRIGHTER + np.maximum(-share, 0) * DARKER) / 255
 
 
 @dataclass(frozen=True)
@@ -120,8 +146,8 @@ def sections(volume: NDArray, axial: int, spacing: NDArray) -> list[NDArray]:
 
 
 def _data_uri(image: NDArray, upright: bool) -> str:
-    """Return a PNG as a data URI; images are (x, y): RAS for slices of volumes, y downwards for planar files."""
-    pixels = (image.clip(0, 1) * 255).astype(np.uint8).T
+    """Return a PNG as a data URI; images are (x, y[, colour]): RAS for slices of volumes, y downwards for files."""
+    pixels = (image.clip(0, 1) * 255).astype(np.uint8).swapaxes(0, 1)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels[::-1] if upright else pixels)).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -75,3 +75,34 @@
   field("next").addEventListener("click", () => { start += page; draw(); });
   choose();
 })();
+
+// A picture, large: the generated image, the training image and their difference in turn, or the first two blinking.
+(() => {
+  const viewer = document.getElementById("viewer"), image = viewer.querySelector("img"), title = viewer.querySelector("p");
+  let views = [], at = 0, timer = 0;
+
+  const show = (index) => {
+    at = index;
+    image.src = views[at].src;
+    image.alt = title.textContent = views[at].alt;
+  };
+  const still = () => { clearInterval(timer); timer = 0; };
+
+  for (const button of document.querySelectorAll(".view button")) {
+    button.addEventListener("click", () => {
+      const all = [...button.closest(".row").querySelectorAll("img")], place = all.indexOf(button.firstElementChild);
+      views = all.slice(place - (place % 3), place - (place % 3) + 3);  // three a plane
+      show(place % 3);
+      viewer.showModal();
+    });
+  }
+  image.addEventListener("click", () => { still(); show((at + 1) % views.length); });
+  document.getElementById("blink").addEventListener("click", () => {
+    if (timer) return still();
+    show(0);
+    timer = setInterval(() => show(at === 0 ? 1 : 0), 700);
+  });
+  document.getElementById("difference").addEventListener("click", () => { still(); show(2); });
+  document.getElementById("close").addEventListener("click", () => viewer.close());
+  viewer.addEventListener("close", still);
+})();

@@ -47,13 +47,14 @@ from scripts.report.summary import (
     Tiers,
     Timing,
 )
-from scripts.report.tables import MatchRow
+from scripts.report.tables import MatchRow, match_rows
 from scripts.similarity.verification import Verifier
 
 try:
     from selenium import webdriver
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
 except ImportError:
     webdriver = None  # the tests that take the fixture `browser` are skipped, no others
 
@@ -220,12 +221,38 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
 def test_copies_and_likenesses_stand_apart_and_are_explained():
     text = Parsed(page(count=20)).text
     evidence = text[text.index("Evidence") :]
-    places = [evidence.index(words) for words in ("Copies", "sample_00001.png", "Likenesses", "sample_00002.png")]
+    cards = evidence[: evidence.index("Verified candidates")]
+    places = [cards.index(words) for words in ("1 copy, 0 likenesses", "0 copies, 1 likeness ", "sample_00002.png")]
     assert places == sorted(places)
     assert "Of a copy the fine detail agrees" in text and "Of a likeness it does not" in text
     assert "of 1 at least 1, of 2 at least 2, of 3 at least 2; all hold together" in text
     assert "by 0.95 or more" in text and "2 copies, 1 likenesses" in text
     assert "Likenesses" not in Parsed(page(count=20, called=0)).text.replace("copies and likenesses", "")
+
+
+def test_a_card_shows_all_that_was_called_of_a_person():
+    written = Parsed(page(count=400, called=302))
+    cards = [a for a in written.named("figure") if (a.get("id") or "").startswith("subject-")]
+    people = written.text[written.text.index("Evidence") : written.text.index("Verified candidates")]
+    assert len(cards) == 40 and "60 more subjects stand in the tables below" in people
+    assert (
+        people.count("4 copies, 0 likenesses") == 1
+        and people.count("3 copies, 0 likenesses") == 38
+        and "3 copies, 1 likeness" in people
+    )
+    numbers = [int(a["id"].removeprefix("pair-")) for _, a in written.tags if (a.get("id") or "").startswith("pair-")]
+    assert len(numbers) == len(set(numbers)), "an id stands once, so that a link leads to one place"
+    assert {0, 100, 200, 300} <= set(numbers), "all four of s000"
+    links = {a["href"] for a in written.named("a")}
+    assert {f"#subject-{n}" for n in range(40)} <= links
+
+
+def test_the_first_block_says_when_with_what_and_how_it_was_run():
+    text = Parsed(page(count=20)).text
+    first = text[: text.index("Evidence")]
+    for words in ("2026-01-02 03:04:05 UTC", "version 0.1.0", f"--train_dir {HOSTILE}", "fdr 0.05", "torch 2"):
+        assert words in first, words
+    assert "20 planar images of 100 subjects" in first and "1 could not be read" in first
 
 
 def test_the_written_page_prints_the_criteria():
@@ -246,7 +273,7 @@ def test_a_hostile_name_opens_no_tag():
     assert HOSTILE in hostile.text, "the name of a file that was passed over, shown as it is"
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in harmless.tags]
     assert not [name for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
-    assert not [attributes for attributes in hostile.named("img") if attributes["src"] == "x"]
+    assert not [attributes for attributes in hostile.named("img") if attributes.get("src") == "x"]
 
 
 def test_the_written_page_names_no_other_address():
@@ -322,6 +349,28 @@ def test_page_of_one_image_without_calls(browser, tmp_path):
     browser.get(path.as_uri())
     assert browser.find_element(By.TAG_NAME, "h1").text.startswith("No copying found among 1 generated")
     assert len(column(browser, "p_value")) == 1
+
+
+def test_a_picture_is_enlarged_and_blinks(browser, tmp_path, result):
+    matches = match_rows(result)
+    path = tmp_path / "report.html"
+    path.write_text(render_page(result, matches, summary(result, matches), thumbnails=True), encoding="utf-8")
+    browser.get(path.as_uri())
+    first = browser.find_element(By.CSS_SELECTOR, ".view button")
+    first.send_keys(Keys.ENTER)
+    viewer, image = browser.find_element(By.ID, "viewer"), browser.find_element(By.CSS_SELECTOR, "#viewer img")
+    assert viewer.is_displayed() and image.get_attribute("alt") == "generated"
+    assert image.get_attribute("src") == first.find_element(By.TAG_NAME, "img").get_attribute("src")
+    image.click()
+    assert image.get_attribute("alt") == "training, aligned"
+    browser.find_element(By.ID, "difference").click()
+    assert image.get_attribute("alt") == "difference"
+    browser.find_element(By.ID, "blink").click()
+    shown = set()
+    WebDriverWait(browser, 20, 0.05).until(lambda _: shown.add(image.get_attribute("alt")) or len(shown) == 2)
+    assert shown == {"generated", "training, aligned"}
+    browser.find_element(By.ID, "close").click()
+    assert not viewer.is_displayed()
 
 
 def test_the_same_page_twice_is_the_same_file():
