@@ -21,6 +21,7 @@ from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
+from .bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, WholeFileSaver, train_or_exit
 from .bundle.weights import load_weights, save_weights
 from .decision.criteria import Criteria
 from .decision.decide import Decision, decide
@@ -58,6 +59,11 @@ from .similarity.verification import Verifier
 
 __all__ = [
     "Audit",
+    "BestModelSaver",
+    "SeededEpochs",
+    "TrainingProgress",
+    "WholeFileSaver",
+    "train_or_exit",
     "AuditData",
     "AuditResult",
     "AutocastDiffusionInferer",

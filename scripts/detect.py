@@ -31,6 +31,7 @@ from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .images.datalists import find_images
 from .images.items import Item
+from .images.subjects import check_spelling
 from .report.report import OUTPUTS, Report
 from .report.summary import Timing
 from .report.tables import group_names
@@ -72,6 +73,8 @@ class AuditData:
         if self.holdout_dir is not None:
             found["holdout"] = find_images(self.holdout_dir, self.subject_pattern, self.include, self.exclude)
             both = {i["subject_id"] for i in found["train"]} & {i["subject_id"] for i in found["holdout"]}
+            people = [item["subject_id"] for part in ("train", "holdout") for item in found[part]]
+            check_spelling(people, self.holdout_dir)
             if both:
                 raise ValueError(
                     f"{self.holdout_dir}: expected subjects that the generator never saw, found {len(both)} of "

@@ -17,7 +17,7 @@ import errno
 import logging
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from .components import PACKAGE
 from .text import visible
@@ -25,10 +25,10 @@ from .text import visible
 __all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
 
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
+STOPPED = "stopped by the user; what is finished is kept, the same command goes on from there"
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
 REMEDIES = {
     errno.ENOENT: "expected a file, found none; check the path",
@@ -45,15 +45,17 @@ REMEDIES = {
 }
 
 
-def run_or_exit(job: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+def run_or_exit(job: Callable[..., Result], *args: object, stopped: Callable[[], str] | None = None) -> Result:
     """Return ``job(*args)``; an expected error or Ctrl-C ends the process with one sentence and status 1.
+
+    `stopped` gives what is said at Ctrl-C, where the same command does not simply go on.
 
     With `verbose`, errors keep their traceback; those that no user can cause always do.
     """
     try:
-        return job(*args, **kwargs)
+        return job(*args)
     except KeyboardInterrupt:
-        sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
+        sys.exit(f"error: {stopped() if stopped else STOPPED}")
     except Exception as error:
         cause = expected_cause(error)
         if cause is None or debugging():

@@ -67,14 +67,14 @@ def narrowed(path: str | os.PathLike) -> None:
 
 def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """Return the rows of a .csv file with a header."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as a .csv file whose columns are all their keys, in order of appearance."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -147,7 +147,7 @@ def held_out_summary(
     recall = {k: float((rank < k).float().mean()) for k in shown if k < subjects}
     summary = HeldOutSummary(subjects, len(groups), errors.mean_of_bins, errors.constant, recall)
     with replacing(output) as temporary:
-        temporary.write_text(json.dumps(asdict(summary), indent=1))
+        temporary.write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
     print(summary)
     return summary
 

@@ -135,7 +135,7 @@ def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
 
 
 def _read_json(path: Path) -> list[Record]:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
         content = lists[0] if lists else None

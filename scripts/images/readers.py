@@ -26,7 +26,7 @@ import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 __all__ = ["REGISTRY", "GreyImageReader", "NiftiReader", "NpyReader", "image_readers", "image_suffixes", "reads"]
 
@@ -79,7 +79,7 @@ class NiftiReader(NibabelReader):
 
 @reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 class GreyImageReader(PILReader):
-    """Read PNG, JPEG, BMP and TIFF files as grey images of their own bit depth; colours become their luma.
+    """Read PNG, JPEG, BMP and TIFF files as grey images of their own bit depth, upright; colours become their luma.
 
     PILReader alone leaves colour channels and palettes as they are.
     """
@@ -89,6 +89,9 @@ class GreyImageReader(PILReader):
 
     @staticmethod
     def _to_grey(image: Image.Image) -> Image.Image:
+        if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a photo with its preview
+            raise ValueError(f"expected one image, found a file of {pages}; save each as a file of its own")
+        image = ImageOps.exif_transpose(image)  # as every viewer shows it
         if "A" in image.getbands() or "transparency" in image.info:  # what is transparent may hide any colour
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
         # 16-bit, 32-bit and float modes hold one channel already; convert("L") would clip them to 8 bit
@@ -109,6 +112,8 @@ class NpyReader(NumpyReader):
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> NDArray:
         """Return the array; a planar one with x first, as PNG files are read."""
         array = np.asarray(super().read(data, **kwargs))
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"expected real numbers, found an array of {array.dtype}; save its magnitude")
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         return array.T if array.ndim == 2 else array

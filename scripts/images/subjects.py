@@ -17,8 +17,9 @@ import json
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,14 @@ from numpy.typing import NDArray
 
 from .items import Item
 
-__all__ = ["name_subjects", "numbered_subjects", "split_subjects", "starts_of_runs", "with_and_without_mask"]
+__all__ = [
+    "check_spelling",
+    "name_subjects",
+    "numbered_subjects",
+    "split_subjects",
+    "starts_of_runs",
+    "with_and_without_mask",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +65,7 @@ def split_subjects(
 
 def _listed_split(subjects: Sequence[str], split_file: str | os.PathLike) -> dict[str, list[str]]:
     try:
-        split = json.loads(Path(split_file).read_text())
+        split = json.loads(Path(split_file).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
     if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
@@ -126,6 +134,8 @@ def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.P
                     "may be one person or two; pass subject_pattern or a datalist with a column subject_id"
                 )
         item["subject_id"] = str(known)
+    if warn:
+        check_spelling((item["subject_id"] for item in items), source)
     if warn and stems and len({item["subject_id"] for item in items}) == len(items) > 1:
         logger.warning(
             "%s: no subject pattern matched, so each of the %d files counts as a subject of its own; if a person has "
@@ -133,6 +143,17 @@ def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.P
             source,
             len(items),
         )
+
+
+def check_spelling(subjects: Iterable[str], source: str | os.PathLike) -> None:
+    """Raise a ValueError if two names look alike: one person would be two, or stand on both sides of a split."""
+    spelt: dict[str, str] = {}
+    for name in dict.fromkeys(subjects):
+        other = spelt.setdefault(" ".join(unicodedata.normalize("NFKC", name).split()), name)
+        if other != name:
+            raise ValueError(
+                f"{source}: expected one spelling of a subject, found {ascii(other)} and {ascii(name)}; correct one"
+            )
 
 
 def _checked(pattern: str) -> str:

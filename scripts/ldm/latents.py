@@ -138,7 +138,7 @@ class ModelFacts:
     @classmethod
     def read(cls, path: Path) -> ModelFacts:
         """Return the facts in a model.json."""
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         return cls(float(facts["scale_factor"]), tuple(facts["latent_shape"]), int(facts["condition_dim"]))
 
     def write(self, path: Path, condition: Condition) -> None:
@@ -146,4 +146,4 @@ class ModelFacts:
         scales = {column: scale.facts() for column, scale in condition.scales.items()}
         made = {"kind": condition.kind, "columns": condition.columns, "scales": scales}
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self) | {"condition": made}, indent=1))
+            temporary.write_text(json.dumps(asdict(self) | {"condition": made}, indent=1), encoding="utf-8")

@@ -198,7 +198,7 @@ class Sampler:
     def _claim(self) -> None:
         path = self.output_dir / "sampling.json"
         if path.exists():
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             if other := [key for key in self.identity if found.get(key) != self.identity[key]]:
                 raise ValueError(
                     f"{self.output_dir}: expected an output_dir of its own for these weights and settings, found images"
@@ -206,7 +206,7 @@ class Sampler:
                 )
         elif idist.get_rank() == 0:
             with replacing(path) as temporary:
-                temporary.write_text(json.dumps(self.identity, indent=1))
+                temporary.write_text(json.dumps(self.identity, indent=1), encoding="utf-8")
         idist.barrier()
 
     def _write_datalist(self) -> None:

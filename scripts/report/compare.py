@@ -109,7 +109,7 @@ def compare_reports(first: str | os.PathLike, second: str | os.PathLike, output_
         unlike=_unlike(a, b),
     )
     with replacing(Path(output_dir) / "comparison.json") as path:
-        path.write_text(json.dumps(asdict(result), indent=2))
+        path.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     print(_text(a, b, result))
     return result
 

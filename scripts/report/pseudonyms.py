@@ -145,7 +145,7 @@ def _key(folder: Path) -> bytes:
         if not path.exists():
             with replacing(path) as temporary:
                 temporary.touch(mode=0o600)
-                temporary.write_text(secrets.token_hex(KEY_BYTES))
+                temporary.write_text(secrets.token_hex(KEY_BYTES), encoding="utf-8")
         key = path.read_text(encoding="ascii", errors="replace").strip()
     if not re.fullmatch(f"[0-9a-f]{{{2 * KEY_BYTES}}}", key):
         raise ValueError(

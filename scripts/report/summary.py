@@ -195,7 +195,7 @@ def summarise(
     labels = result.label
     return Summary(
         schema_version=SCHEMA_VERSION,
-        bundle=json.loads(bundle_file("configs/metadata.json").read_text())["version"],
+        bundle=json.loads(bundle_file("configs/metadata.json").read_text(encoding="utf-8"))["version"],
         verdict=result.verdict,
         doubts=result.doubts,
         fit=result.fit,

@@ -164,6 +164,6 @@ def run_benchmark(
         plot_scores(result, folder / f"{variant}.png")
         text.append(f"## {variant}\n\n{tables(result)}")
         merged[variant] = result.json(draws=False)
-    (folder / "benchmark.json").write_text(json.dumps(merged, separators=(",", ":")))
+    (folder / "benchmark.json").write_text(json.dumps(merged, separators=(",", ":")), encoding="utf-8")
     (folder / "benchmark.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
     print("\n\n".join(text))

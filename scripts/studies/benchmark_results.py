@@ -136,7 +136,7 @@ class BenchmarkResult:
     @classmethod
     def read(cls, path: Path) -> BenchmarkResult:
         """Return the content of a file that :meth:`write` wrote."""
-        return cls.of_json(json.loads(path.read_text()))
+        return cls.of_json(json.loads(path.read_text(encoding="utf-8")))
 
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> BenchmarkResult:
@@ -159,7 +159,7 @@ class BenchmarkResult:
     def write(self, path: Path) -> None:
         """Write the JSON with its draws, so that a stopped benchmark goes on."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(self.json(), indent=1))
+            temporary.write_text(json.dumps(self.json(), indent=1), encoding="utf-8")
 
 
 def _condition(table: Mapping[str, Any]) -> ConditionResult:

@@ -113,7 +113,7 @@ class CaseStudy:
 
     def _write(self, study: StudyResult) -> None:
         with replacing(self.output_dir / "case_study.json") as path:
-            path.write_text(json.dumps(study.json(), indent=1))
+            path.write_text(json.dumps(study.json(), indent=1), encoding="utf-8")
         with replacing(self.output_dir / "case_study.md") as path:
-            path.write_text(table(study))
+            path.write_text(table(study), encoding="utf-8")
         plot_study(study, self.output_dir / "case_study.png")

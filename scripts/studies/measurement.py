@@ -87,7 +87,7 @@ class Measurement:
     def __call__(self, job: Job) -> CellResult:
         """Return what the audit in the job's folder and the rivals found."""
         folder = job.folder
-        report = json.loads((folder / "audit" / "report.json").read_text())
+        report = json.loads((folder / "audit" / "report.json").read_text(encoding="utf-8"))
         matches = read_table(folder / "audit" / "matches.csv")
         images, leaked = self._images(folder, matches), report["leaked_subjects"]
         return CellResult(
@@ -104,7 +104,7 @@ class Measurement:
             subjects=_subjects(report, read_table(folder / "model" / "records.csv")),
             rivals={name: flagged(m, *images) for name, m in self.methods.items() if m is not None},
             quality=quality(self.features or pooled, *images),
-            seconds=json.loads((folder / "seconds.json").read_text()),
+            seconds=json.loads((folder / "seconds.json").read_text(encoding="utf-8")),
         )
 
     def _images(self, folder: Path, matches: list[dict[str, str]]) -> tuple[Images, Images, Images]:

@@ -178,7 +178,11 @@ def run_study(
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     log = output / "results.jsonl"
-    rows = [PlantedRow(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+    rows = (
+        [PlantedRow(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+        if log.exists()
+        else []
+    )
     for draw in range(draws):
         for name, degrade in strengths.items():
             if any(row.strength == name and row.draw == draw for row in rows):
@@ -190,7 +194,7 @@ def run_study(
             result = run_audit(AuditData(folder / "train.csv", folder / "generated"), audit.embedder, audit)
             row = _row(result, folder, name, draw, perf_counter() - start)
             rows.append(row)
-            with log.open("a") as file:
+            with log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
             print(row, flush=True)
     return rows

@@ -133,7 +133,7 @@ class ConfigStage(Stage):
             command += [f"--{key}", str(value)]
         log, start = job.folder / "log.txt", time.perf_counter()
         environment = {**os.environ, "OMP_NUM_THREADS": str(job.cores)}
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             status = subprocess.run(
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=job.folder, env=environment
             ).returncode
@@ -142,7 +142,7 @@ class ConfigStage(Stage):
                 f"{log}: expected stage {self.name} to end well, found exit status {status}; see the log's end"
             )
         path = job.folder / "seconds.json"
-        seconds = json.loads(path.read_text()) if path.exists() else {}
+        seconds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(seconds | {self.name: round(time.perf_counter() - start, 1)}))
 

@@ -147,12 +147,12 @@ class CellResult:
     @classmethod
     def read(cls, path: Path) -> CellResult:
         """Return the content of a file that :meth:`write` wrote."""
-        return cls.of_json(json.loads(path.read_text()))
+        return cls.of_json(json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
         """Write the result as JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1))
+            temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)
