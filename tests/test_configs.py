@@ -308,7 +308,7 @@ def test_training_writes_a_checkpoint_and_resumes(tmp_path):
     log = EventAccumulator(str(tmp_path)).Reload()
     again = [event.value for event in log.Scalars("train_loss")]
     # the next step's too, but for rounding: Adam's first updates follow the sign of gradients however small
-    assert again[0] == pytest.approx(undisturbed[0], rel=1e-3)
+    assert again[0] == pytest.approx(undisturbed[0], rel=0.01)
     # a model that cannot be bettered is kept
     ideal = resumed | {"best": resumed["best"] | {"saved": [[0.0, "model.pt"]], "best_metric": 0.0}}
     torch.save(ideal, tmp_path / "checkpoint_epoch=2.pt")

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -128,8 +127,6 @@ def _reason(error: Exception, item: Item) -> str:
     while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
         cause = cause.__cause__
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
-    if reason.startswith("LoadImage cannot find a suitable reader"):
-        return f"no reader of {Path(item['image']).suffix} files takes it; it is damaged or of another format"
     return reason if isinstance(cause, ValueError) else f"damaged or of another format: {reason}"
 
 

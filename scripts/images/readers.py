@@ -17,7 +17,9 @@ A reader class decorated by :func:`reads` is found in folders, listed in error m
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Sequence
+import logging
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
@@ -26,9 +28,20 @@ import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["REGISTRY", "GreyImageReader", "NiftiReader", "NpyReader", "image_readers", "image_suffixes", "reads"]
+__all__ = [
+    "REGISTRY",
+    "GreyImageReader",
+    "ImageRefused",
+    "NiftiReader",
+    "NpyReader",
+    "image_readers",
+    "image_suffixes",
+    "reads",
+]
+
+logger = logging.getLogger(__name__)
 
 Reader = TypeVar("Reader", bound=type[ImageReader])
 
@@ -38,9 +51,9 @@ REGISTRY: dict[type[ImageReader], tuple[str, ...]] = {}  # each reader's suffixe
 def reads(*suffixes: str) -> Callable[[Reader], Reader]:
     """Return a class decorator that registers a reader for files of these suffixes, such as ``.png``.
 
-    The class is made without arguments. Its `read` raises where a file is of another format, since ``LoadImaged`` tries
-    one reader after the other. Its `get_data` returns an array (x, y) or (x, y, z) and MONAI's metadata: at least
-    `original_channel_dim`, ``"no_channel"`` here, and of a volume `affine`, in mm.
+    The class is made without arguments. Its `read` raises where a file is of another format, or :class:`ImageRefused`
+    with the reason where it must not be read. Its `get_data` returns an array (x, y) or (x, y, z) and MONAI's metadata:
+    at least `original_channel_dim`, ``"no_channel"`` here, and of a volume `affine`, in mm.
     """
 
     def register(reader: Reader) -> Reader:
@@ -56,8 +69,59 @@ def image_suffixes() -> tuple[str, ...]:
 
 
 def image_readers() -> list[ImageReader]:
-    """Return one reader of each kind, for ``LoadImaged``, which tries them from the last to the first."""
-    return [reader() for reader in REGISTRY]
+    """Return the reader for ``LoadImaged``: of each file the registered one that has its suffix."""
+    return [_ReaderOfSuffix({suffix: reader() for reader, suffixes in REGISTRY.items() for suffix in suffixes})]
+
+
+class ImageRefused(ValueError):
+    """A file that could be read and must not be, with the reason."""
+
+
+class _ReaderOfSuffix(ImageReader):
+    """Reads a file by the reader of its suffix, and by no other.
+
+    Where reading fails, ``LoadImaged`` goes on to MONAI's own readers, whatever readers it was given. They would read
+    what ours refuse: a damaged .nii.gz, the first of several pages. So a failure waits until `get_data`.
+    """
+
+    def __init__(self, readers: Mapping[str, ImageReader]) -> None:
+        self.readers = dict(readers)
+
+    def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
+        """Return whether a reader knows the file's suffix."""
+        return self._suffix(filename) is not None
+
+    def read(
+        self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object
+    ) -> tuple[ImageReader, object] | Exception:
+        """Return the reader with what it read, or why there is nothing."""
+        suffix = self._suffix(data)
+        if suffix is None:
+            return ImageRefused(f"expected a file that ends in {', '.join(self.readers)}, found another")
+        try:
+            return self.readers[suffix], self.readers[suffix].read(data, **kwargs)
+        except (ImageRefused, MemoryError) as error:
+            return error
+        except Exception as error:  # readers raise what they like
+            logger.debug("%s: %s", data, error, exc_info=error)
+            if isinstance(error, (EOFError, OSError, zlib.error)) and not isinstance(error, UnidentifiedImageError):
+                return ImageRefused(f"damaged or of another format: {error}")
+            return ImageRefused(f"no reader of {suffix} files takes it; it is damaged or of another format")
+
+    def get_data(self, img: tuple[ImageReader, object] | Exception) -> tuple[NDArray, dict[str, object]]:
+        """Return array and metadata.
+
+        Raises:
+            ImageRefused: where nothing was read.
+        """
+        if isinstance(img, Exception):
+            raise img
+        reader, content = img
+        return reader.get_data(content)
+
+    def _suffix(self, data: Sequence[PathLike | str] | PathLike | str) -> str | None:
+        (name,) = (str(path).lower() for path in ensure_tuple(data))
+        return max((suffix for suffix in self.readers if name.endswith(suffix)), key=len, default=None)
 
 
 @reads(".nii", ".nii.gz")
@@ -90,7 +154,8 @@ class GreyImageReader(PILReader):
     @staticmethod
     def _to_grey(image: Image.Image) -> Image.Image:
         if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a photo with its preview
-            raise ValueError(f"expected one image, found a file of {pages}; save each as a file of its own")
+            image.close()
+            raise ImageRefused(f"expected one image, found a file of {pages}; save each as a file of its own")
         image = ImageOps.exif_transpose(image)  # as every viewer shows it
         if "A" in image.getbands() or "transparency" in image.info:  # what is transparent may hide any colour
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
@@ -113,7 +178,7 @@ class NpyReader(NumpyReader):
         """Return the array; a planar one with x first, as PNG files are read."""
         array = np.asarray(super().read(data, **kwargs))
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"expected real numbers, found an array of {array.dtype}; save its magnitude")
+            raise ImageRefused(f"expected real numbers, found an array of {array.dtype}; save its magnitude")
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         return array.T if array.ndim == 2 else array

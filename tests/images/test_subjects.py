@@ -18,7 +18,13 @@ import pytest
 import torch
 
 from scripts.images.datalists import find_images
-from scripts.images.subjects import numbered_subjects, split_subjects, starts_of_runs, with_and_without_mask
+from scripts.images.subjects import (
+    check_spelling,
+    numbered_subjects,
+    split_subjects,
+    starts_of_runs,
+    with_and_without_mask,
+)
 
 
 def subjects(items) -> dict[str, str]:
@@ -120,6 +126,23 @@ def test_a_masked_item_comes_whole_and_masked():
         {**masked, "series": "b#masked", "variant": "masked"},
     ]
     assert with_and_without_mask([]) == []
+
+
+@pytest.mark.parametrize("other", ["P1 ", " P1", "P1\u00a0", "P\uff11"])
+def test_two_spellings_of_a_subject_are_refused(tmp_path, other):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    rows = [{"image": "a.png", "subject_id": "P1"}, {"image": "b.png", "subject_id": other}]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match="expected one spelling of a subject, found 'P1' and ") as error:
+        find_images(tmp_path / "list.json")
+    assert str(error.value).isascii(), "the difference can be seen"
+
+
+def test_composed_and_decomposed_letters_are_one_spelling():
+    check_spelling(["Jos\u00e9", "Jose", "Jos\u00e9"], "list.csv")
+    with pytest.raises(ValueError, match="expected one spelling"):
+        check_spelling(["Jos\u00e9", "Jose\u0301"], "list.csv")
 
 
 def test_a_group_that_matches_nothing_is_no_subject(folder):
