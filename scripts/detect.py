@@ -27,6 +27,7 @@ from .audit.fit import FitTest, SetFit, corrected
 from .audit.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
 from .bundle.files import keep_private, narrowed
+from .bundle.text import encodable
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .images.datalists import find_images
@@ -127,7 +128,7 @@ def detect(
             return result, report.write(result, timing)
 
     result, summary = run_or_exit(job)
-    print(summary)
+    print(encodable(summary, sys.stdout.encoding))
     if result.verdict is Verdict.INCONCLUSIVE:
         sys.exit(STATUS_INCONCLUSIVE)
     return result

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,6 +31,12 @@ Result = TypeVar("Result")
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
 STOPPED = "stopped by the user; what is finished is kept, the same command goes on from there"
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
+OUT_OF_MEMORY = "the memory ran out; lower batch_size or num_workers, or take fewer images at a time"
+EXHAUSTED = {  # what torch says of it, and what to do
+    r"DataLoader worker .*(killed|exited)": "a process that reads files was killed, most likely as the memory ran out; "
+    "lower num_workers",
+    r"can't allocate memory|[Oo]ut of memory": OUT_OF_MEMORY,
+}
 REMEDIES = {
     errno.ENOENT: "expected a file, found none; check the path",
     errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
@@ -76,8 +83,17 @@ def causes(error: BaseException) -> list[BaseException]:
 
 
 def expected_cause(error: BaseException) -> BaseException | None:
-    """Return the outermost error of the chain that a user can cause."""
-    return next((e for e in causes(error) if isinstance(e, EXPECTED_ERRORS)), None)
+    """Return the outermost error of the chain that a user, or a machine that is too small, can cause."""
+    return next((e for e in causes(error) if isinstance(e, EXPECTED_ERRORS) or _exhausted(e)), None)
+
+
+def _exhausted(error: BaseException) -> str | None:
+    """Return what to do about an error of torch that says that the machine is too small, None for another one."""
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY
+    if isinstance(error, RuntimeError):
+        return next((remedy for words, remedy in EXHAUSTED.items() if re.search(words, str(error))), None)
+    return None
 
 
 def first_line(error: BaseException) -> str:
@@ -90,6 +106,8 @@ def sentence(error: BaseException) -> str:
 
 
 def _sentence(error: BaseException) -> str:
+    if remedy := _exhausted(error):
+        return remedy
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, error.strerror or type(error).__name__)
         return f"{error.filename}: {remedy}" if error.filename else remedy

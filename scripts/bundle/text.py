@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["spreadsheet_cell", "visible"]
+__all__ = ["encodable", "spreadsheet_cell", "visible"]
 
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories of what is no letter: control, bidi, line ends
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -33,6 +33,16 @@ def visible(text: str) -> str:
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in OBEYED else letter
         for letter in text
     )
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Return a text with what an encoding lacks as escapes, so that printing it cannot fail.
+
+    >>> encodable("Größe", "ascii")
+    'Gr\\\\xf6\\\\xdfe'
+    """
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def spreadsheet_cell(text: str) -> str:

@@ -27,6 +27,7 @@ from typing import TypeVar
 import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
 from monai.utils import ensure_tuple
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+LARGEST_MM = 5000.0  # of a volume, along an axis
 
 Reader = TypeVar("Reader", bound=type[ImageReader])
 
@@ -138,7 +141,15 @@ class NiftiReader(NibabelReader):
                 with gzip.open(path) as file:
                     while file.read(1 << 20):
                         pass
-        return super().read(data, **kwargs)
+        image = super().read(data, **kwargs)
+        for volume in ensure_tuple(image):
+            largest = max(np.multiply(volume.shape[:3], voxel_sizes(volume.affine)[: len(volume.shape)]))
+            if not largest <= LARGEST_MM:  # resampled it would fill the memory
+                raise ImageRefused(
+                    f"expected an image of at most {LARGEST_MM / 1000:g} m, found one of {largest / 1000:.4g} m; "
+                    "correct its voxel size"
+                )
+        return image
 
 
 @reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")

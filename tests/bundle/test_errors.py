@@ -15,6 +15,7 @@ import errno
 import logging
 
 import pytest
+import torch
 
 from scripts.bundle.errors import causes, expected_cause, run_or_exit, sentence
 
@@ -59,6 +60,13 @@ def test_a_job_returns_or_ends_the_process_with_its_sentence():
         (ValueError("a.png: no image"), "error: a.png: no image"),
         (chained(RuntimeError("outer"), FileNotFoundError(errno.ENOENT, "", "b")), "error: b: expected a file, found"),
         (KeyboardInterrupt(), "error: stopped by the user"),
+        (MemoryError(), "error: the memory ran out; lower batch_size"),
+        (chained(RuntimeError("outer"), torch.OutOfMemoryError("CUDA out of memory.")), "error: the memory ran out"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "error: the memory ran out"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            "error: a process that reads files was",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             run_or_exit(fail, error)

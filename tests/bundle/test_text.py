@@ -17,7 +17,7 @@ import io
 
 import pytest
 
-from scripts.bundle.text import spreadsheet_cell, visible
+from scripts.bundle.text import encodable, spreadsheet_cell, visible
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,11 @@ def test_a_formula_is_text_in_a_spreadsheet(text):
     cell = spreadsheet_cell(text)
     assert cell == "'" + visible(text)
     assert next(csv.reader(io.StringIO(cell))) == [cell]
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "Gr\\xf6\\xdfe"), ("latin-1", "Größe"), (None, "Größe")])
+def test_what_a_terminal_cannot_show_is_escaped(encoding, shown):
+    assert encodable("Größe", encoding) == shown
 
 
 def test_other_cells_stay():

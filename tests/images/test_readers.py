@@ -156,6 +156,16 @@ def test_a_pickle_is_not_read(tmp_path):
         reader.get_data(reader.read(Path(tmp_path / "a.npy")))
 
 
+@pytest.mark.parametrize(("spacing", "size"), [(1000.0, "20"), (1e9, "2e+07")])
+def test_a_volume_as_large_as_a_house_is_refused_before_it_is_resampled(tmp_path, spacing, size):
+    affine = np.diag([spacing, 1, 1, 1])
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), affine), tmp_path / "a.nii")
+    (reader,) = image_readers()
+    with pytest.raises(ImageRefused) as error:
+        reader.get_data(reader.read(tmp_path / "a.nii"))
+    assert str(error.value) == f"expected an image of at most 5 m, found one of {size} m; correct its voxel size"
+
+
 def test_a_damaged_volume_is_refused_by_the_whole_chain(tmp_path):
     """MONAI's own reader, which the chain falls back to, would read it."""
     path = tmp_path / "a.nii.gz"
