@@ -101,6 +101,14 @@ def test_clustered_interval_covers_where_the_exact_one_does_not():
     assert np.mean(exact) < 0.8 < 0.88 < np.mean(clustered)
 
 
+@pytest.mark.parametrize(("level", "deviations"), [(0.95, 1.96), (0.8, 1.2816)])
+def test_clustered_interval_of_single_images_is_the_normal_one_at_its_level(level, deviations):
+    flag = np.arange(400) % 10 < 3
+    low, high = clustered_interval(flag, np.arange(400), np.random.RandomState(0), 20_000, level)
+    half = deviations * np.sqrt(0.3 * 0.7 / 400)
+    np.testing.assert_allclose([low, high], [0.3 - half, 0.3 + half], atol=0.05 * half)
+
+
 def test_clustered_interval_without_spread_is_the_exact_one_over_clusters():
     cluster = np.array([3, 3, 3, 5, 8])
     assert clustered_interval(np.zeros(5), cluster, np.random.RandomState(0)) == exact_interval(0, 3)

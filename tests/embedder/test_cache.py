@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scripts.embedder.cache import EmbeddingCache
+from scripts.embedder.cache import EmbeddingCache, _write_sealed
 from scripts.embedder.embedding_set import EmbeddedImage
 
 
@@ -139,6 +139,12 @@ def test_a_file_of_another_shard_is_noticed(cache, caplog):
     one, other = (shard_of(cache, content).with_suffix(".vectors.npy") for content in (b"c", b"d"))
     one.write_bytes(other.read_bytes())
     assert set(cache.read()) == {"a", "b", "d"} and "its checksum is another" in caplog.text
+
+
+def test_a_table_of_another_length_than_its_arrays_is_damaged(cache, caplog):
+    shard = shard_of(cache, b"a")
+    _write_sealed(shard, lambda file: file.write(b'[{"content": "a", "slice": 0, "level": 0.0}]'))
+    assert set(cache.read()) == {"c"} and "another number of rows" in caplog.text
 
 
 def test_a_shard_without_its_table_does_not_exist(cache, caplog):

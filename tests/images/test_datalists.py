@@ -64,6 +64,8 @@ def test_datalists_of_monai_and_bids_are_read(folder):
     assert find_images(root / "single.json") == [{"image": image, "id": image, "subject_id": "a", "level": 20}]
     (root / "participants.tsv").write_text("image\tparticipant_id\na.png\tsub-1\n")
     assert subjects(find_images(root / "participants.tsv")) == {"a.png": "sub-1"}
+    (root / "both.tsv").write_text("image\tparticipant_id\tsubject_id\na.png\tsub-1\tP1\n")
+    assert subjects(find_images(root / "both.tsv")) == {"a.png": "P1"}, "subject_id wins"
 
 
 @pytest.mark.parametrize(

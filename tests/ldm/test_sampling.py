@@ -155,6 +155,21 @@ def test_a_folder_with_samples_of_another_model_is_refused(sampler):
         sampler(seed=9, identity={"diffusion": "abd"}).run()
 
 
+def test_samples_drawn_by_other_steps_are_refused(sampler):
+    sampler().run()
+    other = sampler()
+    other.identity["timesteps"] = [5]  # as `steps` or `spacing` would make them
+    with pytest.raises(ValueError, match="drawn with another timesteps; choose another output_dir"):
+        other.run()
+    other = sampler()
+    other.scheduler.set_timesteps(2)
+    remade = Sampler(
+        other.model, other.autoencoder, other.diffusion, other.inferer, other.scheduler, other.output_dir, 2, seed=7
+    )
+    with pytest.raises(ValueError, match="drawn with another timesteps"):
+        remade.run()
+
+
 def test_timesteps_of_both_packages():
     scheduler = DDIMScheduler(num_train_timesteps=1000)
     assert set_timesteps(scheduler, 50).timesteps[:3].tolist() == [999, 979, 958]

@@ -55,6 +55,16 @@ def test_the_gain_is_an_isotonic_regression():
     assert (np.diff(ordered) >= -1e-6).all()
 
 
+@pytest.mark.parametrize(("contrast", "taken"), [(0.0, False), (0.2, False), (0.3, True)])
+def test_a_map_that_flattens_the_reference_is_not_taken(image, contrast, taken):
+    """A blank query would be everybody's copy: below a quarter of the contrast the reference stays as it is."""
+    query = (0.6 + contrast * (image - 0.5)).astype(np.float32)
+    matrix = np.eye(2, 3, dtype=np.float32)[None]
+    shown, union = render(query[None], image[None], matrix)
+    spread = shown[0][union[0]].std() / image[union[0]].std()
+    assert bool(spread < 0.5) is taken
+
+
 def test_where_nothing_weighs_nothing_changes():
     image = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
     np.testing.assert_allclose(monotone_gain(1 - image, image, np.zeros(image.shape, bool)), image)
