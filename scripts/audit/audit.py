@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
-from ..decision.near_copies import near_copies, shared_people
+from ..decision.near_copies import joined, near_copies, shared_people
 from ..decision.rates import auc, rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
@@ -246,7 +246,7 @@ class Audit(Randomizable):
         return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 
     def _near_copies(self, searched: _Searched, train: EmbeddingSet, subjects: _Subjects) -> list[list[int]]:
-        """Return the groups of training subjects that are one person."""
+        """Return the groups of training subjects that are one person, or share an image to the last pixel."""
         found, subject, untested = searched.left_out.found, searched.left_out.units.subject, 0
         statistic, nearest = found.statistic, found.nearest
         if len(subjects.names) > self.null_subjects:
@@ -254,7 +254,9 @@ class Audit(Randomizable):
             subject = np.concatenate([subject, units.subject])
             statistic = np.concatenate([statistic, more.statistic])
             nearest = np.concatenate([nearest, more.nearest])
-        return near_copies(statistic, self._second(found), subject, nearest, self.criteria.near_copy_fdr, untested)
+        groups = near_copies(statistic, self._second(found), subject, nearest, self.criteria.near_copy_fdr, untested)
+        owner = subjects.number[np.unique(train.file, return_index=True)[1]]  # of each file
+        return joined([*groups, *(np.unique(owner[files]).tolist() for files in train.same_image())])
 
     def _shared_people(
         self, searched: SearchedNull, holdout: EmbeddingSet, subjects: _Subjects

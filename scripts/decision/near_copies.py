@@ -18,6 +18,8 @@ nearest subjects, whom a twin does not touch, so that many twins in a set do not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -66,15 +68,22 @@ def near_copies(
     called = first[benjamini_hochberg(np.r_[p, np.ones(untested)])[: len(p)] <= fdr]
     if not len(called):
         return []
-    joined = np.isin(names, [names[called], partner[called]])
+    known = np.isin(names, [names[called], partner[called]])
     least = p[np.isin(first, called)].max()
-    more = np.flatnonzero(~joined & np.isin(partner, names[joined]) & (_p_value(score / scale) <= least))
+    more = np.flatnonzero(~known & np.isin(partner, names[known]) & (_p_value(score / scale) <= least))
     links = np.concatenate([called, more])
-    size = int(max(names.max(), partner.max())) + 1
-    graph = coo_array((np.ones(len(links)), (names[links], partner[links])), shape=(size, size))
-    component = connected_components(graph, directed=False)[1]
-    groups = [np.flatnonzero(component == c).tolist() for c in np.unique(component[names[links]])]
-    return sorted(groups)
+    return joined(np.stack([names[links], partner[links]], 1).tolist())
+
+
+def joined(groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return groups of numbers, each ascending, in order, with those that share a number as one; single numbers go."""
+    links = [(group[0], other) for group in groups for other in group[1:]]
+    if not links:
+        return []
+    a, b = np.array(links).T
+    size = int(max(a.max(), b.max())) + 1
+    component = connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(size, size)), directed=False)[1]
+    return sorted(np.flatnonzero(component == c).tolist() for c in np.unique(component[a]))
 
 
 def shared_people(

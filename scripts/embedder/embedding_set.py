@@ -93,10 +93,14 @@ class EmbeddingSet:
 
         Pixels are compared after preprocessing, so that a copy in another format or with other headers is seen too.
         """
-        same: dict[bytes, list[str]] = {}
-        for item, key in zip(self.items, self._pixels()):
-            same.setdefault(key, []).append(item["id"])
-        return [ids for ids in same.values() if len(ids) > 1]
+        return [[self.items[file]["id"] for file in files] for files in self.same_image()]
+
+    def same_image(self) -> list[list[int]]:
+        """Return the files that show the same image, a list of indices for each such image."""
+        same: dict[bytes, list[int]] = {}
+        for file, key in enumerate(self._pixels()):
+            same.setdefault(key, []).append(file)
+        return [files for files in same.values() if len(files) > 1]
 
     def shared(self, other: EmbeddingSet) -> list[str]:
         """Return the ids of this set's files whose image the other set shows too, pixels compared as above."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -131,8 +132,9 @@ def _reason(error: Exception, item: Item) -> str:
 
 
 def content_key(item: Item) -> str:
-    """Return a hash of the image's and mask's bytes, of a level that the datalist gives, and of a correction."""
-    parts = [sha256_of_file(item["image"])]
+    """Return a hash of the image's and mask's bytes, of its suffix, which says how it is read, of a level that the
+    datalist gives, and of a correction."""
+    parts = [sha256_of_file(item["image"]) + Path(item["image"]).suffix.lower()]
     parts += [sha256_of_file(item["mask"])] if "mask" in item else []
     parts += [f"level {item['level']}"] if "level" in item else []
     parts += [repr(item["correction"])] if "correction" in item else []

@@ -55,11 +55,15 @@ class Correction:
         return self.transposed + self.inverted + self.object_only + (self.stretch != (1.0, 1.0))
 
 
+FAR_ABOVE = 0.25  # of the range of values
+
+
 class ZeroBackgroundd(MapTransform):
-    """Lift images whose values begin below zero, as those in [-1, 1] and CT numbers, so that they begin at zero.
+    """Shift images whose values begin below zero, as those in [-1, 1] and CT numbers, or far above, to begin at zero.
 
     Padding and masks write zeros, which are to mean background. Images of which fewer than 0.5 % are negative, as
-    interpolation leaves them, pass unchanged. Images are (C, ...).
+    interpolation leaves them, pass unchanged, and so do those whose least value is above zero by less than a quarter of
+    their range, as a dark frame's noise may be. Images are (C, ...).
     """
 
     def __call__(self, data: Data) -> NewData:
@@ -71,6 +75,8 @@ class ZeroBackgroundd(MapTransform):
                 low = image.flatten().kthvalue(rank).values
                 if low < 0:
                     result[key] = (image - low).clamp(min=0)
+            elif image.numel() and image.min() > FAR_ABOVE * (image.max() - image.min()) > 0:
+                result[key] = image - image.min()
         return result
 
 

@@ -20,6 +20,7 @@ import gzip
 import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import TypeVar
@@ -162,10 +163,14 @@ class GreyImageReader(PILReader):
     def __init__(self) -> None:
         super().__init__(converter=self._to_grey)
 
+    def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:  # type: ignore[override]
+        """Return the image. Its bytes are read first: Pillow 13.0 scrambles some turned TIFF files that it maps."""
+        content = [BytesIO(Path(path).read_bytes()) for path in ensure_tuple(data)]
+        return super().read(content, **kwargs)  # type: ignore[arg-type]
+
     @staticmethod
     def _to_grey(image: Image.Image) -> Image.Image:
         if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":  # a photo with its preview
-            image.close()
             raise ImageRefused(f"expected one image, found a file of {pages}; save each as a file of its own")
         image = ImageOps.exif_transpose(image)  # as every viewer shows it
         if "A" in image.getbands() or "transparency" in image.info:  # what is transparent may hide any colour
@@ -189,7 +194,7 @@ class NpyReader(NumpyReader):
         """Return the array; a planar one with x first, as PNG files are read."""
         array = np.asarray(super().read(data, **kwargs))
         if array.dtype.kind not in "biuf":
-            raise ImageRefused(f"expected real numbers, found an array of {array.dtype}; save its magnitude")
+            raise ImageRefused(f"expected real numbers, found an array of {array.dtype}; save real ones")
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         return array.T if array.ndim == 2 else array

@@ -18,6 +18,7 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,8 +84,7 @@ class Pseudonyms:
             holdout = self._renamed(holdout, held, "holdout")
         people = sorted((self("holdout", a), new[b]) for a, b in result.shared_people)
         real = [*result.train.items, *(result.holdout.items if result.holdout else [])]
-        names_of_real = {name for name in _names(real) if name and not COUNTER.fullmatch(name)}
-        generated = self._without(result.generated, names_of_real, group_column)
+        generated = self._without(result.generated, set(_names(real)), group_column)
         merged = sorted([new["+".join(group)]] for group in result.merged)
         self._write()
         return replace(
@@ -161,25 +161,41 @@ def _first_rows(data: EmbeddingSet) -> list[int]:
     return [starts[file] for file in range(len(data.items))]
 
 
-def _names(items: Iterable[Item]) -> Iterator[str]:
-    """Yield all that tells which real image an item is."""
+def _names(items: Sequence[Item]) -> Iterator[str]:
+    """Yield all that tells which real image an item is, as :func:`_plain` writes it.
+
+    That is its whole names, and of their words those that belong to one subject alone.
+    """
+    owners: dict[str, set[str]] = {}
     for item in items:
-        path = Path(item["id"])
-        if not COUNTER.fullmatch(path.name.split(".")[0]):
-            yield from (item["id"], path.name, path.name.split(".")[0])
-        yield from (item["image"], item["subject_id"])
-        yield from (str(item.get(key)) for key in ("participant_id", "mask") if item.get(key) is not None)
+        stem = Path(item["id"]).name.split(".")[0]
+        names = {item["id"], item["image"], item["subject_id"], stem}
+        names |= {str(item.get(key)) for key in ("participant_id", "mask") if item.get(key) is not None}
+        yield from (_plain(name) for name in names if not COUNTER.fullmatch(Path(name).name.split(".")[0]))
+        for word in _words(item["id"].split(".")[0]) | _words(item["subject_id"]):
+            owners.setdefault(word, set()).add(item["subject_id"])
+    yield from (w for w, own in owners.items() if len(own) == 1 and len(w) >= SHORTEST and not COUNTER.fullmatch(w))
 
 
 def _holding(texts: Iterable[str], names: set[str]) -> list[str]:
     """Return the texts that hold one of the names: short ones as words, longer ones anywhere."""
-    texts = list(texts)
-    together = "\n".join(texts)
+    texts, names = list(texts), names - {""}
+    plain = {text: _plain(text) for text in texts}
+    together = "\n".join(plain.values())
     long = [name for name in names if len(name) >= SHORTEST and name in together]
-    return [text for text in texts if any(name in text for name in long) or not names.isdisjoint(_words(text))]
+    return [text for text in texts if any(name in plain[text] for name in long) or not names.isdisjoint(_words(text))]
+
+
+def _plain(text: str) -> str:
+    """Return a text without what two spellings of one name may differ in: case, separators, the letters' encoding."""
+    return "".join(_words_in_order(text))
 
 
 def _words(text: str) -> set[str]:
-    """Return the parts of a text between its separators, alone and joined."""
-    edges = [0, *(edge for match in re.finditer(r"[^A-Za-z0-9]", text) for edge in match.span()), len(text)]
-    return {text[a:b] for a in edges for b in edges if a < b}
+    """Return the words of a text, alone and joined with their neighbours."""
+    words = _words_in_order(text)
+    return {"".join(words[a:b]) for a in range(len(words)) for b in range(a + 1, len(words) + 1)}
+
+
+def _words_in_order(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())

@@ -20,7 +20,7 @@ from populations import POPULATIONS, copies_of
 from scipy.spatial.distance import cdist
 from simulated import strangers_merged
 
-from scripts.decision.near_copies import near_copies, shared_people
+from scripts.decision.near_copies import joined, near_copies, shared_people
 from scripts.decision.statistic import local_statistic
 
 LEVEL = 0.05
@@ -111,3 +111,8 @@ def test_who_stands_in_two_sets_is_named():
     assert shared_people(first, second, np.arange(20), nearest, LEVEL) == [(3, 11), (8, 30)]
     clean = np.delete(np.arange(20), [3, 8])
     assert shared_people(first[clean], second[clean], clean, nearest[clean], LEVEL) == []
+
+
+def test_groups_that_share_a_number_are_one():
+    assert joined([[5, 2], [7], [2, 9], [1, 3]]) == [[1, 3], [2, 5, 9]]
+    assert joined([]) == joined([[4]]) == []

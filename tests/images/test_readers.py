@@ -47,6 +47,8 @@ KINDS = {
     "float.npy": lambda path, p: np.save(path, p.T / 7),
     "channel_last.npy": lambda path, p: np.save(path, p.T[..., None]),
     "channel_first.npy": lambda path, p: np.save(path, p.T[None]),
+    "offset.npy": lambda path, p: np.save(path, p.T / 255 + 1),
+    "large_offset.npy": lambda path, p: np.save(path, p.T.astype(np.uint16) + 1000),
     "model_range.npy": lambda path, p: np.save(path, p.T / 127.5 - 1),
     "planar.nii.gz": lambda path, p: nibabel.save(nibabel.Nifti1Image(p.astype(np.int16), np.eye(4)), path),
 }
@@ -84,6 +86,8 @@ def test_a_photo_is_read_upright(chain, picture, tmp_path):
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_allclose(chain(tmp_path / "a.png")["image"], reference_image(picture)[None], atol=1e-6)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.tif", exif=exif)
+    np.testing.assert_allclose(chain(tmp_path / "a.tif")["image"], reference_image(picture)[None], atol=1e-6)
 
 
 WRONG = {
@@ -93,7 +97,7 @@ WRONG = {
     ),
     "complex.npy": (
         lambda path, p: np.save(path, p * (1 + 1j)),
-        "expected real numbers, found an array of complex128; save its magnitude",
+        "expected real numbers, found an array of complex128; save real ones",
     ),
     "text.npy": (lambda path, p: np.save(path, p.astype(str)), "expected real numbers, found an array of <U21"),
     "nothing.png": (lambda path, p: path.touch(), "no reader of .png files takes it"),

@@ -109,6 +109,36 @@ def test_a_merged_subject_has_one_name(result):
     assert own == [first, first, hidden.subject_names[1]]
 
 
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("KOWALCZYK-SCAN_Z08.png", True),  # another case
+        ("mu\u0308llerstro\u0308m-scan_z08.png", True),  # letters and their dots apart, as macOS writes them
+        ("kowalczyk_scan_z08.png", True),  # another separator
+        ("gen_Kowalczyk_0.png", True),  # a word of the name that nobody else's has
+        ("kowalczykscan.png", True),
+        ("scan_z08_7.png", False),  # words that many names have
+        ("sample_000012.png", False),
+    ],
+)
+def test_a_name_is_found_however_it_is_spelt(result, name, hidden):
+    names = ["Kowalczyk-scan_z08", "Müllerström-scan_z08", "Quixley-scan_z08"]
+    items = [
+        item | {"id": f"{names[n % 3]}.png", "subject_id": names[n % 3], "image": f"/d/{names[n % 3]}.png"}
+        for n, item in enumerate(result.train.items)
+    ]
+    samples = [item | {"id": name if n == 0 else item["id"]} for n, item in enumerate(result.generated.items)]
+    found = Pseudonyms().result(
+        replace(
+            result,
+            train=replace(result.train, items=items),
+            generated=replace(result.generated, items=samples),
+            holdout=None,
+        )
+    )
+    assert (found.generated.items[0]["id"] != name) is hidden
+
+
 def test_a_damaged_key_is_refused(tmp_path):
     (tmp_path / "pseudonyms.key").write_text("abc")
     with pytest.raises(ValueError, match=r"pseudonyms.key: expected a key of 64 hexadecimal digits"):
