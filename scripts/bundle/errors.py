@@ -18,7 +18,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from .components import PACKAGE
 from .text import visible
@@ -26,10 +26,10 @@ from .text import visible
 __all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
 
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
-STOPPED = "stopped by the user; what is finished is kept, the same command goes on from there"
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
 OUT_OF_MEMORY = "the memory ran out; lower batch_size or num_workers, or take fewer images at a time"
 EXHAUSTED = {  # what torch says of it, and what to do
@@ -52,17 +52,15 @@ REMEDIES = {
 }
 
 
-def run_or_exit(job: Callable[..., Result], *args: object, stopped: Callable[[], str] | None = None) -> Result:
+def run_or_exit(job: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
     """Return ``job(*args)``; an expected error or Ctrl-C ends the process with one sentence and status 1.
-
-    `stopped` gives what is said at Ctrl-C, where the same command does not simply go on.
 
     With `verbose`, errors keep their traceback; those that no user can cause always do.
     """
     try:
-        return job(*args)
+        return job(*args, **kwargs)
     except KeyboardInterrupt:
-        sys.exit(f"error: {stopped() if stopped else STOPPED}")
+        sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
     except Exception as error:
         cause = expected_cause(error)
         if cause is None or debugging():

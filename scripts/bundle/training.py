@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -193,10 +194,13 @@ def _minutes(seconds: float) -> str:
 def train_or_exit(trainer: Engine, output_dir: str | os.PathLike) -> None:
     """Run a trainer as :func:`~scripts.bundle.errors.run_or_exit` does; Ctrl-C says which checkpoint to resume."""
 
-    def stopped() -> str:
-        checkpoints = sorted(Path(output_dir).glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
-        if not checkpoints:
-            return "stopped by the user before the first epoch ended; nothing is kept, start again"
-        return f"stopped by the user; add --resume '{checkpoints[-1]}' to go on from there"
+    def job() -> None:
+        try:
+            trainer.run()
+        except KeyboardInterrupt:
+            checkpoints = sorted(Path(output_dir).glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
+            if not checkpoints:
+                sys.exit("error: stopped by the user before the first epoch ended; nothing is kept, start again")
+            sys.exit(f"error: stopped by the user; add --resume '{checkpoints[-1]}' to go on from there")
 
-    run_or_exit(trainer.run, stopped=stopped)
+    run_or_exit(job)

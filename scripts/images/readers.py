@@ -17,7 +17,6 @@ A reader class decorated by :func:`reads` is found in folders, listed in error m
 from __future__ import annotations
 
 import gzip
-import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -42,8 +41,6 @@ __all__ = [
     "image_suffixes",
     "reads",
 ]
-
-logger = logging.getLogger(__name__)
 
 LARGEST_MM = 5000.0  # of a volume, along an axis
 
@@ -107,7 +104,6 @@ class _ReaderOfSuffix(ImageReader):
         except (ImageRefused, MemoryError) as error:
             return error
         except Exception as error:  # readers raise what they like
-            logger.debug("%s: %s", data, error, exc_info=error)
             if isinstance(error, (EOFError, OSError, zlib.error)) and not isinstance(error, UnidentifiedImageError):
                 return ImageRefused(f"damaged or of another format: {error}")
             return ImageRefused(f"no reader of {suffix} files takes it; it is damaged or of another format")

@@ -129,7 +129,6 @@ def render_page(
             for card in cards[:SHOWN_SUBJECTS]
         ],
         subjects=cards,
-        shown_subjects=SHOWN_SUBJECTS,
         difference=DIFFERENCE,
         candidates=entries(second[:SHOWN_CANDIDATES]),
         histogram=histogram(result),

@@ -19,10 +19,11 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from ..audit.result import AuditResult
@@ -77,7 +78,7 @@ class Pseudonyms:
         """
         names = [self("subject", name) for name in result.subject_names]
         new = dict(zip(result.subject_names, names))
-        own = [names[s] for s in result.train_subject[_first_rows(result.train)].tolist()]
+        own = [names[s] for s in result.train_subject[np.unique(result.train.file, return_index=True)[1]].tolist()]
         train, holdout = self._renamed(result.train, own, "train"), result.holdout
         if holdout is not None:
             held = [self("holdout", item["subject_id"]) for item in holdout.items]
@@ -153,12 +154,6 @@ def _key(folder: Path) -> bytes:
             "remove it and audit again under new pseudonyms"
         )
     return bytes.fromhex(key)
-
-
-def _first_rows(data: EmbeddingSet) -> list[int]:
-    """Return the first row of each file."""
-    starts: Mapping[int, int] = {file: row for row, file in reversed(list(enumerate(data.file.tolist())))}
-    return [starts[file] for file in range(len(data.items))]
 
 
 def _names(items: Sequence[Item]) -> Iterator[str]:
