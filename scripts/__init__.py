@@ -19,7 +19,7 @@ from .audit.result import AuditResult, Tier, Verdict
 from .bundle.arguments import check_arguments, run_settings
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit
-from .bundle.files import file_hashes
+from .bundle.files import file_hashes, keep_private
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, WholeFileSaver, train_or_exit
 from .bundle.weights import load_weights, save_weights
@@ -133,6 +133,7 @@ __all__ = [
     "foreground",
     "held_out_summary",
     "image_readers",
+    "keep_private",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

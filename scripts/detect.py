@@ -13,12 +13,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from .audit.audit import Audit
 from .audit.fit import FitTest, SetFit, corrected
 from .audit.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
-from .bundle.files import keep_private, narrowed
+from .bundle.files import narrowed, no_wider_than
 from .bundle.text import encodable
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
@@ -122,7 +121,9 @@ def detect(
         _refuse_links(report.output_dir)
         if report.group_column is not None:
             group_names(items["generated"], report.group_column)  # before hours of embedding
-        with _no_wider_than(items, report.output_dir):
+        with no_wider_than(item["image"] for files in items.values() for item in files):
+            if (cache := report.output_dir / "embeddings").is_dir():
+                narrowed(cache)
             result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return result, report.write(result, timing)
@@ -154,15 +155,3 @@ def _refuse_links(output_dir: Path) -> None:
                 f"{path}: expected a file or folder of an audit, found a link to {os.readlink(path)}; remove the link, "
                 "or choose another output_dir"
             )
-
-
-@contextlib.contextmanager
-def _no_wider_than(items: Mapping[str, Sequence[Item]], output_dir: Path) -> Iterator[None]:
-    """Create files, within the context, with no permission that an input file lacks; a cache that is there, too."""
-    previous = keep_private(item["image"] for files in items.values() for item in files)
-    try:
-        if (cache := output_dir / "embeddings").is_dir():
-            narrowed(cache)
-        yield
-    finally:
-        os.umask(previous)

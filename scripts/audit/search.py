@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ..bundle.progress import Progress
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.subjects import starts_of_runs
@@ -111,7 +111,7 @@ class Search:
     k: int
     statistic: Statistic = LocalStatistic()
     whole_files: bool = False
-    block: int = 2048
+    block: int = 256
 
     def __post_init__(self) -> None:
         if self.k < self.statistic.subjects:
@@ -133,11 +133,12 @@ class Search:
         ssim = np.full(shape, -np.inf, np.float32)
         matrix, mirrored = np.zeros((*shape, 2, 3)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
-        steps = range(0, len(rows), self.block)
-        for start in tqdm(steps, desc=f"aligning {name}", unit="block", disable=None if len(rows) > 200 else True):
-            q, c = rows[start : start + self.block], columns[start : start + self.block]
-            found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
-            ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
+        with Progress(total=len(rows), desc=f"aligning {name}", unit="pair") as bar:
+            for start in range(0, len(rows), self.block):
+                q, c = rows[start : start + self.block], columns[start : start + self.block]
+                found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
+                ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
+                bar.update(len(q))
         starts = starts_of_runs(units.unit)
         sizes = np.diff(np.r_[starts, len(units.unit)])
         mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)

@@ -21,7 +21,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["file_hashes", "keep_private", "narrowed", "read_table", "replacing", "sha256_of_file", "write_table"]
+__all__ = [
+    "file_hashes",
+    "keep_private",
+    "narrowed",
+    "no_wider_than",
+    "read_table",
+    "replacing",
+    "sha256_of_file",
+    "write_table",
+]
 
 
 @contextmanager
@@ -45,6 +54,9 @@ def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
     """Give files that this process creates from now on no permission that one of `inputs` lacks.
 
     The owner may always read and write. Returns the umask before, for who wants it back.
+
+    Raises:
+        OSError: if an input cannot be looked at.
     """
     mode = 0o666
     for path in set(inputs):
@@ -54,6 +66,16 @@ def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
     previous = os.umask(0)
     os.umask(previous | ~folders & 0o777)
     return previous
+
+
+@contextmanager
+def no_wider_than(inputs: Iterable[str | os.PathLike]) -> Iterator[None]:
+    """Give files that this process creates within the context no permission that one of `inputs` lacks."""
+    previous = keep_private(inputs)
+    try:
+        yield
+    finally:
+        os.umask(previous)
 
 
 def narrowed(path: str | os.PathLike) -> None:

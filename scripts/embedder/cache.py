@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -58,6 +59,8 @@ class EmbeddingCache:
                 known |= _read_shard(path)  # a volume never spans two shards
             except (ValueError, EOFError, FileNotFoundError) as error:  # a disk that lost power, or was tidied
                 logger.warning("%s: damaged (%s); embedded again", path, error)
+                with contextlib.suppress(OSError):  # it is said once
+                    path.rename(path.with_suffix(".damaged"))
         return known
 
     def add(self, contents: Sequence[str], images: Sequence[EmbeddedImage]) -> None:

@@ -21,9 +21,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..bundle.inferers import computes_bfloat16
+from ..bundle.progress import Progress
 from ..images.items import Item, Preprocessing
 from .cache import EmbeddingCache
 from .embedding_set import EmbeddedImage, EmbeddingSet
@@ -117,7 +117,7 @@ class Embedder:
         """
         if not items:
             raise ImageError("expected at least one file to embed, got none")
-        found = [_content(item) for item in items]
+        found = [_content(item) for item in Progress(items, desc=f"hashing {name}", unit="file")]
         keys = [file if isinstance(file, str) else file.content for file in found]
         sharing: dict[str, list[Item]] = {}  # the files of one content
         for key, item in zip(keys, items):
@@ -149,7 +149,7 @@ class Embedder:
     ) -> Iterator[list[tuple[str, LoadedImage]]]:
         """Yield images with their contents, whole files together, about a batch at a time."""
         batch: list[tuple[str, LoadedImage]] = []
-        with tqdm(total=len(missing), desc=f"embedding {name}", unit="file", disable=None if missing else True) as bar:
+        with Progress(total=len(missing), desc=f"embedding {name}", unit="file") as bar:
             for file in self.load(missing):
                 bar.update()
                 if isinstance(file, Loaded) and _content(missing[file.content]) != file.content:
@@ -168,7 +168,7 @@ class Embedder:
     def _forward(self, images: NDArray[np.float16]) -> NDArray[np.float32]:
         """Return the vectors of images (N, H, W); `computed` counts them."""
         parts = []
-        with torch.no_grad():
+        with torch.no_grad(), Progress(total=len(images), desc="embedding images", unit="image") as bar:
             for start in range(0, len(images), self.batch_size):
                 block = images[start : start + self.batch_size].astype(np.float32)
                 count = len(block)
@@ -182,6 +182,7 @@ class Embedder:
                 _check_norm(vectors, self.network)
                 parts.append(vectors.cpu().numpy())
                 self.computed += count
+                bar.update(count)
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 

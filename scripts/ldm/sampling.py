@@ -25,9 +25,9 @@ from monai.inferers import LatentDiffusionInferer
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
 from monai.networks.schedulers import DDIMScheduler
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ..bundle.files import read_table, replacing, write_table
+from ..bundle.progress import Progress
 from ..images.writing import write_image
 from .latents import ModelFacts
 
@@ -70,11 +70,11 @@ class LatentModel:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        for name in ("model.json", "records.csv", "conditions.npy"):
-            if not (self.folder / name).is_file():
+        self.files = [self.folder / name for name in ("model.json", "records.csv", "conditions.npy")]
+        for path in self.files:
+            if not path.is_file():
                 raise FileNotFoundError(
-                    f"{self.folder / name}: expected a file that configs/ldm/train_diffusion.yaml wrote, found none; "
-                    "check model_dir"
+                    f"{path}: expected a file that configs/ldm/train_diffusion.yaml wrote, found none; check model_dir"
                 )
         facts = ModelFacts.read(self.folder / "model.json")
         self.scale_factor, self.latent_shape = facts.scale_factor, facts.latent_shape
@@ -165,7 +165,7 @@ class Sampler:
         missing = [i for i in range(len(self)) if not self.path(i).exists()]
         mine = missing[idist.get_rank() :: idist.get_world_size()]
         start = time.perf_counter()
-        with tqdm(total=len(mine), desc="sampling", unit="image", disable=idist.get_rank() > 0) as bar:
+        with Progress(total=len(mine), desc="sampling", unit="image", disable=idist.get_rank() > 0) as bar:
             for first in range(0, len(mine), self.batch_size):
                 batch = mine[first : first + self.batch_size]
                 for index, image in zip(batch, self.draw(batch)):

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.files import replacing
+from ..bundle.files import no_wider_than, replacing
 from .summary import SCHEMA_VERSION
 
 __all__ = ["Comparison", "compare_reports", "difference_interval"]
@@ -108,14 +108,18 @@ def compare_reports(first: str | os.PathLike, second: str | os.PathLike, output_
         set_level_auc=(a["set_level"]["auc"], b["set_level"]["auc"]),
         unlike=_unlike(a, b),
     )
-    with replacing(Path(output_dir) / "comparison.json") as path:
+    with no_wider_than([_file(first), _file(second)]), replacing(Path(output_dir) / "comparison.json") as path:
         path.write_text(json.dumps(asdict(result), indent=2), encoding="utf-8")
     print(_text(a, b, result))
     return result
 
 
+def _file(path: str | os.PathLike) -> Path:
+    return Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+
+
 def _read(path: str | os.PathLike) -> Json:
-    file = Path(path) / "report.json" if Path(path).is_dir() else Path(path)
+    file = _file(path)
     if not file.is_file():
         raise FileNotFoundError(f"{path}: expected a report.json of an audit, found none; check the path")
     try:

@@ -20,7 +20,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -28,12 +28,13 @@ import numpy as np
 from markupsafe import Markup
 
 from ..audit.result import AuditResult
+from ..bundle.progress import Progress
 from ..bundle.text import visible
 from .pictures import DIFFERENCE, Evidence, evidence, histogram, thumbnail
 from .summary import Summary
 from .tables import MatchRow
 
-__all__ = ["Entry", "Sample", "SubjectCard", "render_page"]
+__all__ = ["Pictures", "SubjectCard", "draw_pictures", "render_page"]
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPT = Path(__file__).with_name("report.js")
@@ -47,46 +48,57 @@ TABLE = (
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A match as the page shows it; `evidence` is None without thumbnails or without a match."""
+class Pictures:
+    """The pictures of a page, by unit: of a pair those of the evidence, of a further sample a data URI."""
 
-    number: int
-    match: MatchRow
-    evidence: Evidence | None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A further generated image of a subject; `picture` is a data URI, None without thumbnails."""
-
-    number: int
-    match: MatchRow
-    picture: str | None
+    evidence: dict[int, Evidence] = field(default_factory=dict)
+    thumbnails: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SubjectCard:
-    """A training subject of whom images were called: how many, the strongest with its evidence, and the others.
+    """A training subject of whom images were called: the units, copies first, the strongest first.
 
     `p` and `q`, over subjects, are of those that leaked, that is with a copy; None: likenesses alone.
     """
 
     subject: str
+    units: list[int]
     copies: int
-    likenesses: int
-    strongest: Entry
-    samples: list[Sample]
     p: float | None
     q: float | None
 
     @property
-    def hidden(self) -> int:
-        """How many called images the card does not show."""
-        return self.copies + self.likenesses - 1 - len(self.samples)
+    def likenesses(self) -> int:
+        """How many of the units are no copies."""
+        return len(self.units) - self.copies
+
+    @property
+    def samples(self) -> list[int]:
+        """The units that the card shows beside the strongest."""
+        return self.units[1 : 1 + SHOWN_SAMPLES]
+
+
+def draw_pictures(result: AuditResult, matches: Sequence[MatchRow], pixel_mm: float = 2.0) -> Pictures:
+    """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, about a second each.
+
+    Args:
+        result: of the audit.
+        matches: rows of matches.csv.
+        pixel_mm: the side of a pixel of volumes' slices.
+    """
+    cards, pictures = _cards(result, matches)[:SHOWN_SUBJECTS], Pictures()
+    pairs = [*(card.units[0] for card in cards), *_candidates(result)]
+    for unit in Progress(pairs, desc="drawing pictures", unit="pair"):
+        if (found := evidence(result, result.match(unit), pixel_mm)) is not None:
+            pictures.evidence[unit] = found
+    for unit in (unit for card in cards for unit in card.samples):
+        pictures.thumbnails[unit] = thumbnail(result, result.match(unit))
+    return pictures
 
 
 def render_page(
-    result: AuditResult, matches: Sequence[MatchRow], summary: Summary, thumbnails: bool, pixel_mm: float = 2.0
+    result: AuditResult, matches: Sequence[MatchRow], summary: Summary, pictures: Pictures | None = None
 ) -> str:
     """Return the page; all that comes from outside is escaped, and the page's own script is the only one that may run.
 
@@ -94,17 +106,9 @@ def render_page(
         result: of the audit, pseudonymised if names are to be hidden.
         matches: rows of matches.csv.
         summary: what report.json holds.
-        thumbnails: show images; of volumes three planes, after an alignment in 3-D, about a second each.
-        pixel_mm: the side of a pixel of volumes' slices.
+        pictures: of the page; None: it shows none.
     """
-
-    def entries(units: Sequence[int]) -> list[Entry]:
-        return [
-            Entry(u, matches[u], evidence(result, result.match(u), pixel_mm) if thumbnails else None) for u in units
-        ]
-
     cards = _cards(result, matches)
-    second = sorted((u for u in range(len(matches)) if not result.memorized[u]), key=lambda u: result.p_value[u])
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
@@ -113,26 +117,13 @@ def render_page(
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,
         summary=summary,
-        cards=[
-            SubjectCard(
-                card.subject,
-                card.copies,
-                card.likenesses,
-                entries(card.units[:1])[0],
-                [
-                    Sample(u, matches[u], thumbnail(result, result.match(u)) if thumbnails else None)
-                    for u in card.units[1 : 1 + SHOWN_SAMPLES]
-                ],
-                card.p,
-                card.q,
-            )
-            for card in cards[:SHOWN_SUBJECTS]
-        ],
+        matches=matches,
+        cards=cards[:SHOWN_SUBJECTS],
         subjects=cards,
         difference=DIFFERENCE,
-        candidates=entries(second[:SHOWN_CANDIDATES]),
+        candidates=_candidates(result),
         histogram=histogram(result),
-        thumbnails=thumbnails,
+        pictures=pictures,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         table=_table(matches),
@@ -151,22 +142,13 @@ def _table(matches: Sequence[MatchRow]) -> Markup:
     return Markup(json.dumps(rows, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
-@dataclass(frozen=True)
-class _Called:
-    """A training subject and the units that were called as its own, copies first, the strongest first."""
-
-    subject: str
-    units: list[int]
-    copies: int
-    p: float | None
-    q: float | None
-
-    @property
-    def likenesses(self) -> int:
-        return len(self.units) - self.copies
+def _candidates(result: AuditResult) -> list[int]:
+    """Return the units that come nearest to a call without one."""
+    second = np.flatnonzero(~result.memorized)
+    return second[np.argsort(result.p_value[second], kind="stable")][:SHOWN_CANDIDATES].tolist()
 
 
-def _cards(result: AuditResult, matches: Sequence[MatchRow]) -> list[_Called]:
+def _cards(result: AuditResult, matches: Sequence[MatchRow]) -> list[SubjectCard]:
     """Return the subjects of whom images were called: first those that leaked, by q, then by how many."""
     order = np.lexsort((-result.found.best_ssim, result.p_value, ~result.copy))
     units: dict[str, list[int]] = {}
@@ -176,7 +158,8 @@ def _cards(result: AuditResult, matches: Sequence[MatchRow]) -> list[_Called]:
     names = [result.subject_names[s] for s in leaks.subject]
     tests = {name: (float(p), float(q)) for name, p, q in zip(names, leaks.p_value, leaks.q_value) if name in leaked}
     cards = [
-        _Called(name, own, int(result.copy[own].sum()), *tests.get(name, (None, None))) for name, own in units.items()
+        SubjectCard(name, own, int(result.copy[own].sum()), *tests.get(name, (None, None)))
+        for name, own in units.items()
     ]
     return sorted(cards, key=lambda card: (card.q is None, card.q or 0.0, -card.copies, -len(card.units)))
 

@@ -187,4 +187,4 @@ def _draw_distributions(axes: Axes, result: AuditResult) -> None:
     called = result.statistic[result.memorized]
     if len(called):
         axes.axvline(called.min(), color="#c2410c", ls=":", lw=1.2, label="least called")
-    axes.legend(frameon=False, fontsize=8, loc="upper right")  # "best" looks at every value
+    axes.figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=4)  # above the bars

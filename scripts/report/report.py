@@ -14,15 +14,17 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from ..audit.result import AuditResult
-from .page import render_page
+from .page import draw_pictures, render_page
 from .provenance import Run
 from .pseudonyms import Pseudonyms
 from .summary import Timing, json_text, summarise
@@ -64,13 +66,19 @@ class Report:
         self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}
 
     def write(self, result: AuditResult, timing: Timing) -> str:
-        """Write all files, each under a temporary name first, and return the summary for a terminal."""
+        """Write all files, each under a temporary name first, and return the summary for a terminal.
+
+        The time that the pictures take is added to `timing`.
+        """
         key_id = None
         if self.pseudonymize:
             pseudonyms = Pseudonyms(self.key_dir)
             result, key_id = pseudonyms.result(result, self.group_column), pseudonyms.key_id
         run = Run.now(self.settings, hidden=self.pseudonymize)
         matches = match_rows(result)
+        start = time.perf_counter()
+        pictures = draw_pictures(result, matches, self.pixel_mm) if self.thumbnails else None
+        timing = replace(timing, seconds=round(timing.seconds + time.perf_counter() - start, 1))
         summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id)
         candidates = [matches[unit] for unit in np.flatnonzero(result.candidate).tolist()]
         contents = (
@@ -78,7 +86,7 @@ class Report:
             csv_text(MatchRow, candidates),  # apart from the calls: no error rate covers them
             csv_text(SliceRow, slice_rows(result)),
             json_text(summary),
-            render_page(result, matches, summary, self.thumbnails, self.pixel_mm),
+            render_page(result, matches, summary, pictures),
         )
         texts = dict(zip(OUTPUTS, contents))  # the page comes last: where it is, all is
         self.output_dir.mkdir(parents=True, exist_ok=True)

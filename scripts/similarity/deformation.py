@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .kernels import kernel
+
 __all__ = ["deform"]
 
 
@@ -34,7 +36,7 @@ STIFFNESS = 0.01
 ANCHOR = 1e-5  # holds control points that no foreground pixel moves
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _normal_equations(
     query: NDArray, image: NDArray, mask: NDArray, field: NDArray, spacing: int, band: NDArray, right: NDArray
 ) -> float:
@@ -87,7 +89,7 @@ def _normal_equations(
     return energy
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _spring(difference: float, n: int, m: int, band: NDArray, right: NDArray) -> float:
     """Add the membrane between unknowns n < m, and return its energy."""
     band[n, 0] += STIFFNESS
@@ -98,7 +100,7 @@ def _spring(difference: float, n: int, m: int, band: NDArray, right: NDArray) ->
     return STIFFNESS * difference * difference
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _inside(image: NDArray, y: float, x: float) -> tuple[float, float, float]:
     """Bilinear value and derivatives by y and x at a position, moved to the image where it lies outside."""
     y = min(max(y, 0.0), image.shape[0] - 1.001)
@@ -111,7 +113,7 @@ def _inside(image: NDArray, y: float, x: float) -> tuple[float, float, float]:
     return top + (bottom - top) * fy, bottom - top, right - left
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _solve(band: NDArray, x: NDArray) -> None:
     """Turn the right side x into the solution by Cholesky of the band, which is overwritten."""
     count, width = band.shape[0], band.shape[1] - 1
@@ -131,7 +133,7 @@ def _solve(band: NDArray, x: NDArray) -> None:
         x[i] /= band[i, 0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _fit(query: NDArray, image: NDArray, mask: NDArray, field: NDArray, spacing: int, iterations: int) -> NDArray:
     """Return the field of the least energy on the way of Gauss-Newton from a field (R, C, 2)."""
     count, columns = field.shape[0] * field.shape[1] * 2, field.shape[1]
@@ -150,7 +152,7 @@ def _fit(query: NDArray, image: NDArray, mask: NDArray, field: NDArray, spacing:
     return best
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _at(field: NDArray, y: float, x: float, k: int) -> float:
     """Return component k of a field at a position in units of its spacing."""
     r, c = min(int(y), field.shape[0] - 2), min(int(x), field.shape[1] - 2)
@@ -160,7 +162,7 @@ def _at(field: NDArray, y: float, x: float, k: int) -> float:
     return top + (bottom - top) * fy
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True)
 def _deform_pairs(
     soft_queries: NDArray, soft_images: NDArray, queries: NDArray, images: NDArray, masks: NDArray, out: NDArray
 ) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .kernels import kernel
+
 __all__ = ["register", "resample", "solve"]
 
 
@@ -29,7 +31,7 @@ KEPT = 3  # starts that go on to the middle level
 SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _sample(
     image: NDArray, y: float | np.floating, x: float | np.floating
 ) -> tuple[np.float32, np.float32, np.float32]:
@@ -48,7 +50,7 @@ def _sample(
     return top + (bottom - top) * fy, bottom - top, right - left
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _normal_equations(
     query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, normal: NDArray, gradient: NDArray
 ) -> float:
@@ -98,7 +100,7 @@ def _normal_equations(
     return sums[7, 7]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def solve(matrix: NDArray, right: NDArray) -> NDArray:
     """Return x with matrix @ x = right by Cholesky; `matrix` (n, n) is positive definite and is overwritten.
 
@@ -123,7 +125,7 @@ def solve(matrix: NDArray, right: NDArray) -> NDArray:
     return x
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _fit(query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, iterations: int) -> tuple[NDArray, float]:
     """Refine p by damped Gauss-Newton; return the best p and its squared error."""
     normal = np.zeros((7, 7))
@@ -152,7 +154,7 @@ def _fit(query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, iteratio
     return best, lowest
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True)
 def _align_pairs(
     coarse: NDArray,
     middle: NDArray,
@@ -222,7 +224,7 @@ def register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True)
 def _resample_pairs(images: NDArray, matrices: NDArray, out: NDArray) -> None:
     """Fill (P, H, W) with each image at its matrix's positions. Here, as a cached kernel knows its own file alone."""
     height, width = out.shape[1:]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..images.foreground import foreground
 from .deformation import deform
+from .kernels import kernel
 from .registration import resample
 
 __all__ = ["monotone_gain", "render"]
@@ -29,7 +30,7 @@ GAIN_BINS = 32
 LEAST_CONTRAST = 0.25  # share of the reference's contrast that a map of intensity must keep
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def monotone_gain(query: NDArray, warped: NDArray, weight: NDArray) -> NDArray:
     """Return `warped` (H, W) after the non-decreasing map that predicts `query` best where `weight` is set.
 
@@ -79,7 +80,7 @@ def monotone_gain(query: NDArray, warped: NDArray, weight: NDArray) -> NDArray:
     return out
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _spread(image: NDArray, weight: NDArray) -> float:
     """Standard deviation of the image where weight is set; 0 where it is nowhere."""
     total, square, count = 0.0, 0.0, 0
@@ -92,7 +93,7 @@ def _spread(image: NDArray, weight: NDArray) -> float:
     return np.sqrt(max(0.0, square / count - (total / count) ** 2)) if count else 0.0
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@kernel(parallel=True)
 def _fit_gains(queries: NDArray, images: NDArray, union: NDArray, warped: NDArray) -> None:
     """Fill (P, H, W) with the images on their queries' contrast."""
     for n in numba.prange(queries.shape[0]):

@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from .kernels import kernel
+
 __all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
 
 
@@ -53,7 +55,7 @@ class SSIMForm(StrEnum):
     FOREGROUND = "foreground"
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy", parallel=True)
+@kernel(fastmath=True, parallel=True)
 def _window_statistics(images: NDArray, mean: NDArray, variance: NDArray) -> None:
     """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6)."""
     count, height, width = images.shape
@@ -74,7 +76,7 @@ def _window_statistics(images: NDArray, mean: NDArray, variance: NDArray) -> Non
                 variance[n, i, j] = square * _SAMPLE
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@kernel(fastmath=True)
 def _mean_ssim(
     x: NDArray,
     y: NDArray,
@@ -125,7 +127,7 @@ def _mean_ssim(
     return total / weights if weights > 0 else np.nan
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy", parallel=True)
+@kernel(fastmath=True, parallel=True)
 def _ssim_of_pairs(
     images: NDArray,
     mean: NDArray,

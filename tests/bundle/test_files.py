@@ -11,9 +11,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from scripts.bundle.files import read_table, replacing, write_table
+from scripts.bundle.files import keep_private, narrowed, no_wider_than, read_table, replacing, write_table
 
 
 def test_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -44,3 +46,53 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
         {"a": "1", "b": 'x, "y"', "c": ""},
         {"a": "2", "b": "", "c": "0.5"},
     ]
+
+
+@pytest.fixture
+def umask():
+    """The usual mask, and this process's own one afterwards."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path) -> str:
+    return oct(path.stat().st_mode & 0o777)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "file", "folder"),
+    [
+        ([0o644], "0o644", "0o755"),
+        ([0o600], "0o600", "0o700"),
+        ([0o640, 0o644], "0o640", "0o750"),
+        ([0o640, 0o604], "0o600", "0o700"),  # each lacks what the other has
+        ([0o444], "0o644", "0o755"),
+        ([], "0o644", "0o755"),
+    ],
+)
+def test_what_is_written_has_no_permission_that_an_input_lacks(tmp_path, umask, inputs, file, folder):
+    for number, permissions in enumerate(inputs):
+        (tmp_path / str(number)).touch()
+        (tmp_path / str(number)).chmod(permissions)
+    with no_wider_than(tmp_path / str(number) for number in range(len(inputs))):
+        (tmp_path / "new").touch()
+        (tmp_path / "folder").mkdir()
+    assert (mode(tmp_path / "new"), mode(tmp_path / "folder")) == (file, folder)
+    (tmp_path / "after").touch()
+    assert mode(tmp_path / "after") == "0o644"
+
+
+def test_an_older_file_is_narrowed_to_what_a_new_one_would_be(tmp_path, umask):
+    for name, permissions in (("input", 0o640), ("wide", 0o664), ("narrow", 0o600)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(permissions)
+    keep_private([tmp_path / "input"])
+    narrowed(tmp_path / "wide")
+    narrowed(tmp_path / "narrow")
+    assert (mode(tmp_path / "wide"), mode(tmp_path / "narrow")) == ("0o640", "0o600")
+
+
+def test_an_input_that_is_gone_is_an_error(tmp_path, umask):
+    with pytest.raises(FileNotFoundError), no_wider_than([tmp_path / "gone"]):
+        pass

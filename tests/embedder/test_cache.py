@@ -121,17 +121,23 @@ def test_a_damaged_shard_is_left_out_with_a_warning(cache, caplog, name):
 
 def test_every_flipped_bit_is_noticed(cache, caplog):
     cache.add_derived(np.ones((2, 3, 4), np.float16), np.ones((2, 5), np.float32))
-    rng, files = np.random.default_rng(0), sorted(cache.folder.iterdir())
+    rng, whole = np.random.default_rng(0), {path: path.read_bytes() for path in sorted(cache.folder.iterdir())}
     for number in range(400):
-        path = files[number % len(files)]
-        whole = path.read_bytes()
-        flipped = bytearray(whole)
-        flipped[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path = list(whole)[number % len(whole)]
+        flipped = bytearray(whole[path])
+        flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
         path.write_bytes(flipped)
         caplog.clear()
         known, derived = cache.read(), cache.read_derived(np.ones((2, 3, 4), np.float16))
         assert (len(known), derived is None) != (3, False) and caplog.text.count("damaged") == 1, path
-        path.write_bytes(whole)
+        for name, content in whole.items():
+            name.write_bytes(content)
+
+
+def test_damage_is_said_once_where_the_folder_can_be_written(cache, caplog):
+    shard_of(cache, b"a").write_bytes(b"")
+    assert set(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
+    assert set(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
 
 
 def test_a_file_of_another_shard_is_noticed(cache, caplog):

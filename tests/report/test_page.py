@@ -31,7 +31,7 @@ from scripts.decision.rates import leaked_subjects
 from scripts.decision.set_level import SetLevel
 from scripts.decision.statistic import LocalStatistic
 from scripts.embedder.embedding_set import EmbeddingSet
-from scripts.report.page import TABLE, render_page
+from scripts.report.page import TABLE, draw_pictures, render_page
 from scripts.report.provenance import Run
 from scripts.report.summary import (
     Bounds,
@@ -142,7 +142,7 @@ def page(count: int = 10_000, called: int = 3) -> str:
         )
         for i in range(count)
     ]
-    return render_page(result, matches, summary(result, matches), thumbnails=False)
+    return render_page(result, matches, summary(result, matches))
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +354,8 @@ def test_page_of_one_image_without_calls(browser, tmp_path):
 def test_a_picture_is_enlarged_and_blinks(browser, tmp_path, result):
     matches = match_rows(result)
     path = tmp_path / "report.html"
-    path.write_text(render_page(result, matches, summary(result, matches), thumbnails=True), encoding="utf-8")
+    pictures = draw_pictures(result, matches)
+    path.write_text(render_page(result, matches, summary(result, matches), pictures), encoding="utf-8")
     browser.get(path.as_uri())
     first = browser.find_element(By.CSS_SELECTOR, ".view button")
     first.send_keys(Keys.ENTER)

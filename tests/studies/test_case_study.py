@@ -68,6 +68,7 @@ def study_dir(tmp_path_factory):
     for number in range(14):
         name = f"s{number:02d}"
         Image.fromarray(head(number)).save(folder / f"{name}.png")
+        (folder / f"{name}.png").chmod(0o600)
         rows.append({"image": f"{name}.png", "subject_id": name, "age": 20 + number, "sex": "MF"[number % 2]})
     write_table(folder / "participants.csv", rows)
     torch.manual_seed(0)
@@ -116,6 +117,12 @@ def test_a_cell_is_trained_sampled_and_audited(study_dir, result):
     # untrained networks draw no heads: far from the real ones
     assert cell["quality"]["mmd"] > 10 * abs(cell["quality"]["mmd_train"])
     assert [row["copies"] for row in result["copies"]] == sorted(set(counts.values()))
+
+
+def test_all_that_is_written_can_be_read_by_those_alone_who_can_read_the_images(study_dir):
+    files = [path for path in (study_dir / "out").rglob("*") if path.is_file()]
+    assert {"records.csv", "diffusion.pt", "generated.csv", "log.txt", "train.csv"} <= {path.name for path in files}
+    assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 def test_what_the_command_writes_shows_the_study(study_dir, result):
