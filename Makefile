@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # MONAI warns to parse only configs that one trusts; these are the bundle's own
 export PYTHONWARNINGS ?= ignore::DeprecationWarning,ignore:parsing config_file:UserWarning
 
-.PHONY: detect help test slow-test check lowest-test benchmark gpu-check clean
+.PHONY: detect help test slow-test check lowest-test benchmark gpu-check mutation clean
 
 ## detect: audit (the default target); of the demo, or ARGS="--train_dir FOLDER --generated_dir FOLDER"
 # $(value ARGS): make must not expand the $ of a regular expression
@@ -43,6 +43,11 @@ benchmark: $(VENV)/.dev
 gpu-check: $(VENV)/.dev
 	$(BIN)/python benchmarks/gpu.py
 
+## mutation: change the code in 480 places, one at a time: does a test fail? 15 minutes; installs mutmut
+mutation: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1 -c constraints.txt
+	$(BIN)/python benchmarks/mutation.py
+
 $(BIN)/python:
 	@$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || { \
 	  echo "error: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv"; exit 1; }
@@ -62,6 +67,6 @@ $(VENV)-lowest/.dev: requirements.txt constraints-lowest.txt
 	  import-linter markdown-it-py -c constraints-lowest.txt
 	@touch $@
 
-## clean: remove the virtual environments and eval/
+## clean: remove the virtual environments, eval/ and mutants/
 clean:
-	rm -rf $(VENV) $(VENV)-lowest eval
+	rm -rf $(VENV) $(VENV)-lowest eval mutants

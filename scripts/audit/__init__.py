@@ -11,5 +11,5 @@
 
 """From embedded sets to a result: search, verification, null, positive control, decisions.
 
-Imports `embedder`, `similarity`, `decision`, `images`.
+Imports `embedder`, `similarity`, `decision`, `images`, `bundle`.
 """

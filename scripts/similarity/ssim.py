@@ -31,12 +31,10 @@ from .kernels import kernel
 
 __all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
 
-
 K1, K2 = 0.01, 0.03  # Wang et al. 2004, section III-B
 WINDOW = 7  # scikit-image's default
 _N = np.float32(WINDOW * WINDOW)
 _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
-
 
 Images = TypeVar("Images", bound=NDArray | torch.Tensor)  # what comes back is of the kind that came
 

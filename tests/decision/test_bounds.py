@@ -65,3 +65,15 @@ def test_certain_and_hopeless_cases():
 def test_errors(counts, alpha):
     with pytest.raises(ValueError, match="counts must lie within 3 images"):
         true_discoveries(np.full(3, 0.5), np.array(counts), alpha)
+
+
+@pytest.mark.parametrize("sixteenths", [[2, 2, 3, 10, 10, 16], [2, 3, 3, 11, 11, 16], [6, 8], [3, 5, 8, 8]])
+def test_a_p_value_on_the_line_of_simes_test_counts(sixteenths):
+    """Binary fractions, so that both sides of the comparison are exact."""
+    p, counts = np.array(sixteenths) / 16, np.arange(len(sixteenths) + 1)
+    assert true_discoveries(p, counts, 0.5).tolist() == [by_closed_testing(p, count, 0.5) for count in counts]
+
+
+def test_no_count_has_no_bound():
+    none = true_discoveries(np.zeros(3), np.zeros(0, int))
+    assert none.dtype == np.int64 and len(none) == 0

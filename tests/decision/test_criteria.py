@@ -29,6 +29,20 @@ from scripts.decision.criteria import Criteria
         ({"duplicate_percentile": -1}, r"duplicate_percentile must be in \[0, 100\], got -1"),
         ({"copy_detail": 1.1}, r"copy_detail must be in \[-1, 1\], got 1.1"),
         ({"near_copy_fdr": 0}, r"near_copy_fdr must be in \(0, 1\), got 0"),
+        ({"fdr": 1}, r"fdr must be in \(0, 1\), got 1"),
+        ({"tail_share": 1.5}, r"tail_share must be in \(0, 1\], got 1.5"),
+        ({"matched_auc": (0.5, 0.5)}, r"matched_auc must be two ascending shares, got \(0.5, 0.5\)"),
+        ({"matched_auc": (-0.1, 0.5)}, r"matched_auc must be two ascending shares, got \(-0.1, 0.5\)"),
+        ({"matched_auc": (0.5, 1.5)}, r"matched_auc must be two ascending shares, got \(0.5, 1.5\)"),
+        ({"agreement": -0.1}, "agreement must be a share, got -0.1"),
+        ({"similar_percentile": -1}, r"similar_percentile must be in \[0, 100\], got -1"),
+        ({"duplicate_percentile": 101}, r"duplicate_percentile must be in \[0, 100\], got 101"),
+        ({"copy_detail": -1.1}, r"copy_detail must be in \[-1, 1\], got -1.1"),
+        ({"near_copy_fdr": 1}, r"near_copy_fdr must be in \(0, 1\), got 1"),
+        ({"least_recall": 1.0}, "least_recall must be a share below 1, got 1.0"),
+        ({"least_recall": -0.1}, "least_recall must be a share below 1, got -0.1"),
+        ({"most_skipped": 1.1}, "most_skipped must be a share, got 1.1"),
+        ({"most_skipped": -0.1}, "most_skipped must be a share, got -0.1"),
     ],
 )
 def test_errors_name_the_key(arguments, sentence):
@@ -36,7 +50,23 @@ def test_errors_name_the_key(arguments, sentence):
         Criteria(**arguments)
 
 
-@pytest.mark.parametrize(("subjects", "tail"), [(0, -1), (1, 0), (3, 2), (10, 5), (50, 20), (150, 30), (1000, 60)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tail_least": 2, "tail_most": 2, "tail_share": 1},
+        {"matched_auc": (0, 1), "agreement": 0, "least_recall": 0, "most_skipped": 0},
+        {"similar_percentile": 0, "duplicate_percentile": 0, "copy_detail": -1},
+        {"similar_percentile": 100, "duplicate_percentile": 100, "copy_detail": 1, "agreement": 1, "most_skipped": 1},
+    ],
+)
+def test_the_ends_of_the_ranges_that_hold_them_may_be_given(arguments):
+    criteria = Criteria(**arguments)
+    assert {key: getattr(criteria, key) for key in arguments} == arguments
+
+
+@pytest.mark.parametrize(
+    ("subjects", "tail"), [(0, -1), (1, 0), (3, 2), (4, 2), (5, 2), (10, 5), (50, 20), (150, 30), (1000, 60)]
+)
 def test_the_tail_is_a_share_of_the_subjects_within_bounds(subjects, tail):
     assert Criteria().tail_subjects(subjects) == tail
 

@@ -10,6 +10,8 @@
 # limitations under the License.
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,3 +70,50 @@ def test_one_more_image_is_called_as_if_it_had_been_among_them():
     p, more = np.array([0.001, 0.2, 0.9]), np.array([0.02, 0.03, 0.5])
     expected = [bool(benjamini_hochberg([*p, value])[3] <= 0.05) for value in more]
     assert called_if_added(p, more, Criteria()).tolist() == expected == [True, False, False]
+
+
+def ranks(count: int) -> Null:
+    """A null of the numbers 0 to count - 1, a subject each, in which p-values are counted easily."""
+    return Null(np.arange(float(count)), np.arange(count), np.full(count, np.nan), 1)
+
+
+def test_the_adaptive_rate_holds_for_every_call():
+    """By hand: 6 of 100 null values lie above, so p = 7 / 101. No p exceeds one half: (1 + 0) / 5 are nulls."""
+    null, statistic, level = ranks(100), np.full(10, 93.5), np.full(10, np.nan)
+    for adaptive, q in ((False, 7 / 101), (True, 0.2 * 7 / 101)):
+        criteria = Criteria(p_value="rank", adaptive=adaptive)
+        found = decide(statistic, level, np.zeros(10, int), null, criteria)
+        np.testing.assert_allclose(found.q_value, q)
+        assert found.calls["rank"] == found.memorized.sum() == (10 if adaptive else 0)
+        assert compare_nulls(null, null, statistic, level, criteria).calls == (10 if adaptive else 0)
+        assert called_if_added(found.p_value[1:], found.p_value[:1], criteria).tolist() == [adaptive]
+
+
+def test_another_null_is_judged_by_the_same_tail():
+    null, level = ranks(100), np.full(1, np.nan)
+    long, short = Criteria(), Criteria(tail_least=2, tail_share=0.01)
+    p = [null.p_values(np.array([140.0]), level, criteria=criteria)[0] for criteria in (long, short)]
+    between = sum(p) / 2
+    calls = [
+        compare_nulls(null, null, np.array([140.0]), level, replace(criteria, fdr=between)).calls
+        for criteria in (long, short)
+    ]
+    assert calls == [int(value <= between) for value in p] and sum(calls) == 1
+
+
+def test_what_lies_at_the_level_itself_is_called():
+    null, statistic, level = ranks(100), np.array([93.5]), np.full(1, np.nan)
+    criteria = Criteria(fdr=7 / 101, p_value="rank")
+    found = decide(statistic, level, np.zeros(1, int), null, criteria)
+    assert found.q_value.tolist() == [criteria.fdr] and found.memorized.all() and found.calls["rank"] == 1
+    assert compare_nulls(null, null, statistic, level, criteria).calls == 1
+    assert called_if_added(np.zeros(0), found.p_value, criteria).all()
+    none = called_if_added(found.p_value, np.zeros(0), criteria)
+    assert none.dtype == bool and len(none) == 0
+
+
+@pytest.mark.parametrize("value", [200.0, 50.0])  # all are called by both nulls, or none by either
+def test_a_null_agrees_with_itself_however_much_agreement_is_wanted(value):
+    criteria = Criteria(agreement=1.0)
+    found = compare_nulls(ranks(100), ranks(100), np.full(10, value), np.full(10, np.nan), criteria)
+    assert found == NullComparison(10 if value > 100 else 0, 0.5, True)

@@ -36,3 +36,13 @@ def test_where_copies_and_strangers_overlap_nothing_is_a_duplicate():
 def test_without_a_null_nothing_is_similar():
     cuts = Thresholds.fit(np.full(4, -np.inf), np.array([0.9]), Criteria())
     assert np.isposinf(cuts.similar) and cuts.label(1.0) is Label.DIFFERENT
+
+
+def test_where_the_two_cuts_are_one_nothing_is_a_duplicate():
+    cuts = Thresholds.fit(np.full(3, 0.5), np.full(3, 0.5), Criteria())
+    assert not cuts.separable and cuts.label(0.5) is Label.SIMILAR
+
+
+def test_what_lies_on_a_cut_is_above_it():
+    cuts = Thresholds(0.5, 0.75, True)
+    assert [cuts.label(value) for value in (0.5, 0.75)] == [Label.SIMILAR, Label.DUPLICATE]

@@ -81,6 +81,14 @@ def test_several_images_of_a_subject_count_together():
     assert near_copies(statistic, second, subject, nearest, LEVEL) == []
     statistic[:6], nearest[:6] = 9.0, [1, 1, 1, 0, 0, 0]
     assert near_copies(statistic, second, subject, nearest, LEVEL) == [[0, 1]]
+    # one image of the first is nearest to a stranger, though not as near
+    statistic[2], nearest[2] = 0.1, 3
+    assert near_copies(statistic, second, subject, nearest, LEVEL) == [[0, 1]]
+
+
+def test_an_image_without_a_statistic_says_nothing_of_its_subject():
+    statistic, second = np.array([9.0, -np.inf, 9.0, 0.1]), np.full(4, 0.5)
+    assert near_copies(statistic, second, np.array([0, 0, 1, 2]), np.array([1, 1, 0, 0]), LEVEL) == [[0, 1]]
 
 
 def test_nothing_to_compare_finds_nobody():
@@ -101,6 +109,10 @@ def test_pairs_that_were_not_searched_count_as_strangers():
     subject, nearest = np.arange(4), np.array([1, 0, 3, 2])
     assert near_copies(first, second, subject, nearest, LEVEL) == [[0, 1]]
     assert near_copies(first, second, subject, nearest, LEVEL, untested=200) == []
+    # near the level, a single pair that was not searched makes the difference
+    first[:2] = 2.99
+    pair = first[:2], second, subject[:2], nearest[:2], LEVEL
+    assert near_copies(*pair) == [[0, 1]] and near_copies(*pair, untested=1) == []
 
 
 def test_who_stands_in_two_sets_is_named():

@@ -146,3 +146,10 @@ def test_the_criteria_say_how_many_subjects_make_the_tail():
     excess = (ordered[:8] - ordered[8]).sum()
     expected = 9 / 151 * (1 + (4 - ordered[8]) / excess) ** -8
     assert p_values(4.0, one_each(null), 1, criteria=few) == pytest.approx(expected, rel=1e-9)
+
+
+def test_at_a_level_whom_a_subject_was_nearest_to_is_told_by_the_same_slice():
+    null = Null(np.arange(4.0), np.array([4, 4, 9, 9]), np.array([10, 20, 12, 22.0]), 2, np.array([9, 7, 4, 5]))
+    sample = null.at(21.0)
+    assert sample.subject.tolist() == [4, 9] and sample.nearest.tolist() == [7, 5]
+    assert null.at(np.nan).nearest.tolist() == [9, 7, 4, 5]

@@ -34,6 +34,7 @@ def test_q_values_equal_a_loop_and_are_monotone_in_p():
     np.testing.assert_allclose(q, expected)
     assert (np.diff(q[np.argsort(p)]) >= 0).all() and (q >= p).all() and q.max() <= 1
     assert len(benjamini_hochberg(np.zeros(0))) == 0
+    assert benjamini_hochberg([0, 1, 1]).tolist() == [0, 1, 1]  # whole numbers
     for wrong in (1.5, -0.1, np.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             benjamini_hochberg([0.5, wrong])
@@ -139,3 +140,9 @@ def test_leaked_at_sample_sizes_equals_drawing_samples():
 def test_auc_counts_pairs_and_ties_by_half():
     positive, negative = np.array([1, 3, 3, 8.0]), np.array([0, 3, 9.0])
     assert auc(positive, negative) == np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
+
+
+def test_one_flagged_image_is_enough_to_resample():
+    """Of 20 images a sample of 20 holds the flagged one B(20, 1 / 20) times: 3 at most in 97.5 % and more."""
+    low, high = clustered_interval(np.arange(20) == 7, np.arange(20), np.random.RandomState(0))
+    assert (low, high) == pytest.approx((0, stats.binom.ppf(0.975, 20, 1 / 20) / 20))

@@ -38,3 +38,19 @@ def test_set_level_of_whole_subjects_that_shift_is_not_certain_of_itself():
     clustered = np.diff(set_level(rng.normal(size=400), null, subjects, rng).ci95)[0]
     alone = np.diff(set_level(rng.normal(size=400), null, np.arange(600), rng).ci95)[0]
     assert clustered > 2 * alone
+
+
+def test_a_set_of_one_value_that_the_null_has_too_is_at_chance():
+    found = set_level(np.ones(5), np.ones(8), np.arange(8), np.random.RandomState(0))
+    assert found == SetLevel(0.5, [0.5, 0.5], 1.0)
+
+
+def test_the_interval_of_single_images_is_delongs():
+    rng = np.random.RandomState(0)
+    statistic, null = rng.normal(size=60) + 0.2, rng.normal(size=60)
+    found = set_level(statistic, null, np.arange(60), rng, draws=2000)
+    higher = statistic[:, None] > null
+    deviation = np.sqrt(higher.mean(1).var() / 60 + higher.mean(0).var() / 60)  # DeLong et al. 1988
+    expected = higher.mean() + 1.96 * deviation * np.array([-1, 1])
+    np.testing.assert_allclose(found.ci95, expected, atol=0.08 * deviation)
+    assert found.auc == pytest.approx(higher.mean())

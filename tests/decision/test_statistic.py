@@ -38,6 +38,11 @@ def test_statistic_of_perfect_missing_and_no_candidates():
     assert local_statistic(np.zeros((0, 6))).shape == (0,)
 
 
+def test_single_precision_is_widened_before_it_is_computed_with():
+    single = np.random.default_rng(0).uniform(0.1, 0.9, (20, 6)).astype(np.float32)
+    np.testing.assert_array_equal(local_statistic(single), local_statistic(single.astype(float)))
+
+
 def test_another_number_of_candidates_by_hand():
     # d = 1/16, 1/8, 1/4: T = (4 - (3 + 2) / 2) log 2
     three = LocalStatistic(subjects=3)

@@ -168,3 +168,8 @@ def test_derived_images_are_known_by_their_pixels_and_shape(cache, caplog):
     (path,) = cache.folder.glob("*.derived.npy")
     path.write_bytes(path.read_bytes()[:50])
     assert cache.read_derived(derived) is None and f"{path}: damaged" in caplog.text
+
+
+def test_images_and_vectors_stay_on_the_disk_until_they_are_used(cache):
+    for row in cache.read()["a"]:
+        assert isinstance(row.image, np.memmap) and isinstance(row.vector, np.memmap)

@@ -89,7 +89,7 @@ def test_globs_select_by_relative_path(folder, include, exclude, kept):
     [
         ("absent", None, FileNotFoundError, "absent: expected an existing folder.*found nothing"),
         ("a.png", None, FileNotFoundError, "a.png: expected an existing folder.*found another file"),
-        ("l.csv", "image\nno.png\n", FileNotFoundError, "no.png: expected a file.*lists it under 'image'"),
+        ("l.csv", "image\nno.png\n", FileNotFoundError, "no.png: expected a file, as .*l.csv lists it under 'image'"),
         ("l.csv", "image,mask\na.png,no.nii\n", FileNotFoundError, "no.nii: expected a file.*under 'mask'"),
         (
             "l.csv",
@@ -100,6 +100,7 @@ def test_globs_select_by_relative_path(folder, include, exclude, kept):
         ("l.csv", "image,mask\na.png,\n,x\n", ValueError, "'image' with a path, found none in row 2"),
         ("l.csv", "image\na.png\n./a.png\n", ValueError, "l.csv: expected every image once, found a.png more than"),
         ("l.csv", "image\n", ValueError, "l.csv: expected images .* found 0, of which"),
+        ("l.csv", "image,a,a\na.png,1,2\n", ValueError, "l.csv: expected every column once, found image, a, a"),
         ("l.json", '{"a": [], "b": []}', ValueError, "l.json: expected a list of objects with a key 'image'"),
         ("l.json", '["a.png"]', ValueError, "l.json: expected a list of objects with a key 'image'"),
     ],
@@ -112,7 +113,10 @@ def test_errors_name_the_file(folder, name, content, error, sentence):
         find_images(root / name)
 
 
-@pytest.mark.parametrize(("name", "content"), [("list.json", b"[{"), ("list.csv", b"image\n\xff\xfe.png\n")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("list.json", b"[{"), ("list.csv", b"image\n\xff\xfe.png\n"), ("list.csv", b'image\n"a"b.png\n')],
+)
 def test_a_datalist_that_cannot_be_parsed_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name}: expected a datalist in UTF-8"):
@@ -146,3 +150,25 @@ def test_spaces_around_cells_do_not_count(folder):
     root = folder("a.png", "b.png")
     (root / "l.csv").write_text("image, subject_id\na.png, s1\n\nb.png , s2\n")
     assert subjects(find_images(root / "l.csv")) == {"a.png": "s1", "b.png": "s2"}
+
+
+def test_of_other_files_the_five_most_frequent_kinds_are_said(folder, caplog):
+    names = [f"{number}.{suffix}" for suffix, count in zip("abcdef", range(6, 0, -1)) for number in range(count)]
+    find_images(folder("1.png", *names), warn=False)
+    assert "passed over 21 files that are no images: 6 .a, 5 .b, 4 .c, 3 .d, 2 .e" in caplog.text
+    assert ".f" not in caplog.text
+
+
+def test_a_link_to_nothing_is_an_error_where_an_image_is_meant(folder):
+    root = folder("a.png")
+    (root / "notes.txt").symlink_to(root / "gone")
+    assert [item["id"] for item in find_images(root)] == ["a.png"]
+    (root / "b.nii.gz").symlink_to(root / "gone")
+    with pytest.raises(ValueError, match="b.nii.gz: expected an image, found a link to nothing; fetch the file"):
+        find_images(root)
+
+
+def test_a_line_break_within_a_cell_stays_as_it_is(folder):
+    root = folder("a.png")
+    (root / "l.csv").write_bytes(b'image,group\r\na.png,"one\r\ntwo"\r\n')
+    assert find_images(root / "l.csv")[0]["group"] == "one\r\ntwo"

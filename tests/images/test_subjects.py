@@ -33,8 +33,9 @@ def subjects(items) -> dict[str, str]:
 
 def test_subjects_come_from_the_column_then_bids_then_ixi_then_the_stem(folder, caplog):
     bids, ixi = "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "guys/IXI002-Guys-0828-T1.nii.gz"
-    root = folder(bids, ixi, "x/scan.v2.nii.gz", "x/scan.v2.png", "IXI12.png")
-    expected = {bids: "sub-01", ixi: "IXI002", "x/scan.v2.nii.gz": "scan.v2", "x/scan.v2.png": "scan.v2"}
+    stems = {"x/scan.v2.nii.gz": "scan.v2", "x/scan.v2.png": "scan.v2", "x/a_long_name.NII.GZ": "a_long_name"}
+    root = folder(bids, ixi, *stems, "IXI12.png")
+    expected = {bids: "sub-01", ixi: "IXI002", **stems}
     assert subjects(find_images(root)) == expected | {"IXI12.png": "IXI12"}
     assert not caplog.records  # two files of one subject: the names mean something
     (root / "list.csv").write_text(f"image,subject_id\n{bids},given\n{ixi},\n")
@@ -181,6 +182,8 @@ def test_runs_start_where_a_number_changes():
 def test_subjects_are_numbered_by_name_and_an_image_without_is_its_own():
     names, number = numbered_subjects(["b", "a", "b"], torch.zeros(3, 2), "reference")
     assert names.tolist() == ["a", "b"] and number.tolist() == [1, 0, 1]
+    names, number = numbered_subjects([9, 10], torch.zeros(2, 2), "reference")  # numbers are names
+    assert names.tolist() == ["10", "9"] and number.tolist() == [1, 0]
     names, number = numbered_subjects(None, torch.zeros(2, 2), "reference")
     assert names.tolist() == ["0", "1"] and number.tolist() == [0, 1]
     with pytest.raises(ValueError, match="reference must hold at least one image, got none"):

@@ -59,6 +59,7 @@ def test_no_output_names_a_real_scan(conditioned, tmp_path, hidden):
     assert "stranger" not in text, "no output names a holdout image"
     assert "sample002" in text and "model A" in text and "model.pt" in text
     assert (json.loads((folder / "report.json").read_text())["pseudonyms"] is not None) is hidden
+    assert (folder / "embeddings" / "pseudonyms.key").exists() is hidden
 
 
 def test_the_key_tells_who_is_who(conditioned, tmp_path):
@@ -143,3 +144,50 @@ def test_a_damaged_key_is_refused(tmp_path):
     (tmp_path / "pseudonyms.key").write_text("abc")
     with pytest.raises(ValueError, match=r"pseudonyms.key: expected a key of 64 hexadecimal digits"):
         Pseudonyms(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 64, b"0" * 63, b"A" * 64])
+def test_a_key_of_other_letters_is_refused(tmp_path, content):
+    (tmp_path / "pseudonyms.key").write_bytes(content)
+    with pytest.raises(ValueError, match="expected a key of 64 hexadecimal digits"):
+        Pseudonyms(tmp_path)
+
+
+def test_whoever_stands_in_both_sets_has_the_names_of_both(result):
+    shared = replace(result, shared_people=[("stranger004", "patient002")])
+    hidden = Pseudonyms().result(shared)
+    held = hidden.holdout.items[4]["id"].split("/")[0]
+    assert hidden.shared_people == [(held, hidden.subject_names[2])]
+
+
+def test_the_table_says_what_kind_of_name_each_was(conditioned, tmp_path):
+    Pseudonyms(tmp_path).result(conditioned, "group")
+    rows = read_table(tmp_path / "pseudonyms.csv")
+    assert {row["kind"] for row in rows} == {"subject", "holdout", "image", "id", "generated", "group"}
+    assert all(row["pseudonym"].startswith(f"{row['kind']}-") for row in rows)
+
+
+def test_a_skipped_sample_keeps_its_name_unless_it_holds_a_real_one(result):
+    skipped = [("sample9.png", "sample9.png is flat"), ("of_patient003.png", "of_patient003.png is flat")]
+    hidden = Pseudonyms().result(replace(result, generated=replace(result.generated, skipped=skipped)))
+    (kept, reason), (changed, other) = hidden.generated.skipped
+    assert kept == "sample9.png" and changed.startswith("generated-") and reason == other == "unreadable"
+
+
+def test_names_of_other_columns_are_found_too(result):
+    items = [{**result.train.items[0], "participant_id": "Kova-lenko"}, *result.train.items[1:]]
+    samples = [{**result.generated.items[0], "id": "of_kovalenko_3.png"}, *result.generated.items[1:]]
+    found = Pseudonyms().result(
+        replace(result, train=replace(result.train, items=items), generated=replace(result.generated, items=samples))
+    )
+    assert found.generated.items[0]["id"].startswith("generated-")
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("gen_kim_0.png", True), ("kimono.png", False)])
+def test_a_short_name_is_found_as_a_word_and_not_within_one(result, name, hidden):
+    items = [{**result.train.items[0], "id": "kim.png", "image": "/d/kim.png"}, *result.train.items[1:]]
+    samples = [{**result.generated.items[0], "id": name}, *result.generated.items[1:]]
+    found = Pseudonyms().result(
+        replace(result, train=replace(result.train, items=items), generated=replace(result.generated, items=samples))
+    )
+    assert (found.generated.items[0]["id"] != name) is hidden

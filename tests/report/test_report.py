@@ -14,9 +14,12 @@ from __future__ import annotations
 import errno
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers import read
 
 from scripts.report.report import Report
 from scripts.report.summary import Timing
@@ -73,3 +76,22 @@ def test_files_of_two_audits_never_stand_side_by_side(report, result, volumes, m
     assert after["matches.csv"] != before["matches.csv"] and after["slices.csv"] != before["slices.csv"]
     report.write(volumes, Timing(2.0, 0))
     assert list(written(report.output_dir)) == FILES
+
+
+def test_names_are_shown_unless_they_are_to_be_hidden(report, result):
+    text = report.write(result, Timing(1.0, 3))
+    assert "patient003" in text and "patient003" in (report.output_dir / "matches.csv").read_text()
+
+
+def test_folders_that_do_not_exist_are_made(result, tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"abc")
+    Report(tmp_path / "one" / "two", tmp_path / "model.pt").write(result, Timing(1.0, 3))
+    assert list(written(tmp_path / "one" / "two")) == FILES
+
+
+def test_what_is_as_alike_as_copies_and_not_called_stands_in_a_table_of_its_own(report, result):
+    uncalled = replace(result, decision=replace(result.decision, memorized=np.zeros(6, bool)))
+    report.write(uncalled, Timing(1.0, 3))
+    assert [row["generated_id"] for row in read(report.output_dir / "candidates.csv")] == ["sample000", "sample001"]
+    candidates = json.loads((report.output_dir / "report.json").read_text())["candidates"]
+    assert candidates == {"count": 2, "ids": ["sample000", "sample001"]}

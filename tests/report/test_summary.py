@@ -51,6 +51,9 @@ def test_what_is_counted(result, checkpoint):
     assert sum(summary.labels.values()) == 6
     assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (2, 0, "copies")
     assert summary.bounds.strongest == [1, 2, 5] and summary.bounds.true == [1, 2, 2]
+    below = (result.p_value <= 0.05).mean()
+    assert summary.memorized.excess_rate == pytest.approx((below - 0.05) / 0.95)
+    assert '"samples": [\n        0,\n        1,' in json_text(summary)  # whole numbers
 
 
 def test_of_a_likeness_nobody_leaked(result, checkpoint):
@@ -135,3 +138,9 @@ def test_the_terminal_says_what_was_undone_and_what_to_do(result, checkpoint):
     lines = text_of(replace(result, fit=unlike), checkpoint).splitlines()
     assert "  More may have been missed: The generated images do not resemble the training images as a set" in lines[4]
     assert any(line.startswith("To do: compare some of both by eye") for line in lines)
+
+
+def test_the_checkpoints_folder_is_told_only_where_names_are(result, checkpoint):
+    for key_id, path in ((None, str(checkpoint)), ("0123", "model.pt")):
+        summary = summarise(result, match_rows(result), Timing(1, 0), RUN, checkpoint, pseudonyms=key_id)
+        assert (summary.checkpoint.path, summary.pseudonyms) == (path, key_id)

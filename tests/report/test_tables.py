@@ -72,3 +72,19 @@ def test_groups_are_those_of_a_column(result):
     assert found["b"].p_value == pytest.approx(min(1, 4 * result.p_value[2:].min()))
     with pytest.raises(ValueError, match="sample000: expected a datalist column 'prompt', found none"):
         groups(result, "prompt")
+
+
+def test_the_first_training_slice_is_a_match_and_none_is_not(volumes):
+    image = volumes.found.image.copy()
+    best = volumes.found.best[volumes.units.unit]
+    image[0, best[0]], image[1, best[1]] = 0, -1
+    changed = slice_rows(replace(volumes, found=replace(volumes.found, image=image)))
+    assert len(changed) == 15 and (changed[0].train_id, changed[0].train_slice) == ("patient000", 0)
+    assert changed[1:] == slice_rows(volumes)[2:]
+
+
+def test_paths_and_names_of_the_match_stand_where_there_is_one(result):
+    assert [row.train_path for row in match_rows(result)[:2]] == ["patient003", "patient008"]
+    nobody = np.full_like(result.found.subject, -1)
+    rows = match_rows(replace(result, found=replace(result.found, subject=nobody)))
+    assert {(row.train_id, row.train_path, row.train_subject) for row in rows} == {("", "", "")}
