@@ -147,7 +147,7 @@ FILES = {
     "text.png": (lambda path: path.write_text("x"), "no reader of .png files takes it"),
     "cut.png": (lambda path: path.write_bytes((ROOT / "demo/generated/sample_00.png").read_bytes()[:900]), "damaged"),
     "cut.nii.gz": (truncated_gzip, "end-of-stream marker"),
-    "short.nii.gz": (short_gzip, "Expected .* bytes, got"),
+    "short.nii.gz": (short_gzip, "expected .* bytes, as its header says, found .*; copy it again"),
     "nan.npy": (lambda path: np.save(path, np.where(np.eye(60) > 0, np.nan, 1)), "expected finite values, found NaN"),
     "nan.nii": (
         lambda path: nib.save(volume(np.where(ball() > 0, ball(), np.nan)), path),
