@@ -147,7 +147,7 @@ FILES = {
     "text.png": (lambda path: path.write_text("x"), "no reader of .png files takes it"),
     "cut.png": (lambda path: path.write_bytes((ROOT / "demo/generated/sample_00.png").read_bytes()[:900]), "damaged"),
     "cut.nii.gz": (truncated_gzip, "end-of-stream marker"),
-    "short.nii.gz": (short_gzip, "Expected .* bytes, got"),
+    "short.nii.gz": (short_gzip, "expected .* bytes, as its header says, found .*; copy it again"),
     "nan.npy": (lambda path: np.save(path, np.where(np.eye(60) > 0, np.nan, 1)), "expected finite values, found NaN"),
     "nan.nii": (
         lambda path: nib.save(volume(np.where(ball() > 0, ball(), np.nan)), path),
@@ -156,7 +156,7 @@ FILES = {
     "inf.npy": (lambda path: np.save(path, np.where(np.eye(60) > 0, np.inf, 1)), "expected finite values, found NaN"),
     "pickle.npy": (lambda path: np.save(path, np.array([{}])), "no reader of .npy files takes it"),
     "flat.png": (lambda path: Image.new("L", (64, 64), 7).save(path), "expected an image, found a constant one"),
-    "dot.png": (lambda path: Image.new("L", (1, 1), 7).save(path), "expected an image, found a constant one"),
+    "dot.png": (lambda path: Image.new("L", (1, 1), 7).save(path), "expected at least 7 pixels a side, found 1 x 1"),
     "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected a 2-D image or a 3-D volume, found shape"),
     "time.nii": (lambda path: nib.save(volume(np.stack([ball()] * 2, -1)), path), "one channel, found 2"),
     "black.nii": (lambda path: nib.save(volume(np.zeros((60, 70, 60))), path), "shows no object"),

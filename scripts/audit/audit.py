@@ -48,6 +48,8 @@ from .search import Found, Search, Units
 __all__ = ["Audit"]
 
 BEND_GRID = 6  # control points a side of a copy's deformation
+MOST_BENT = 20.0  # pixels; the control points lie no farther apart
+MOST_CONTROLS = 100_000
 
 NullTransform = Literal["auto", "none"] | Change
 
@@ -124,7 +126,9 @@ class Audit(Randomizable):
         bent_images: int = 20,
         seed: int = 0,
     ) -> None:
-        self.criteria, self.statistic = criteria or Criteria(), statistic or LocalStatistic()
+        self.criteria, self.statistic = criteria or Criteria(), LocalStatistic() if statistic is None else statistic
+        if not isinstance(getattr(self.statistic, "subjects", None), int):
+            raise ValueError(f"statistic must be one such as LocalStatistic, got {statistic!r}")
         if k < self.statistic.subjects:
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if not (null_transform in ("auto", "none") or callable(null_transform)):
@@ -134,8 +138,17 @@ class Audit(Randomizable):
                 "null_subjects, null_slices, control_images and bent_images must be at least 1, got "
                 f"{null_subjects}, {null_slices}, {control_images} and {bent_images}"
             )
+        if max(control_images, bent_images) > MOST_CONTROLS:
+            raise ValueError(
+                f"control_images and bent_images must be at most {MOST_CONTROLS}, got {control_images} and "
+                f"{bent_images}"
+            )
         if any(pixels <= 0 for pixels in bends):
             raise ValueError(f"bends must be positive, got {list(bends)}")
+        if not all(pixels <= MOST_BENT for pixels in bends):
+            raise ValueError(f"bends must be at most {MOST_BENT:g} pixels, got {list(bends)}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
         self.embedder, self.verifier, self.control, self.k = embedder, verifier, control, k
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images

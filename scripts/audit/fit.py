@@ -165,6 +165,7 @@ class FitTest:
             ("least_likeness", 0 <= self.least_likeness <= 1, "a share"),
             ("least_mixed", 0 < self.least_mixed <= 1, "a share above 0"),
             ("apart", self.apart > 0, "positive"),
+            ("seed", 0 <= self.seed < 2**32, "0 or more and below 2**32"),
         )
 
     def __call__(self, train: EmbeddingSet, items: Sequence[Item], embedder: Embedder) -> SetFit:

@@ -20,7 +20,9 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
@@ -72,9 +74,11 @@ def check_arguments(
     shipped = ConfigParser.load_config_file(str(config_file))
     for problem in _problems(config, shipped, given, together, allow):
         sys.exit(f"error: {problem}")
-    for key in filter(PATH_KEY.search, shipped):
-        if config[key] != shipped[key] and isinstance(config[key], str) and config[key][:1] in "$@":
-            _check_expression(parser, key, config[key])
+    for option in _options(config, shipped, given):
+        if isinstance(option.value, str) and option.value[:1] in ("$", "@") and option.value != option.default:
+            _check_expression(parser, option)
+    if "device" in given:
+        _check_device(parser)
     for key in build:
         _build(parser, key)
 
@@ -101,15 +105,67 @@ def run_settings(config_file: str | os.PathLike) -> dict[str, object]:
     return settings
 
 
-def _check_expression(parser: ConfigParser, key: str, value: str) -> None:
-    """Exit if a path is an expression that cannot be evaluated: the user may have meant a name."""
+def _check_expression(parser: ConfigParser, option: Option) -> None:
+    """Exit if an expression in the place of a value or path cannot be evaluated, or gives another kind of value.
+
+    An overlay's expressions are evaluated in their turn, but for paths. Texts, nothing and components may give way to
+    others, which are checked by what takes them.
+    """
+    key, value, default = option.key, option.value, option.default
+    if not (option.is_path or option.given is not None):
+        return
     try:
-        parser.get_parsed_content(key)
+        found = parser.get_parsed_content(key.replace("#", "::"))
     except Exception as error:
+        expected, remedy = ("a path", f"write ./{value}") if option.is_path else ("a value", "correct it")
         sys.exit(
-            f"error: --{key}: expected a path, found {value!r}, which MONAI evaluates as it starts with "
-            f"{value[0]!r} ({first_line(causes(error)[-1])}); write ./{value}"
+            f"error: --{key}: expected {expected}, found {value!r}, which MONAI evaluates as it starts with "
+            f"{str(value)[0]!r} ({first_line(causes(error)[-1])}); {remedy}"
         )
+    if isinstance(default, (bool, int, float, list)) or (isinstance(default, Mapping) and "_target_" not in default):
+        for problem in value_problems(Option(key, found, default, None)):
+            sys.exit(f"error: {problem}, which {value!r} gives")
+
+
+def _check_device(parser: ConfigParser) -> None:
+    """Exit if the key `device` names none of this machine that can compute."""
+    value = parser.get("device")
+    try:
+        value = parser.get_parsed_content("device")
+        if value is not None and torch.empty(0, device=value).device.type != "meta":
+            return
+        reason = "which computes nothing"
+    except Exception as error:  # torch raises several
+        cause = causes(error)[-1]
+        reason = f"a {type(value).__name__}" if isinstance(cause, TypeError) else first_line(cause)
+    sys.exit(f"error: --device: expected cpu, or cuda or cuda:N where there is such a GPU, found {value!r} ({reason})")
+
+
+def _options(config: Config, shipped: Config, given: Mapping[str, str]) -> Iterator[Option]:
+    """Yield each key of the shipped file that a config has; then the flags that name a part, as ``audit::k``.
+
+    The default of such a part is that of the key that it refers to.
+    """
+    for key, default in shipped.items():
+        if key not in ("imports", "run") and key in config:
+            yield Option(key, config[key], default, given.get(key))
+    for key, text in given.items():
+        names = re.split("::|#", key)
+        if len(names) > 1:
+            try:
+                value, default = _part(config, names), _part(shipped, names)
+            except (LookupError, TypeError, ValueError):
+                continue  # new to the config: what takes it will say
+            if isinstance(default, str) and default.startswith("@"):
+                default = shipped.get(default[1:], default)
+            yield Option(key, value, default, text)
+
+
+def _part(content: Any, names: Sequence[str]) -> object:
+    """Return a part of a config by the names that lead to it; in a list a name is a number."""
+    for name in names:
+        content = content[int(name)] if isinstance(content, list) else content[name]
+    return content
 
 
 def _build(parser: ConfigParser, key: str) -> None:
@@ -167,9 +223,8 @@ def _problems(
             yield f"--{key}: expected a key of the config, found none of this name; " + (
                 f"did you mean --{close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             )
-    for key, default in options.items():
-        if key in config:
-            yield from value_problems(Option(key, config[key], default, given.get(key)))
+    for option in _options(config, shipped, given):
+        yield from value_problems(option)
     changed = [key for key in together if config.get(key) != shipped.get(key)]
     if changed and len(changed) < len(together):
         missing = next(key for key in together if key not in changed)

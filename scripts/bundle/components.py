@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from monai.bundle import ConfigParser
 
 __all__ = ["bundle_file", "choice", "component"]
@@ -52,13 +53,26 @@ def component(config_file: str | os.PathLike, component_id: str, **overrides: ob
         ValueError: if the config has no such key or an override names none.
     """
     # installed, the package has another name than the one in the bundle's configs
-    parser = ConfigParser(_renamed(ConfigParser.load_config_file(str(config_file)), "scripts", PACKAGE))
+    parser = ConfigParser(_renamed(_read(config_file), "scripts", PACKAGE))
     for key in (component_id, *overrides):
         if key not in parser:
             found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
             raise ValueError(f"{config_file}: expected a key {key!r}, found {found}")
     parser.update(overrides)
     return parser.get_parsed_content(component_id)
+
+
+def _read(config_file: str | os.PathLike) -> object:
+    if not Path(config_file).is_file():
+        raise FileNotFoundError(f"{config_file}: expected a config file, found none; check the path")
+    try:
+        content = ConfigParser.load_config_file(str(config_file))
+    except (ValueError, yaml.YAMLError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"{config_file}: expected a config in YAML or JSON, found another file ({first})") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{config_file}: expected a config in YAML or JSON, found no keys in it; check the path")
+    return content
 
 
 def choice(key: str, options: Mapping[str, Option], value: str) -> Option:

@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
+LONGEST = 1000  # characters of a sentence; a name or a value may have any length
 OUT_OF_MEMORY = "the memory ran out; lower batch_size or num_workers, or take fewer images at a time"
 EXHAUSTED = {  # what torch says of it, and what to do
     r"DataLoader worker .*(killed|exited)": "a process that reads files was killed, most likely as the memory ran out; "
@@ -100,7 +101,9 @@ def first_line(error: BaseException) -> str:
 
 def sentence(error: BaseException) -> str:
     """Return an error as one sentence that names the file, where it knows one."""
-    return visible(_sentence(error))
+    text = visible(_sentence(error))
+    cut = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:cut]} ... {text[-cut:]}"
 
 
 def _sentence(error: BaseException) -> str:

@@ -17,10 +17,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import cast
 
 __all__ = ["PATH_KEY", "Option", "value_problems"]
 
 PATH_KEY = re.compile(r"(_dir|_file|_config)$|^(checkpoint|resume)$")
+
+LARGEST = 2**32  # of a number; a larger one is a slip
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def value_problems(option: Option) -> Iterator[str]:
         accepts, expected = kind
         if not accepts(value):
             yield f"--{key}: expected {expected}, found {value!r}"
+        elif not all(abs(number) <= LARGEST for number in _numbers(value)):  # NaN is not, either
+            yield f"--{key}: expected {expected}, none above {LARGEST}, found {value!r}"
     elif option.is_path or option.is_text:
         yield from _text_problems(option, "a path" if option.is_path else "text")
 
@@ -73,16 +79,22 @@ def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
         return lambda value: isinstance(value, (list, tuple)) and all(isinstance(entry, of) for entry in value)
 
     def number(value: object) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, Real) and not isinstance(value, bool)
 
     def numbers(value: object) -> bool:
         return isinstance(value, (list, tuple)) and all(map(number, value))
 
     match default:
+        case Mapping() if "_target_" in default:  # an overlay may take it out
+            return lambda value: value is None or (isinstance(value, Mapping) and "_target_" in value), (
+                "an object with a _target_"
+            )
+        case Mapping():
+            return lambda value: isinstance(value, Mapping), "an object"
         case bool():
             return lambda value: isinstance(value, bool), "True or False"
         case int():
-            return lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"
+            return lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
         case float():
             return number, "a number"
         case [Mapping(), *_]:
@@ -94,6 +106,12 @@ def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
         case list():
             return numbers, f'a list of numbers, as "{default}"'
     return None
+
+
+def _numbers(value: object) -> list[float]:
+    """Return a number, or those of a list, as a list; nothing of another value."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [cast(float, number) for number in values if isinstance(number, Real)]
 
 
 def _text_problems(option: Option, kind: str) -> Iterator[str]:

@@ -23,10 +23,13 @@ import torch
 from monai.data import DataLoader, Dataset
 from numpy.typing import NDArray
 
+from ..bundle.errors import expected_cause, sentence
 from ..bundle.files import sha256_of_file
 from ..images.items import Item, Prepared, Preprocessing
 
 __all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
+
+MOST_WORKERS = 256
 
 
 class ImageError(ValueError):
@@ -83,6 +86,8 @@ class FileLoader:
     def __init__(self, preprocessing: Preprocessing, num_workers: int = 0) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
+        if num_workers > MOST_WORKERS:
+            raise ValueError(f"num_workers must be at most {MOST_WORKERS}, got {num_workers}")
         self.preprocessing, self.num_workers = preprocessing, num_workers
 
     def __call__(self, files: Mapping[str, Item]) -> Iterator[Loaded | Unreadable]:
@@ -127,6 +132,8 @@ def _reason(error: Exception, item: Item) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:  # MONAI's last exception says only which transform failed
         cause = cause.__cause__
+    if not isinstance(cause, (ValueError, OSError)) and expected_cause(cause):
+        return sentence(cause)  # the memory ran out
     reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].removeprefix(f"{item['id']}: ")
     return reason if isinstance(cause, ValueError) else f"damaged or of another format: {reason}"
 

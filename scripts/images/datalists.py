@@ -13,10 +13,9 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
-import json
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from typing import cast
 
 from .items import Item
 from .readers import image_suffixes
+from .rows import DATALIST_SUFFIXES, Record, read_rows
 from .subjects import name_subjects
 
 __all__ = ["find_images"]
@@ -32,10 +32,7 @@ __all__ = ["find_images"]
 logger = logging.getLogger(__name__)
 
 
-DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
 FILE_COLUMNS = ("image", "mask")
-
-Record = dict[str, object]  # a row of a datalist
 
 
 def find_images(
@@ -66,9 +63,10 @@ def find_images(
         ValueError: if there is no image, a column is missing, an id occurs twice, the pattern misses a file, or files
             of one name in several folders might be one person or several.
     """
+    globs = {"include": _globs("include", include), "exclude": _globs("exclude", exclude)}
     records, root, others = _records(Path(source))
     ids = {_image_id(record) for record in records}
-    kept = {image_id for image_id in ids if _kept(image_id, _globs(include) or ["*"], _globs(exclude))}
+    kept = {image_id for image_id in ids if _kept(image_id, globs["include"] or ["*"], globs["exclude"])}
     items = [_item(record, root, source) for record in records if _image_id(record) in kept]
     found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     if not items:
@@ -96,17 +94,7 @@ def _records(source: Path) -> tuple[list[Record], Path, Counter[str]]:
             f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
             f"{'another file' if source.exists() else 'nothing'}; check the path"
         )
-    try:
-        records = _read_json(source) if source.suffix.lower() == ".json" else _read_table(source)
-    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{source}: expected a datalist in UTF-8, found {error}; repair the file") from error
-    for number, row in enumerate(records, start=1):
-        if not row.get("image") or not isinstance(row["image"], str):
-            raise ValueError(
-                f"{source}: expected a column 'image' with a path, found none in row {number} "
-                f"(columns {', '.join(map(str, row))}); name or fill it"
-            )
-    return [{k: v for k, v in row.items() if v not in ("", None)} for row in records], source.parent, Counter()
+    return read_rows(source), source.parent, Counter()
 
 
 def _is_image(path: Path) -> bool:
@@ -134,53 +122,47 @@ def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
     return files
 
 
-def _read_json(path: Path) -> list[Record]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if isinstance(content, dict):
-        lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
-        content = lists[0] if lists else None
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
-    return content
-
-
-def _read_table(path: Path) -> list[Record]:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-        table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        cells = [[cell.strip() for cell in row] for row in table if row]
-    header = cells[0] if cells else []
-    if len(set(header)) < len(header):
-        raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
-    for number, row in enumerate(cells[1:], start=1):
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
-                "quote cells that hold the separator"
-            )
-    return [dict(zip(header, row)) for row in cells[1:]]
-
-
 def _image_id(record: Record) -> str:
     return Path(os.path.normpath(str(record["image"]))).as_posix()  # one spelling a file
 
 
 def _item(record: Record, root: Path, source: str | os.PathLike) -> Item:
     # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
-    item = {k: v for k, v in record.items() if isinstance(k, str) and not k.startswith("image_")}
+    item = {k: v for k, v in record.items() if not k.startswith("image_") and k != "correction"}  # the audit's own
     for column in FILE_COLUMNS:
         if column in record:
             path = root / str(record[column])
-            if not path.is_file():
+            if not os.path.isfile(path):  # Path.is_file fails on names that are too long
                 raise FileNotFoundError(
                     f"{path}: expected a file, as {source} lists it under {column!r}, found none; correct the list"
                 )
             item[column] = os.path.abspath(path)  # not resolved: the target of a link may lack the suffix
     item["id"] = _image_id(record)
+    if "level" in record and not _is_level(record["level"]):
+        raise ValueError(
+            f"{source}: expected a level in mm, found {record['level']!r} for {item['id']}; correct it or leave it "
+            "empty"
+        )
     return cast(Item, item)  # the subject follows
 
 
-def _globs(given: Sequence[str] | str | None) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given or []
+def _is_level(value: object) -> bool:
+    """Return whether a datalist's value is a level: a number, also as text, or NaN where it is unknown."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return False
+    try:
+        return not math.isinf(float(value))
+    except ValueError:
+        return False
+
+
+def _globs(key: str, given: Sequence[str] | str | None) -> Sequence[str]:
+    globs = [given] if isinstance(given, str) else given
+    if globs is None:
+        return []
+    if not isinstance(globs, (list, tuple)) or not all(isinstance(glob, str) for glob in globs):
+        raise ValueError(f"{key}: expected a glob or a list of globs, found {given!r}")
+    return globs
 
 
 def _kept(image_id: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -17,17 +17,20 @@ A reader class decorated by :func:`reads` is found in folders, listed in error m
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
+import nibabel
 import numpy as np
 from monai.data import ImageReader, NibabelReader, NumpyReader, PILReader
 from monai.utils import ensure_tuple
 from nibabel.affines import voxel_sizes
+from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -43,6 +46,10 @@ __all__ = [
 ]
 
 LARGEST_MM = 5000.0  # of a volume, along an axis
+LARGEST_M3 = 1.0  # of a volume; a whole body fits
+LEAST_PIXELS = 7  # of a planar image's side: a window of the SSIM
+LEVELS = 256  # that a rounded image must keep apart
+PNG = b"\x89PNG\r\n\x1a\n"
 
 Reader = TypeVar("Reader", bound=type[ImageReader])
 
@@ -112,16 +119,39 @@ class _ReaderOfSuffix(ImageReader):
         """Return array and metadata.
 
         Raises:
-            ImageRefused: where nothing was read.
+            ImageRefused: where nothing was read, or no image.
         """
         if isinstance(img, Exception):
             raise img
         reader, content = img
-        return reader.get_data(content)
+        array, metadata = reader.get_data(content)
+        return _checked(np.asarray(array)), metadata
 
     def _suffix(self, data: Sequence[PathLike | str] | PathLike | str) -> str | None:
         (name,) = (str(path).lower() for path in ensure_tuple(data))
         return max((suffix for suffix in self.readers if name.endswith(suffix)), key=len, default=None)
+
+
+def _checked(array: NDArray) -> NDArray:
+    """Return an image in numbers that float32, to which ``LoadImaged`` turns it, keeps apart.
+
+    Raises:
+        ImageRefused: where its numbers are not real, too large for float32, or too few for an image.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ImageRefused(f"expected real numbers, found an array of {array.dtype}; save real ones")
+    if 0 in array.shape or (array.ndim == 2 and min(array.shape) < LEAST_PIXELS):
+        size = " x ".join(map(str, array.shape))
+        raise ImageRefused(f"expected at least {LEAST_PIXELS} pixels a side, found {size}; take a whole image")
+    if array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return array
+    low, high = array.min(), array.max()
+    largest = max(abs(float(low)), abs(float(high)))
+    if float(np.finfo(np.float32).max) < largest < np.inf:
+        raise ImageRefused(f"expected values that 32 bits can hold, found {largest:.4g}; scale them")
+    if 0 < float(high - low) < LEVELS * np.spacing(np.float32(largest)):  # else float32 would round them to a few
+        return array - low
+    return array
 
 
 @reads(".nii", ".nii.gz")
@@ -134,19 +164,38 @@ class NiftiReader(NibabelReader):
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:
         """Return the image, or one for each of several files."""
         for path in map(Path, ensure_tuple(data)):
+            length = path.stat().st_size
             if path.suffix.lower() == ".gz":
                 with gzip.open(path) as file:
                     while file.read(1 << 20):
                         pass
-        image = super().read(data, **kwargs)
-        for volume in ensure_tuple(image):
-            largest = max(np.multiply(volume.shape[:3], voxel_sizes(volume.affine)[: len(volume.shape)]))
-            if not largest <= LARGEST_MM:  # resampled it would fill the memory
-                raise ImageRefused(
-                    f"expected an image of at most {LARGEST_MM / 1000:g} m, found one of {largest / 1000:.4g} m; "
-                    "correct its voxel size"
-                )
-        return image
+                    length = file.tell()
+            self._check(cast(SpatialImage, nibabel.load(path)), length)
+        return super().read(data, **kwargs)
+
+    @staticmethod
+    def _check(volume: SpatialImage, length: int) -> None:
+        """Refuse what MONAI would repair by guessing, and what would fill the memory; `length` of the file in bytes."""
+        sizes = voxel_sizes(volume.affine)
+        if not (np.isfinite(volume.affine).all() and sizes.min() > 0 and abs(np.linalg.det(volume.affine)) > 0):
+            raise ImageRefused("expected an affine that says where the voxels lie, found none; correct sform or qform")
+        sides = np.multiply(volume.shape[:3], sizes[: len(volume.shape)]) / 1000  # in m
+        if max(sides) > LARGEST_MM / 1000:  # resampled it would fill the memory
+            raise ImageRefused(
+                f"expected an image of at most {LARGEST_MM / 1000:g} m, found one of {max(sides):.4g} m; "
+                "correct its voxel size"
+            )
+        if len(sides) == 3 and sides.prod() > LARGEST_M3:
+            found = " x ".join(f"{side:.4g}" for side in sides)
+            raise ImageRefused(
+                f"expected a volume of at most {LARGEST_M3:g} m3, found one of {found} m; correct its voxel size"
+            )
+        needed = (
+            int(getattr(volume.dataobj, "offset", 0))
+            + math.prod(volume.shape) * volume.header.get_data_dtype().itemsize
+        )
+        if length < needed:
+            raise ImageRefused(f"expected {needed} bytes, as its header says, found {length}; copy it again")
 
 
 @reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -161,8 +210,24 @@ class GreyImageReader(PILReader):
 
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:  # type: ignore[override]
         """Return the image. Its bytes are read first: Pillow 13.0 scrambles some turned TIFF files that it maps."""
-        content = [BytesIO(Path(path).read_bytes()) for path in ensure_tuple(data)]
-        return super().read(content, **kwargs)  # type: ignore[arg-type]
+        content = [Path(path).read_bytes() for path in ensure_tuple(data)]
+        for png in content:
+            if png.startswith(PNG):
+                self._check(png)
+        return super().read(list(map(BytesIO, content)), **kwargs)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _check(png: bytes) -> None:
+        """Compare the checksums of all chunks: Pillow passes over those of the pixels."""
+        start, kind = len(PNG), b""
+        while kind != b"IEND":
+            length, kind = int.from_bytes(png[start : start + 4]), png[start + 4 : start + 8]
+            stop = start + 8 + length
+            if len(png) < stop + 4:
+                raise OSError("the file is cut off")
+            if zlib.crc32(png[start + 4 : stop]) != int.from_bytes(png[stop : stop + 4]):
+                raise OSError("a checksum differs")
+            start = stop + 4
 
     @staticmethod
     def _to_grey(image: Image.Image) -> Image.Image:
@@ -188,9 +253,11 @@ class NpyReader(NumpyReader):
 
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> NDArray:
         """Return the array; a planar one with x first, as PNG files are read."""
+        for path in ensure_tuple(data):
+            mapped = np.lib.format.open_memmap(path, mode="r")  # fails where the header asks for more than there is
+            if Path(path).stat().st_size > mapped.offset + mapped.nbytes:
+                raise ImageRefused("expected one array, found bytes after it; save each array as a file of its own")
         array = np.asarray(super().read(data, **kwargs))
-        if array.dtype.kind not in "biuf":
-            raise ImageRefused(f"expected real numbers, found an array of {array.dtype}; save real ones")
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
         return array.T if array.ndim == 2 else array

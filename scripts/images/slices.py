@@ -103,6 +103,8 @@ class AxialSlicesd(MapTransform):
         super().__init__(keys)
         if spacing <= 0 or levels[0] > levels[1]:
             raise ValueError(f"spacing must be positive and levels ascending, got {spacing} and {levels}")
+        if min_foreground < 0:
+            raise ValueError(f"min_foreground must be 0 or more, got {min_foreground}")
         self.spacing, self.levels, self.min_foreground = spacing, levels, min_foreground
 
     def __call__(self, data: Data) -> list[NewData]:

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -26,7 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..bundle.limits import time_limit
 from .items import Item
+from .rows import read_json
 
 __all__ = [
     "check_spelling",
@@ -42,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 # tried in this order when no pattern is given: BIDS, then the IXI data set's file names
 SUBJECT_PATTERNS = (r"(?P<subject>sub-[A-Za-z0-9]+)", r"(?P<subject>IXI\d{3})")
+
+MISSING = ("", "n/a", "na", "nan", "none", "null")  # what tables hold where nothing is known, in lower case
+LONGEST_ID = 255
+SLOWEST = 5.0  # seconds that a pattern may search one name
 
 
 def split_subjects(
@@ -64,12 +69,12 @@ def split_subjects(
 
 
 def _listed_split(subjects: Sequence[str], split_file: str | os.PathLike) -> dict[str, list[str]]:
-    try:
-        split = json.loads(Path(split_file).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{split_file}: expected JSON, found {error}; repair the file") from error
-    if not isinstance(split, dict) or not all(isinstance(part, list) for part in split.values()):
-        raise ValueError(f"{split_file}: expected an object of lists of subjects, found another content")
+    split = read_json(split_file)
+    lists = list(split.values()) if isinstance(split, dict) else [None]
+    if not isinstance(split, dict) or not all(
+        isinstance(p, list) and all(isinstance(s, str) for s in p) for p in lists
+    ):
+        raise ValueError(f"{split_file}: expected an object of lists of subjects, each a text, found another content")
     listed = [subject for part in split.values() for subject in part]
     if len(set(listed)) < len(listed):
         double = Counter(listed).most_common(1)[0][0]
@@ -114,6 +119,9 @@ def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.P
     tried = SUBJECT_PATTERNS if pattern is None else (_checked(pattern),)
     stems: dict[str, str] = {}  # the id of the first file of each
     listed: list[object] = [item.get("subject_id", item.get("participant_id")) for item in items]
+    for item, known in zip(items, listed):
+        if known is not None:
+            _check_id(known, item["id"], source)
     if None in listed and any(known is not None for known in listed):
         empty = items[listed.index(None)]["id"]
         raise ValueError(
@@ -121,7 +129,12 @@ def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.P
         )
     for item, known in zip(items, listed):
         if known is None:
-            found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)
+            with time_limit(
+                SLOWEST,
+                f"subject_pattern: expected a regular expression that searches a name within {SLOWEST:g} s, found "
+                f"{pattern!r}, which takes longer for {item['id']}; take one without a repetition inside a repetition",
+            ):
+                found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)
             if found is None and pattern is not None:
                 raise ValueError(
                     f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
@@ -149,19 +162,44 @@ def check_spelling(subjects: Iterable[str], source: str | os.PathLike) -> None:
     """Raise a ValueError if two names look alike: one person would be two, or stand on both sides of a split."""
     spelt: dict[str, str] = {}
     for name in dict.fromkeys(subjects):
-        other = spelt.setdefault(" ".join(unicodedata.normalize("NFKC", name).split()), name)
+        other = spelt.setdefault(_seen(name), name)
         if other != name:
             raise ValueError(
                 f"{source}: expected one spelling of a subject, found {ascii(other)} and {ascii(name)}; correct one"
             )
 
 
-def _checked(pattern: str) -> str:
+def _seen(name: str) -> str:
+    """Return what one sees of a name: no forms of a letter, no characters without width, single spaces."""
+    shown = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(shown).split())
+
+
+def _check_id(subject: object, image_id: str, source: str | os.PathLike) -> None:
+    """Raise a ValueError if a datalist's value is nobody's id."""
+    if isinstance(subject, bool) or not isinstance(subject, (str, int)):
+        raise ValueError(
+            f"{source}: expected a subject id, a text or a whole number, found {subject!r} for {image_id}; correct it"
+        )
+    text = str(subject)
+    if _seen(text).casefold() in MISSING:
+        raise ValueError(
+            f"{source}: expected a subject for every image or for none, found {text!r} for {image_id}; fill it in"
+        )
+    if len(text) > LONGEST_ID or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text):
+        raise ValueError(
+            f"{source}: expected a subject id of at most {LONGEST_ID} characters that can be printed, found "
+            f"{ascii(text)[:80]} for {image_id}; correct it"
+        )
+
+
+def _checked(pattern: object) -> str:
     try:
-        if "subject" in re.compile(pattern).groupindex:
+        if isinstance(pattern, str) and "subject" in re.compile(pattern).groupindex:
             return pattern
-    except re.error as error:
-        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({error})") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        why = "too many groups in each other" if isinstance(error, RecursionError) else error
+        raise ValueError(f"subject_pattern: expected a regular expression, found {pattern!r} ({why})") from error
     raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
 
 

@@ -61,6 +61,8 @@ class Report:
         key_dir: str | os.PathLike | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
+        if not isinstance(group_column, (str, type(None))):
+            raise ValueError(f"group_column must be the name of a column, got {group_column!r}")
         self.output_dir, self.checkpoint = Path(output_dir), Path(checkpoint)
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
         self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}

@@ -32,6 +32,7 @@ from .ssim import ssim_pairs
 __all__ = ["Alignment", "Verifier"]
 
 
+MOST_SMOOTHING = 20.0  # pixels; more leaves nothing of an image
 LEAST_WINDOW = 12  # pixels; smaller squares of different people are alike
 LEAST_FOREGROUND = 0.6  # of a square, to be compared
 
@@ -63,10 +64,10 @@ class Verifier:
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
-        if smoothing < 0 or block < 1 or 0 != window < LEAST_WINDOW:
+        if not 0 <= smoothing <= MOST_SMOOTHING or block < 1 or 0 != window < LEAST_WINDOW:
             raise ValueError(
-                f"smoothing must be >= 0, block >= 1 and window 0 or at least {LEAST_WINDOW}, got {smoothing}, {block} "
-                f"and {window}"
+                f"smoothing must be 0 to {MOST_SMOOTHING:g}, block >= 1 and window 0 or at least {LEAST_WINDOW}, got "
+                f"{smoothing}, {block} and {window}"
             )
         self.smoothing, self.block, self.window, self.bend = smoothing, block, window, bend
 

@@ -198,3 +198,18 @@ def test_the_recall_falls_as_copies_are_bent_and_nothing_else_depends_on_it():
     assert mild.recall > 0.7 > 0.3 > strong.recall and strong.ci95[0] <= strong.recall <= strong.ci95[1]
     with pytest.raises(ValueError, match="bends must be positive, got \\[0\\]"):
         audit(bends=[0])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"bends": [1.0, 300.0]}, "bends must be at most 20 pixels, got \\[1.0, 300.0\\]"),
+        ({"control_images": 10**6}, "control_images and bent_images must be at most 100000, got 1000000 and 20"),
+        ({"seed": -1}, "seed must be 0 or more and below 2\\*\\*32, got -1"),
+        ({"statistic": 0}, "statistic must be one such as LocalStatistic, got 0"),
+        ({"statistic": "x"}, "statistic must be one such as LocalStatistic, got 'x'"),
+    ],
+)
+def test_what_would_never_end_or_fail_later_is_refused_at_once(argument, message):
+    with pytest.raises(ValueError, match=message):
+        audit(**argument)

@@ -173,6 +173,7 @@ def test_every_change_has_its_words():
         {"least_likeness": 2},
         {"least_mixed": 0},
         {"apart": 0},
+        {"seed": -1},
     ],
 )
 def test_numbers_out_of_range(argument):

@@ -60,3 +60,25 @@ def test_the_bundle_has_one_chain_with_another_slice_spacing(in_root):
 def test_an_unknown_key_is_an_error_that_lists_the_known_ones(config, name, overrides):
     with pytest.raises(ValueError, match="network.yaml: expected a key 'netwrok', found [^_]*network, width$"):
         component(config, name, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "sentence"),
+    [
+        ("none.yaml", None, FileNotFoundError, "none.yaml: expected a config file, found none; check the path"),
+        ("a.txt", "x", ValueError, "a.txt: expected a config in YAML or JSON, found another file"),
+        ("a.yaml", "[", ValueError, "a.yaml: expected a config in YAML or JSON, found another file"),
+        (
+            "a.yaml",
+            "text",
+            ValueError,
+            "a.yaml: expected a config in YAML or JSON, found no keys in it; check the path",
+        ),
+        ("a.json", "{", ValueError, "a.json: expected a config in YAML or JSON, found another file"),
+    ],
+)
+def test_what_is_no_config_is_named(tmp_path, name, content, error, sentence):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=sentence):
+        component(tmp_path / name, "network")

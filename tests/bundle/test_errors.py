@@ -51,6 +51,11 @@ def test_an_error_becomes_one_sentence(error, expected):
     assert sentence(error).startswith(expected) and "\n" not in sentence(error)
 
 
+def test_a_long_value_is_shown_by_its_ends():
+    said = sentence(ValueError(f"list.csv: expected an id, found {'x' * 99_999}; correct it"))
+    assert len(said) < 1010 and said.startswith("list.csv: expected an id, found xxx") and said.endswith("; correct it")
+
+
 def test_a_job_returns_or_ends_the_process_with_its_sentence():
     def fail(error: BaseException):
         raise error

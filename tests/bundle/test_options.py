@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scripts.bundle.options import Option, value_problems
 
+PART = {"_target_": "x"}
 NUMBERS, NAMES, CELLS = [1.0, 2.0], ["a", "b"], [{"name": "a"}]
 
 
@@ -38,6 +40,10 @@ def said(key: str, value: object, default: object, given: str | None = None) -> 
         ("text", ["other"]),
         ("$1 + 1", [3, None, "x"]),  # what an expression gives is checked by what takes it
         (3, ["$1 + 1", "@count", {"_target_": "x"}]),
+        (PART, [{"_target_": "y", "a": 1}, "$1", None]),  # an overlay may take a part out
+        ({"a": 1}, [{}, {"b": 2}]),
+        (3, [np.int64(4)]),
+        (0.5, [np.float32(0.25)]),
     ],
 )
 def test_values_of_the_defaults_kind_pass(default, values):
@@ -63,6 +69,13 @@ def test_values_of_the_defaults_kind_pass(default, values):
         (["a"], CELLS, "a list of objects, as {'name': 'a'}, found ['a']"),
         (3, None, "text, found 3"),
         (" ", "text", "text, found ' '"),
+        (float("inf"), 0.5, "a number, none above 4294967296, found inf"),
+        (float("nan"), 0.5, "a number, none above 4294967296, found nan"),
+        (10**400, 3, f"a whole number, none above 4294967296, found 1{'0' * 400}"),
+        ([1.0, -1e300], NUMBERS, '2 numbers, as "[1.0, 2.0]", none above 4294967296, found [1.0, -1e+300]'),
+        (0, PART, "an object with a _target_, found 0"),
+        ({"a": 1}, PART, "an object with a _target_, found {'a': 1}"),
+        (5, {"a": 1}, "an object, found 5"),
         ("null", "text", "text, found 'null'; leave the flag out, or write ./null for a file of that name"),
     ],
 )

@@ -160,3 +160,13 @@ def test_unreadable_files_end_the_audit_where_none_or_too_many_are():
 def test_a_negative_number_of_workers_is_an_error(preprocessing):
     with pytest.raises(ValueError, match="num_workers must be 0 or more, got -1"):
         FileLoader(preprocessing, -1)
+    with pytest.raises(ValueError, match="num_workers must be at most 256, got 1000"):
+        FileLoader(preprocessing, 1000)
+
+
+def test_too_little_memory_is_not_said_of_the_file():
+    def fail(_):
+        raise MemoryError
+
+    found = FileLoader(fail).load(File("c", {"image": "a.png", "id": "a.png", "subject_id": "a"}))
+    assert isinstance(found, Unreadable) and found.reason.startswith("the memory ran out; lower batch_size")

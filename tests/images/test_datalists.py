@@ -172,3 +172,35 @@ def test_a_line_break_within_a_cell_stays_as_it_is(folder):
     root = folder("a.png")
     (root / "l.csv").write_bytes(b'image,group\r\na.png,"one\r\ntwo"\r\n')
     assert find_images(root / "l.csv")[0]["group"] == "one\r\ntwo"
+
+
+@pytest.mark.parametrize("level", ["x", "inf", "-1e999", "12 mm", [1], True, {}])
+def test_a_level_is_a_number(folder, level):
+    path = folder("a.png") / "l.json"
+    path.write_text(json.dumps([{"image": "a.png", "level": level}]))
+    with pytest.raises(ValueError, match="l.json: expected a level in mm, found .* for a.png; correct it or leave it"):
+        find_images(path)
+    for right in ("12.5", 12, -3.5, "nan"):  # NaN: unknown
+        path.write_text(json.dumps([{"image": "a.png", "level": right}]))
+        assert find_images(path)[0]["level"] == right
+
+
+@pytest.mark.parametrize("globs", [5, [1], [None], {"a": 1}, b"*"])
+def test_globs_are_texts(folder, globs):
+    for key in ("include", "exclude"):
+        with pytest.raises(ValueError, match=f"^{key}: expected a glob or a list of globs, found "):
+            find_images(folder("a.png"), **{key: globs})
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_file(folder):
+    path = folder("a.png") / "l.json"
+    for name in ("x" * 300 + ".png", "a\0.png"):
+        path.write_text(json.dumps([{"image": name}]))
+        with pytest.raises(FileNotFoundError, match="expected a file, as .*l.json lists it under 'image', found none"):
+            find_images(path)
+
+
+def test_a_list_cannot_tell_the_audit_what_to_correct(folder):
+    path = folder("a.png") / "l.csv"
+    path.write_text("image,correction\na.png,inverted\n")
+    assert "correction" not in find_images(path)[0]

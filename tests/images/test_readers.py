@@ -11,6 +11,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -49,6 +52,8 @@ KINDS = {
     "channel_first.npy": lambda path, p: np.save(path, p.T[None]),
     "offset.npy": lambda path, p: np.save(path, p.T / 255 + 1),
     "large_offset.npy": lambda path, p: np.save(path, p.T.astype(np.uint16) + 1000),
+    "far_offset.npy": lambda path, p: np.save(path, p.T.astype(np.int64) + 2**40),
+    "far_below.npy": lambda path, p: np.save(path, p.T - 1e9),
     "model_range.npy": lambda path, p: np.save(path, p.T / 127.5 - 1),
     "planar.nii.gz": lambda path, p: nibabel.save(nibabel.Nifti1Image(p.astype(np.int16), np.eye(4)), path),
 }
@@ -90,6 +95,14 @@ def test_a_photo_is_read_upright(chain, picture, tmp_path):
     np.testing.assert_allclose(chain(tmp_path / "a.tif")["image"], reference_image(picture)[None], atol=1e-6)
 
 
+COLOURS = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def npy_bytes(p: np.ndarray) -> bytes:
+    np.save(buffer := io.BytesIO(), p.T.astype(float))
+    return buffer.getvalue()
+
+
 WRONG = {
     "two pages.tif": (
         lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p)]),
@@ -100,8 +113,34 @@ WRONG = {
         "expected real numbers, found an array of complex128; save real ones",
     ),
     "text.npy": (lambda path, p: np.save(path, p.astype(str)), "expected real numbers, found an array of <U21"),
+    "complex.nii": (
+        lambda path, p: nibabel.save(nibabel.Nifti1Image((p * 1j).astype(np.complex64), np.eye(4)), path),
+        "expected real numbers, found an array of complex64; save real ones",
+    ),
+    "colours.nii": (
+        lambda path, p: nibabel.save(nibabel.Nifti1Image(p.astype(np.uint8).astype(COLOURS), np.eye(4)), path),
+        "expected real numbers, found an array of [('R', 'u1'), ('G', 'u1'), ('B', 'u1')]; save real ones",
+    ),
+    "row.png": (
+        lambda path, p: grey_picture(p[:, 40:41]).save(path),
+        "expected at least 7 pixels a side, found 70 x 1; take a whole image",
+    ),
+    "column.npy": (lambda path, p: np.save(path, p[:, 40:41].T), "expected at least 7 pixels a side, found 70 x 1;"),
+    "empty.npy": (lambda path, p: np.save(path, p[:0]), "expected at least 7 pixels a side, found 90 x 0;"),
+    "large.npy": (
+        lambda path, p: np.save(path, p * 1e300),
+        "expected values that 32 bits can hold, found 1.82e+302; scale them",
+    ),
+    "two.npy": (
+        lambda path, p: path.write_bytes(2 * npy_bytes(p)),
+        "expected one array, found bytes after it; save each array as a file of its own",
+    ),
+    "huge.npy": (
+        lambda path, p: path.write_bytes(npy_bytes(p).replace(b"(90, 70), }    ", b"(90000, 70000), }")),
+        "no reader of .npy",
+    ),
     "nothing.png": (lambda path, p: path.touch(), "no reader of .png files takes it"),
-    "nothing.npy": (lambda path, p: path.touch(), "damaged or of another format: No data left in file"),
+    "nothing.npy": (lambda path, p: path.touch(), "no reader of .npy files takes it"),
 }
 
 
@@ -180,3 +219,62 @@ def test_a_damaged_volume_is_refused_by_the_whole_chain(tmp_path):
     preprocessing = component(ROOT / "configs" / "inference.yaml", "preprocessing")
     found = FileLoader(preprocessing).load(File("content", {"image": str(path), "id": "a", "subject_id": "a"}))
     assert isinstance(found, Unreadable) and found.reason.startswith("damaged or of another format: CRC check failed")
+
+
+def png_with_other_pixels(path: Path, p: np.ndarray) -> bytes:
+    """Return a PNG file whose pixels were changed and packed again, with the checksums of the file before."""
+    grey_picture(p).save(path)
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT")
+    length = int.from_bytes(whole[start - 4 : start])
+    rows = bytearray(zlib.decompress(whole[start + 4 : start + 4 + length]))
+    rows[len(rows) // 2 + 5] ^= 64
+    packed = zlib.compress(bytes(rows))
+    after = whole[start + 4 + length :]
+    return whole[: start - 4] + len(packed).to_bytes(4) + b"IDAT" + packed + after
+
+
+def test_a_png_file_with_a_wrong_checksum_is_refused(chain, picture, tmp_path):
+    """Pillow compares none of those of the pixels."""
+    path = tmp_path / "a.png"
+    damaged = png_with_other_pixels(path, picture)
+    assert chain(path)["image"].max() == 1
+    path.write_bytes(damaged)
+    assert np.asarray(Image.open(path)).shape == (90, 70)  # Pillow alone reads it
+    (reader,) = image_readers()
+    for content, reason in ((damaged, "a checksum differs"), (damaged[:-20], "the file is cut off")):
+        path.write_bytes(content)
+        with pytest.raises(ImageRefused, match=f"damaged or of another format: ({reason})"):
+            reader.get_data(reader.read(path))
+
+
+@pytest.mark.parametrize("row", [(0.0, 0, 0, 0), (np.nan, 0, 0, 0), (0, 4.0, 0, 0)])
+def test_an_affine_that_says_nothing_is_refused(tmp_path, row):
+    """MONAI would take the voxel size of another field, and any orientation."""
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), np.diag([4, 4, 4, 1])), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<4f", content, 280, *row)  # srow_x of the NIfTI-1 header
+    (tmp_path / "a.nii").write_bytes(content)
+    (reader,) = image_readers()
+    with pytest.raises(ImageRefused, match="expected an affine that says where the voxels lie, found none; correct"):
+        reader.get_data(reader.read(tmp_path / "a.nii"))
+
+
+def test_a_volume_as_large_as_a_room_is_refused_before_it_is_resampled(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), np.diag([100, 100, 100, 1])), tmp_path / "a.nii")
+    (reader,) = image_readers()
+    with pytest.raises(ImageRefused) as error:
+        reader.get_data(reader.read(tmp_path / "a.nii"))
+    expected = "expected a volume of at most 1 m3, found one of 2 x 2 x 2 m; correct its voxel size"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_header_that_asks_for_more_than_there_is_is_refused_before_memory_is_taken(tmp_path, suffix):
+    content = bytearray(nibabel.Nifti1Image(np.ones((20, 20, 20), np.int16), np.diag([0.1, 0.1, 0.1, 1])).to_bytes())
+    struct.pack_into("<3h", content, 42, 5000, 5000, 5000)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
+    (reader,) = image_readers()
+    with pytest.raises(ImageRefused, match="expected 250000000352 bytes, as its header says, found 16352; copy it"):
+        reader.get_data(reader.read(path))

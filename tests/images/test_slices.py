@@ -77,6 +77,8 @@ def test_spacing_levels_and_least_area_choose_the_slices():
     with pytest.raises(ValueError, match="no slice between 0 and 200 mm below the top has 5 cm2 of foreground; lower"):
         cut(levels=(0, 200), min_foreground=5)
     for wrong in ({"spacing": 0}, {"levels": (9, 8)}):
+        with pytest.raises(ValueError, match="min_foreground must be 0 or more, got -1"):
+            cut(min_foreground=-1)
         with pytest.raises(ValueError, match="spacing must be positive and levels ascending, got"):
             cut(**wrong)
 

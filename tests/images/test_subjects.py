@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.images import subjects as subjects_module
 from scripts.images.datalists import find_images
 from scripts.images.subjects import (
     check_spelling,
@@ -129,7 +130,7 @@ def test_a_masked_item_comes_whole_and_masked():
     assert with_and_without_mask([]) == []
 
 
-@pytest.mark.parametrize("other", ["P1 ", " P1", "P1\u00a0", "P\uff11"])
+@pytest.mark.parametrize("other", ["P1 ", " P1", "P1\u00a0", "P\uff11", "P\u200b1", "P\u00ad1", "P1\u2060"])
 def test_two_spellings_of_a_subject_are_refused(tmp_path, other):
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
@@ -146,6 +147,43 @@ def test_composed_and_decomposed_letters_are_one_spelling():
         check_spelling(["Jos\u00e9", "Jose\u0301"], "list.csv")
 
 
+@pytest.mark.parametrize(
+    ("subject", "sentence"),
+    [
+        ([1], "expected a subject id, a text or a whole number, found [1] for a.png; correct it"),
+        (True, "expected a subject id, a text or a whole number, found True for a.png; correct it"),
+        (5.0, "expected a subject id, a text or a whole number, found 5.0 for a.png; correct it"),
+        (float("nan"), "expected a subject id, a text or a whole number, found nan for a.png; correct it"),
+        ("n/a", "expected a subject for every image or for none, found 'n/a' for a.png; fill it in"),
+        ("NaN", "expected a subject for every image or for none, found 'NaN' for a.png; fill it in"),
+        ("  ", "expected a subject for every image or for none, found '  ' for a.png; fill it in"),
+        ("\u200b", "expected a subject for every image or for none, found "),
+        ("x" * 256, "expected a subject id of at most 255 characters that can be printed, found 'xxx"),
+        ("a\x07", "expected a subject id of at most 255 characters that can be printed, found 'a\\x07' for a.png;"),
+        ("\ud800", "expected a subject id of at most 255 characters that can be printed, found '\\ud800' for a.png;"),
+    ],
+)
+def test_what_is_nobodys_id_is_refused(folder, subject, sentence):
+    root = folder("a.png", "b.png")
+    rows = [{"image": "a.png", "subject_id": subject}, {"image": "b.png", "subject_id": "P1"}]
+    (root / "list.json").write_text(json.dumps(rows))
+    with pytest.raises(ValueError) as error:
+        find_images(root / "list.json")
+    assert str(error.value).startswith(f"{root / 'list.json'}: {sentence}")
+
+
+def test_a_pattern_that_takes_for_ever_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(subjects_module, "SLOWEST", 0.1)
+    with pytest.raises(ValueError, match=r"a regular expression that searches a name within 0.1 s, found '.*aaa!.png"):
+        find_images(folder("a" * 60 + "!.png"), r"(?P<subject>(a+)+)$")
+
+
+@pytest.mark.parametrize("pattern", ["(?P<subject>a{99999999999})", "(?P<subject>" + "(" * 999 + ")" * 1000, 5, ["a"]])
+def test_what_is_no_pattern_is_refused(folder, pattern):
+    with pytest.raises(ValueError, match="^subject_pattern(: expected a regular| must have a group named subject)"):
+        find_images(folder("a.png"), pattern)
+
+
 def test_a_group_that_matches_nothing_is_no_subject(folder):
     with pytest.raises(ValueError, match="a.png: subject_pattern .* does not match"):
         find_images(folder("a.png"), "(?P<subject>z)?a")
@@ -157,6 +195,9 @@ def test_a_group_that_matches_nothing_is_no_subject(folder):
         ("{", "expected JSON"),
         ('["s1"]', "expected an object of lists"),
         ('{"train": "s1"}', "expected an object of lists"),
+        ('{"train": [1]}', "expected an object of lists of subjects, each a text"),
+        ('{"train": [["s1"]]}', "expected an object of lists of subjects, each a text"),
+        ('{"train": ["s1"], "train": ["s2"]}', "expected JSON, found a key twice in one object"),
     ],
 )
 def test_split_files_of_another_content(tmp_path, content, sentence):

@@ -104,7 +104,7 @@ def test_blank_images_are_defined(image):
     assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"block": 0}])
+@pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"smoothing": 500.0}, {"block": 0}])
 def test_settings_out_of_range_are_errors(arguments):
     with pytest.raises(ValueError, match=f"got .*{next(iter(arguments.values()))}"):
         Verifier(**arguments)

@@ -1,0 +1,109 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Read the rows of a datalist, and JSON, or say what is wrong with the file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["DATALIST_SUFFIXES", "Record", "read_json", "read_rows"]
+
+DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
+MOST_DIGITS = 300  # of a number in JSON
+
+Record = dict[str, object]  # a row of a datalist
+
+# columns that mean something, by their spelling without case, spaces and signs
+MEANINGS = {"image": "image", "mask": "mask", "level": "level", "participantid": "participant_id"}
+MEANINGS |= {"subjectid": "subject_id", "subject": "subject_id"}
+
+
+def read_rows(source: Path) -> list[Record]:
+    """Return the rows of a datalist without their empty values.
+
+    Raises:
+        ValueError: naming the file, if it is no datalist, or a column is missing, misspelt or there twice.
+    """
+    records = _read_json(source) if source.suffix.lower() == ".json" else _read_table(source)
+    for number, row in enumerate(records, start=1):
+        if not row.get("image") or not isinstance(row["image"], str):
+            raise ValueError(
+                f"{source}: expected a column 'image' with a path, found none in row {number} "
+                f"(columns {', '.join(map(str, row))}); name or fill it"
+            )
+    columns = list(dict.fromkeys(column for row in records for column in row))
+    for column in columns:
+        meant = MEANINGS.get("".join(filter(str.isalnum, column.casefold())), column)
+        if meant not in columns:
+            raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
+    return [{k: v for k, v in row.items() if v not in ("", None)} for row in records]
+
+
+def read_json(path: str | os.PathLike, expected: str = "JSON") -> object:
+    """Return what a JSON file holds.
+
+    Raises:
+        ValueError: naming the file and what was `expected`, if it cannot be parsed, or an object has a key twice.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_object, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError(f"{path}: expected {expected}, found lists too deep in each other; repair the file") from error
+    except ValueError as error:  # of the decoder, the codec and the two below
+        raise ValueError(f"{path}: expected {expected}, found {error}; repair the file") from error
+
+
+def _object(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"a key twice in one object ({', '.join(key for key, _ in pairs)})")
+    return content
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _read_json(path: Path) -> list[Record]:
+    content = read_json(path, "a datalist in UTF-8")
+    if isinstance(content, dict):
+        lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
+        content = lists[0] if lists else None
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
+    return content
+
+
+def _read_table(path: Path) -> list[Record]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+            table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            cells = [[cell.strip() for cell in row] for row in table if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: expected a datalist in UTF-8, found {error}; repair the file") from error
+    header = cells[0] if cells else []
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path}: expected every column once, found {', '.join(header)}; rename one")
+    for number, row in enumerate(cells[1:], start=1):
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}: expected {len(header)} cells in row {number}, as the header has, found {len(row)}; "
+                "quote cells that hold the separator"
+            )
+    return [dict(zip(header, row)) for row in cells[1:]]
