@@ -245,8 +245,8 @@ def all_stages(folder: Path) -> dict[str, Callable[[], Stage]]:
     small = {"dataset_dir": str(DEMO / "train"), "epochs": 3, "iterations": 2}
     diffusion = {"autoencoder_file": str(ROOT / "models" / "autoencoder.pt"), "batch_size": 4}
 
-    def embedder() -> Stage:
-        return Training("embedder", ("train.yaml",), {**small, "groups": 4, "num_workers": 0, "val_interval": 1})
+    def embedder(name: str = "embedder", workers: int = 0) -> Stage:
+        return Training(name, ("train.yaml",), {**small, "groups": 4, "num_workers": workers, "val_interval": 1})
 
     def autoencoder() -> Stage:
         return Training(
@@ -269,6 +269,7 @@ def all_stages(folder: Path) -> dict[str, Callable[[], Stage]]:
 
     return {
         "embedder": embedder,
+        "workers": lambda: embedder("workers", 2),
         "autoencoder": autoencoder,
         "diffusion": diffusing,
         "sampling": sampling,
@@ -279,7 +280,9 @@ def all_stages(folder: Path) -> dict[str, Callable[[], Stage]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each stage")
-    parser.add_argument("--stages", nargs="+", default=None, help="all: embedder autoencoder diffusion sampling report")
+    parser.add_argument(
+        "--stages", nargs="+", default=None, help="all: embedder workers autoencoder diffusion sampling report"
+    )
     parser.add_argument("--output_dir", type=Path, default=ROOT / "eval" / "killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()

@@ -174,7 +174,7 @@ def _names(items: Sequence[Item]) -> Iterator[str]:
 
 def _holding(texts: Iterable[str], names: set[str]) -> list[str]:
     """Return the texts that hold one of the names: short ones as words, longer ones anywhere."""
-    texts, names = list(texts), names - {""}
+    texts = list(texts)
     plain = {text: _plain(text) for text in texts}
     together = "\n".join(plain.values())
     long = [name for name in names if len(name) >= SHORTEST and name in together]
