@@ -191,6 +191,7 @@ def test_holdout_gives_the_null(tmp_path):
         "holdout",
         "--output_dir",
         "out",
+        *("--bends", "[]", "--control_images", "20", "--thumbnails", "False"),
     )
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "report.json").read_text())["calibration"]
@@ -229,7 +230,7 @@ def test_copies_are_found_among_images_that_were_saved_in_another_way(demo, tmp_
         np.save(tmp_path / "generated" / f"{path.stem}.npy", 1 - 2 * np.rot90(picture)[..., None] / 255)  # in [-1, 1]
     result = run_config(
         "detect.yaml", tmp_path, "--train_dir", DEMO["train_dir"], "--generated_dir", "generated", "--output_dir",
-        "out", "--bends", "[]",
+        "out", "--bends", "[]", "--control_images", "20", "--thumbnails", "False",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert [line.split(":")[0] for line in result.stdout.splitlines()].count("Undone") == 2

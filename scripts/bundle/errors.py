@@ -37,6 +37,8 @@ EXHAUSTED = {  # what torch says of it, and what to do
     r"DataLoader worker .*(killed|exited)": "a process that reads files was killed, most likely as the memory ran out; "
     "lower num_workers",
     r"can't allocate memory|[Oo]ut of memory": OUT_OF_MEMORY,
+    r"PytorchStreamWriter|unexpected pos \d+ vs|iostream error": "weights could not be written, most likely as the "
+    "disk is full; free some space and run again, what is finished is kept",
 }
 REMEDIES = {
     errno.ENOENT: "expected a file, found none; check the path",

@@ -69,6 +69,10 @@ def test_a_job_returns_or_ends_the_process_with_its_sentence():
         (chained(RuntimeError("outer"), torch.OutOfMemoryError("CUDA out of memory.")), "error: the memory ran out"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "error: the memory ran out"),
         (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 7285696 vs 7285600"),
+            "error: weights could not be written, most likely as the disk is full",
+        ),
+        (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
             "error: a process that reads files was",
         ),
