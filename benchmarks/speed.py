@@ -32,6 +32,7 @@ from skimage.metrics import structural_similarity
 from scripts import AutocastInferer, Verifier, component, ssim_matrix
 
 SHAPE = (96, 112)
+VOLUME = (40, 56, 48)  # a head at 4 mm
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -46,16 +47,18 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def time_ssim(images: NDArray[np.float32], repeats: int) -> None:
-    """Print ms a pair of the kernel's two forms over all pairs of images (N, H, W), and of scikit-image."""
-    foreground = np.ones(images.shape, bool)
-    pairs = len(images) * (len(images) - 1) / 2
+    """Print ms a pair of the kernel's two forms over all pairs of images (N, ...), and of scikit-image."""
+    foreground = np.ones((len(images), 1, *images.shape[1:]), bool)
+    batch, pairs = images[:, None], len(images) * (len(images) - 1) / 2
     few = list(zip(images, images[1:]))[:100]
-    ours = seconds(lambda: ssim_matrix(images, data_range=1.0), repeats) / pairs
+    ours = seconds(lambda: ssim_matrix(batch, data_range=1.0), repeats) / pairs
     masked = (
-        seconds(lambda: ssim_matrix(images, form="foreground", data_range=1.0, foreground=foreground), repeats) / pairs
+        seconds(lambda: ssim_matrix(batch, form="foreground", data_range=1.0, foreground=foreground), repeats) / pairs
     )
     theirs = seconds(lambda: [structural_similarity(a, b, data_range=1.0) for a, b in few], repeats) / len(few)
-    print(f"SSIM, ms a pair: ours {ours * 1e3:.4f}, foreground {masked * 1e3:.4f}, scikit-image {theirs * 1e3:.4f}")
+    shape = " x ".join(map(str, images.shape[1:]))
+    print(f"SSIM of {shape}, ms a pair: ours {ours * 1e3:.4f}, foreground {masked * 1e3:.4f}, ", end="")
+    print(f"scikit-image {theirs * 1e3:.4f}")
     print(f"  ratio {theirs / ours:.0f} (foreground {theirs / masked:.0f})")
 
 
@@ -106,6 +109,7 @@ def main() -> None:
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {SHAPE[0]} x {SHAPE[1]} pixels")
     print(f"torch {torch.__version__}, scikit-image {version('scikit-image')}, numpy {np.__version__}")
     time_ssim(images, repeats)
+    time_ssim(np.random.default_rng(0).random((16, *VOLUME), np.float32), repeats)
     time_embedder(images[:64], repeats)
     time_alignment(images, repeats)
 

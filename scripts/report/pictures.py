@@ -27,7 +27,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ..audit.result import AuditResult, Match
-from ..similarity.ssim import WINDOW
+from ..similarity.ssim_kernels import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
 
 __all__ = ["DIFFERENCE", "Evidence", "Picture", "evidence", "histogram", "sections", "thumbnail"]

@@ -21,20 +21,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypeVar, cast
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .ssim_kernels import K1, K2, WINDOW, ssim_of_pairs
 
 __all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
-
-K1, K2 = 0.01, 0.03  # Wang et al. 2004, section III-B
-WINDOW = 7  # scikit-image's default
-_N = np.float32(WINDOW * WINDOW)
-_SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
 
 Images = TypeVar("Images", bound=NDArray | torch.Tensor)  # what comes back is of the kind that came
 
@@ -51,125 +45,6 @@ class SSIMForm(StrEnum):
     PUBLISHED = "published"
     SYMMETRIC = "symmetric"
     FOREGROUND = "foreground"
-
-
-@kernel(fastmath=True, parallel=True)
-def _window_statistics(images: NDArray, mean: NDArray, variance: NDArray) -> None:
-    """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6)."""
-    count, height, width = images.shape
-    for n in numba.prange(count):
-        for i in range(height - WINDOW + 1):
-            for j in range(width - WINDOW + 1):
-                total = np.float32(0)
-                for a in range(WINDOW):
-                    for b in range(WINDOW):
-                        total += images[n, i + a, j + b]
-                m = total / _N
-                square = np.float32(0)
-                for a in range(WINDOW):
-                    for b in range(WINDOW):
-                        d = images[n, i + a, j + b] - m
-                        square += d * d
-                mean[n, i, j] = m
-                variance[n, i, j] = square * _SAMPLE
-
-
-@kernel(fastmath=True)
-def _mean_ssim(
-    x: NDArray,
-    y: NDArray,
-    mean_x: NDArray,
-    mean_y: NDArray,
-    var_x: NDArray,
-    var_y: NDArray,
-    weight_x: NDArray,
-    weight_y: NDArray,
-    offset_x: np.float32,
-    offset_y: np.float32,
-    data_range: np.float32,
-) -> float:
-    """Mean SSIM of two images from which their means `offset_*` were taken, and their window statistics.
-
-    Only the window sums of the products are left to compute: running column sums, then seven adds along the row.
-    """
-    height, width = x.shape
-    c1 = np.float32((K1 * data_range) ** 2)
-    c2 = np.float32((K2 * data_range) ** 2)
-    columns = np.zeros(width, np.float32)
-    total = np.float64(0)
-    weights = np.float64(0)
-    for i in range(height):
-        for j in range(width):
-            columns[j] += x[i, j] * y[i, j]
-        r = i - WINDOW + 1
-        if r < 0:
-            continue
-        row = np.float32(0)
-        row_weight = np.float32(0)
-        for j in range(width - WINDOW + 1):
-            products = columns[j] + columns[j + 1] + columns[j + 2] + columns[j + 3]
-            products += columns[j + 4] + columns[j + 5] + columns[j + 6]
-            a, b = mean_x[r, j], mean_y[r, j]
-            covariance = (products - _N * a * b) * _SAMPLE
-            a += offset_x
-            b += offset_y
-            numerator = (np.float32(2) * a * b + c1) * (np.float32(2) * covariance + c2)
-            denominator = (a * a + b * b + c1) * (var_x[r, j] + var_y[r, j] + c2)
-            w = max(weight_x[r, j], weight_y[r, j])
-            row += w * numerator / denominator
-            row_weight += w
-        total += row
-        weights += row_weight
-        for j in range(width):
-            columns[j] -= x[r, j] * y[r, j]
-    return total / weights if weights > 0 else np.nan
-
-
-@kernel(fastmath=True, parallel=True)
-def _ssim_of_pairs(
-    images: NDArray,
-    mean: NDArray,
-    variance: NDArray,
-    weight: NDArray,
-    offset: NDArray,
-    first: NDArray,
-    second: NDArray,
-    ranges: NDArray,
-    out: NDArray,
-) -> None:
-    """Fill (P,) with the mean SSIM of images[first[p]] and images[second[p]], from their window statistics."""
-    for p in numba.prange(first.shape[0]):
-        i, j = first[p], second[p]
-        out[p] = _mean_ssim(
-            images[i],
-            images[j],
-            mean[i],
-            mean[j],
-            variance[i],
-            variance[j],
-            weight[i],
-            weight[j],
-            offset[i],
-            offset[j],
-            ranges[p],
-        )
-
-
-def _pairs_numba(
-    images: NDArray, weight: NDArray, first: NDArray, second: NDArray, ranges: NDArray
-) -> NDArray[np.float32]:
-    """Return the SSIM of images[first[p]] and images[second[p]], (P,); images (N, H, W), `weight` of their windows."""
-    images = np.ascontiguousarray(images, np.float32)
-    count, height, width = images.shape
-    # centring keeps the float32 sums of products small; SSIM's mean term gets the offset back
-    offset = images.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
-    centred = images - offset[:, None, None]
-    mean = np.empty((count, height - WINDOW + 1, width - WINDOW + 1), np.float32)
-    variance = np.empty_like(mean)
-    _window_statistics(centred, mean, variance)
-    out = np.empty(len(first), np.float64)
-    _ssim_of_pairs(centred, mean, variance, weight, offset, first, second, np.asarray(ranges, np.float32), out)
-    return out.astype(np.float32)
 
 
 def _pairs_torch(
@@ -224,7 +99,7 @@ def _ssim(
     data_range: float | None,
     foreground: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return the SSIM of images[first[p]] and images[second[p]]; planar images on the CPU go through numba."""
+    """Return the SSIM of images[first[p]] and images[second[p]]; on the CPU by numba, else by torch."""
     flat = tensor.flatten(1).float()
     spans = flat.amax(1) - flat.amin(1)
     if data_range is not None:
@@ -249,11 +124,11 @@ def _ssim(
     else:
         weight = torch.ones_like(tensor[centre], dtype=torch.float32)
         empty = torch.zeros(len(first), dtype=torch.bool, device=tensor.device)
-    if tensor.is_cuda or tensor.ndim == 4:
+    if tensor.is_cuda:
         out = _pairs_torch(tensor, weight, first, second, ranges)
     else:
         arrays = [a.numpy() for a in (weight, first, second, ranges)]
-        out = torch.from_numpy(_pairs_numba(tensor.numpy(), *arrays))
+        out = torch.from_numpy(ssim_of_pairs(tensor.numpy(), *arrays))
     if empty.any():
         out[empty] = _ssim(tensor, first[empty], second[empty], SSIMForm.SYMMETRIC, data_range, None)
     return out
@@ -275,8 +150,7 @@ def ssim_pairs(
     """Return the SSIM of x[p] and y[p] for every p, shape (P,), float32, in [-1, 1].
 
     Args:
-        x, y: images of shape (P, H, W), (P, 1, H, W) or (P, 1, H, W, D); arrays or tensors. CPU images of two spatial
-            dimensions use the numba kernel, all else torch.
+        x, y: images of shape (P, H, W), (P, 1, H, W) or (P, 1, H, W, D); arrays or tensors, on the CPU or a GPU.
         form: an :class:`SSIMForm` or its name.
         data_range: dynamic range of the images; None takes it from each pair as `form` says.
         foreground_x, foreground_y: masks of the images' shape, needed by the foreground form.

@@ -25,7 +25,8 @@ from scipy import ndimage
 
 from ..images.foreground import foreground
 from .rendering import monotone_gain
-from .ssim import WINDOW, ssim_pairs
+from .ssim import ssim_pairs
+from .ssim_kernels import WINDOW
 
 __all__ = ["VolumeAlignment", "align_volumes", "start_from_slices"]
 

@@ -68,10 +68,51 @@ def test_torch_path_equals_the_numba_kernel(images):
     np.testing.assert_allclose(got, ssim_matrix(images, data_range=1.0)[first, second], atol=1e-5)
 
 
-def test_volumes_equal_scikit_image():
-    volumes = gaussian_filter(np.random.default_rng(1).normal(size=(2, 12, 11, 10)), (0, 1, 1, 1)).astype(np.float32)
-    expected = structural_similarity(*volumes.astype(float), data_range=1.0)
-    assert ssim_pairs(volumes[:1, None], volumes[1:, None], data_range=1.0)[0] == pytest.approx(expected, abs=1e-5)
+@pytest.fixture
+def volumes() -> np.ndarray:
+    """Four smooth ones, of which a third is flat, as the air around a head."""
+    noise = np.random.default_rng(1).normal(size=(4, 14, 12, 19))
+    smooth = gaussian_filter(noise, (0, 1, 1, 1)).astype(np.float32)
+    smooth -= smooth.min()
+    smooth[..., :6] = 0
+    return smooth
+
+
+def test_volumes_equal_scikit_image(volumes):
+    found = ssim_matrix(volumes[:, None], data_range=1.0)
+    for i, j in ((0, 1), (2, 3), (3, 0), (2, 2)):
+        expected = structural_similarity(volumes[i].astype(float), volumes[j].astype(float), data_range=1.0)
+        assert found[i, j] == pytest.approx(expected, abs=1e-5)
+    assert ssim_pairs(volumes[:1, None], volumes[1:2, None], data_range=1.0)[0] == pytest.approx(found[0, 1], abs=1e-6)
+
+
+def test_the_foreground_of_volumes_is_averaged_as_scikit_images_map(volumes):
+    mask = volumes > 0.5
+    (found,) = ssim_pairs(
+        volumes[:1, None],
+        volumes[1:2, None],
+        form="foreground",
+        data_range=1.0,
+        foreground_x=mask[:1, None],
+        foreground_y=mask[1:2, None],
+    )
+    full = structural_similarity(*volumes[:2].astype(float), data_range=1.0, full=True)[1]
+    inner = (slice(3, -3),) * 3
+    assert found == pytest.approx(full[inner][(mask[0] | mask[1])[inner]].mean(), abs=1e-5)
+
+
+def test_torch_gives_the_same_for_volumes(volumes):
+    first, second = torch.triu_indices(4, 4, offset=1)
+    weight = torch.ones(4, 8, 6, 13)
+    got = _pairs_torch(torch.from_numpy(volumes), weight, first, second, torch.ones(len(first)))
+    np.testing.assert_allclose(got, ssim_matrix(volumes[:, None], data_range=1.0)[first, second], atol=1e-4)
+
+
+def test_a_volume_repeated_along_an_axis_is_as_alike_as_its_slices(images):
+    """Where nothing changes along an axis, a window of 7 x 7 x 7 has the moments of one of 7 x 7, up to n / (n - 1)."""
+    flat = ssim_pairs(images[:1], images[6:7], data_range=100.0)  # the constants rule: the sample's size hardly counts
+    deep = ssim_pairs(*(np.repeat(x[:, None, None], 9, 2) for x in (images[:1], images[6:7])), data_range=100.0)
+    np.testing.assert_allclose(deep, flat, atol=1e-4)
 
 
 def test_constant_images_and_empty_foreground_are_defined(images):
