@@ -48,6 +48,7 @@ __all__ = [
 LARGEST_MM = 5000.0  # of a volume, along an axis
 LARGEST_M3 = 1.0  # of a volume; a whole body fits
 LEAST_PIXELS = 7  # of a planar image's side: a window of the SSIM
+COLOURS = 4  # a side of no more is one of channels
 LEVELS = 256  # that a rounded image must keep apart
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -260,4 +261,7 @@ class NpyReader(NumpyReader):
         array = np.asarray(super().read(data, **kwargs))
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = array[0] if array.shape[0] == 1 else array[..., 0]
+        if array.ndim == 3 and min(array.shape[0], array.shape[2]) <= COLOURS:
+            size = " x ".join(map(str, array.shape))
+            raise ImageRefused(f"expected one channel, or a volume, found {size}; turn colours into grey")
         return array.T if array.ndim == 2 else array

@@ -108,6 +108,14 @@ WRONG = {
         lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p)]),
         "expected one image, found a file of 2; save each as a file of its own",
     ),
+    "rgba.npy": (
+        lambda path, p: np.save(path, np.repeat(p.T[..., None], 4, 2) / 255),
+        "expected one channel, or a volume, found 90 x 70 x 4; turn colours into grey",
+    ),
+    "two_channels.npy": (
+        lambda path, p: np.save(path, np.repeat(p.T[None], 2, 0)),
+        "expected one channel, or a volume, found 2 x 90 x 70;",
+    ),
     "complex.npy": (
         lambda path, p: np.save(path, p * (1 + 1j)),
         "expected real numbers, found an array of complex128; save real ones",
