@@ -80,7 +80,7 @@ class SubjectCard:
 
 
 def draw_pictures(result: AuditResult, matches: Sequence[MatchRow], pixel_mm: float = 2.0) -> Pictures:
-    """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, about a second each.
+    """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, a fifth of a second each.
 
     Args:
         result: of the audit.

@@ -65,7 +65,7 @@ class Evidence:
 def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
     """Return the pictures of a match, None if it has no training image.
 
-    Of a volume they are sections in three planes after an alignment in 3-D, about a second each.
+    Of a volume they are sections in three planes after an alignment in 3-D, a fifth of a second each.
     """
     if match.subject < 0:
         return None

@@ -13,26 +13,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..images.foreground import foreground
 from .rendering import monotone_gain
 from .ssim import ssim_pairs
 from .ssim_kernels import WINDOW
+from .volume_registration import register_volumes, resample_volumes
 
 __all__ = ["VolumeAlignment", "align_volumes", "start_from_slices"]
-
-
-SMOOTHING = (3.0, 1.0)  # mm on top of the voxels' own, coarse to fine
-ITERATIONS = 20  # of L-BFGS at each
 
 
 class VolumeAlignment(NamedTuple):
@@ -71,8 +64,8 @@ def start_from_slices(
 def align_volumes(query: NDArray, reference: NDArray, start: NDArray, spacing: NDArray) -> VolumeAlignment:
     """Register the reference to the query by rotation, shift and scale, beginning at `start`, and score it.
 
-    Maximises the normalised cross-correlation (contrast cancels) by L-BFGS, smoothed first; then fits a non-decreasing
-    map of intensity, as the slices' evidence does.
+    The registration is that of :func:`~scripts.similarity.volume_registration.register_volumes`; then a non-decreasing
+    map of intensity is fitted, as the slices' evidence does.
 
     Args:
         query, reference: (Z, W, H) in [0, 1], background near 0; each side at least 7.
@@ -82,43 +75,14 @@ def align_volumes(query: NDArray, reference: NDArray, start: NDArray, spacing: N
     Raises:
         ValueError: if a side is shorter than the SSIM's window.
 
-    Cost: about a second for 26 x 96 x 112 on two cores.
+    Cost: about 0.2 s for 26 x 96 x 112 on one core.
     """
     if min(*query.shape, *reference.shape) < WINDOW:
         raise ValueError(f"expected volumes of at least {WINDOW} a side, got {query.shape} and {reference.shape}")
-    step = torch.as_tensor(spacing, dtype=torch.float32)
-    begin = torch.as_tensor(start, dtype=torch.float32)
-    sizes = [torch.tensor(v.shape, dtype=torch.float32) for v in (query, reference)]
-    axes = [(torch.arange(n) - (n - 1) / 2) * s for n, s in zip(query.shape, step)]
-    points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # (Z, W, H, 3) in mm
-    motion = torch.zeros(7, requires_grad=True)  # turn (rad), shift (mm), log of scale
-
-    def matrix() -> torch.Tensor:
-        # shift and log scale are in units that make a step of all of them alike
-        zero = torch.zeros(())
-        a, b, c = motion[:3]
-        skew = torch.stack([zero, -c, b, c, zero, -a, -b, a, zero]).view(3, 3)
-        turn = torch.linalg.matrix_exp(skew) * torch.exp(motion[6])
-        return torch.cat([turn @ begin[:, :3], (begin[:, 3] + 50 * motion[3:6])[:, None]], 1)
-
-    def sample(volume: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-        there = (points @ m[:, :3].T + m[:, 3]) / step  # voxels about the reference's centre
-        grid = there / ((sizes[1] - 1) / 2)
-        # grid_sample wants the last axis first
-        return F.grid_sample(volume[None, None], grid.flip(-1)[None], align_corners=True)[0, 0]
-
-    def misfit(volume: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return 1 - _correlation(target, sample(volume, matrix()))
-
-    for sigma in SMOOTHING:
-        smooth, target = (
-            torch.from_numpy(ndimage.gaussian_filter(np.asarray(v, np.float32), sigma / np.asarray(spacing)))
-            for v in (reference, query)
-        )
-        _minimise(motion, functools.partial(misfit, smooth, target))
-    with torch.no_grad():
-        final = matrix()
-        warped = sample(torch.from_numpy(np.asarray(reference, np.float32)), final).numpy()
+    one, other = (np.asarray(v, np.float32)[None] for v in (query, reference))
+    alone, grids = np.zeros(1, np.int64), (spacing, spacing)
+    matrix = register_volumes(one, other, (alone, alone), np.asarray(start, float)[None, None], grids)
+    warped = resample_volumes(other, alone, matrix, query.shape, grids)[0]
     query = np.ascontiguousarray(query, np.float32)
     union = foreground(torch.from_numpy(query)).numpy() | foreground(torch.from_numpy(warped)).numpy()
     flat = (-1, query.shape[2])
@@ -127,21 +91,4 @@ def align_volumes(query: NDArray, reference: NDArray, start: NDArray, spacing: N
         query[None, None], aligned[None, None], form="foreground", data_range=1.0,
         foreground_x=union[None, None], foreground_y=union[None, None],
     )  # fmt: skip
-    return VolumeAlignment(final.numpy().astype(float), aligned, float(score[0]))
-
-
-def _minimise(parameters: torch.Tensor, loss: Callable[[], torch.Tensor]) -> None:
-    optimiser = torch.optim.LBFGS([parameters], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimiser.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimiser.step(closure)
-
-
-def _correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    x, y = x - x.mean(), y - y.mean()
-    return (x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-12)
+    return VolumeAlignment(matrix[0], aligned, float(score[0]))

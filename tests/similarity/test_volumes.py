@@ -55,8 +55,8 @@ def motion(degrees=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0), scale=1.0, flip=(1, 1
     "truth",
     [
         motion(),
-        pytest.param(motion((8, -4, 3), (3, -2, 4)), marks=pytest.mark.slow),
-        pytest.param(motion((-5, 6, 8), (0, 5, 0), 0.95), marks=pytest.mark.slow),
+        motion((8, -4, 3), (3, -2, 4)),
+        motion((-5, 6, 8), (0, 5, 0), 0.95),
         motion((4, 0, -6), (2, 2, -3), 1.05, flip=(1, -1, 1)),
     ],
 )
