@@ -121,7 +121,8 @@ def detect(
         _refuse_links(report.output_dir)
         if report.group_column is not None:
             group_names(items["generated"], report.group_column)  # before hours of embedding
-        with no_wider_than(item["image"] for files in items.values() for item in files):
+        lists = [source for source in (data.train_dir, data.generated_dir, data.holdout_dir) if source is not None]
+        with no_wider_than([*lists, *(item["image"] for files in items.values() for item in files)]):
             if (cache := report.output_dir / "embeddings").is_dir():
                 narrowed(cache)
             result = _audit(items, embedder, audit, fit_test or FitTest())

@@ -211,15 +211,15 @@ class FitTest:
         """Return the share of files that another orientation or polarity makes far more alike; 0 for few."""
         if np.percentile(found.likeness, 100 * self.least_mixed) >= self.least_likeness * expected:
             return 0.0
-        shares = [0.0]
+        gains = [np.zeros(len(found.likeness))]
         for base in _bases(volumes):
             other = replace(found.correction, transposed=base.transposed, inverted=base.inverted)
             if base.object_only or other == found.correction:
                 continue
             with contextlib.suppress(ImageError):  # nothing is left of an image so corrected
-                gain = trial(other).likeness - found.likeness
-                shares.append(float((gain > self.apart * expected).mean()))
-        return max(shares) if max(shares) >= self.least_mixed else 0.0
+                gains.append(trial(other).likeness - found.likeness)
+        share = float((np.max(gains, axis=0) > self.apart * expected).mean())
+        return share if share >= self.least_mixed else 0.0
 
     def _stretched(self, measured: _Measured, trial: _Trial, volumes: bool) -> _Measured:
         """Return the sample stretched until its objects are as large as those of the images that they resemble.

@@ -53,18 +53,28 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
     """Give files that this process creates from now on no permission that one of `inputs` lacks.
 
-    The owner may always read and write. Returns the umask before, for who wants it back.
+    A folder that keeps others out keeps them from all that lies in it. A group may read only where the inputs are of
+    the group that new files will have, or where everybody may. The owner may always read and write. Returns the umask
+    before, for who wants it back.
 
     Raises:
         OSError: if an input cannot be looked at.
     """
-    mode = 0o666
-    for path in set(inputs):
-        mode &= os.stat(path).st_mode
+    mode, group, folders = 0o666, True, set()
+    for path in {os.fspath(path) for path in inputs}:
+        state = os.stat(path)
+        mode &= state.st_mode
+        group &= state.st_gid == os.getegid()
+        folders.add(os.path.dirname(os.path.realpath(path) if os.path.islink(path) else path) or ".")
+    places = {Path(folder).resolve() for folder in folders}
+    for place in places.union(*(place.parents for place in places)):
+        mode &= 0o600 | (place.stat().st_mode & 0o011) * 0o6  # whoever may not enter it, reaches nothing in it
+    if not group:
+        mode &= ~0o060 | (mode & 0o006) << 3
     mode |= 0o600  # the owner of the output may have read-only input
-    folders = mode | (mode & 0o444) >> 2
+    entered = mode | (mode & 0o444) >> 2
     previous = os.umask(0)
-    os.umask(previous | ~folders & 0o777)
+    os.umask(previous | ~entered & 0o777)
     return previous
 
 

@@ -100,10 +100,11 @@ class HeldOutSummary:
             f"{share:.1%} within {k} of {self.subjects} (chance {k / self.subjects:.0%})"
             for k, share in self.recall.items()
         )
+        error = f"{self.ssim_error:.3f}; of a constant: {self.constant:.3f}"
         return (
             f"Held-out subjects: {self.subjects}, {self.images} images.\n"
             "Mean absolute error of the cosine to SSIM on moved images, bins of SSIM weighing alike: "
-            f"{self.ssim_error:.3f}; of a constant: {self.constant:.3f}.\n"
+            f"{error if np.isfinite(self.ssim_error) else 'too few images to say'}.\n"
             f"Moved copies whose own subject is found: {recall or 'one subject alone tells nothing'}."
         )
 
@@ -147,7 +148,8 @@ def held_out_summary(
     recall = {k: float((rank < k).float().mean()) for k in shown if k < subjects}
     summary = HeldOutSummary(subjects, len(groups), errors.mean_of_bins, errors.constant, recall)
     with replacing(output) as temporary:
-        temporary.write_text(json.dumps(asdict(summary), indent=1), encoding="utf-8")
+        values = {key: None if value != value else value for key, value in asdict(summary).items()}  # JSON has no NaN
+        temporary.write_text(json.dumps(values, indent=1, allow_nan=False), encoding="utf-8")
     print(summary)
     return summary
 

@@ -93,9 +93,15 @@ def _read_json(path: Path) -> list[Record]:
 def _read_table(path: Path) -> list[Record]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            table = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+            first = file.readline()
+            file.seek(0)
+            semicolons = ";" in first and "," not in first  # spreadsheets write them where a comma is the decimal sign
+            separator = "\t" if path.suffix.lower() == ".tsv" else ";" if semicolons else ","
+            table = csv.reader(file, delimiter=separator, strict=True)
             cells = [[cell.strip() for cell in row] for row in table if row]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected a datalist in UTF-8, found another encoding; save it as UTF-8") from error
+    except csv.Error as error:
         raise ValueError(f"{path}: expected a datalist in UTF-8, found {error}; repair the file") from error
     header = cells[0] if cells else []
     if len(set(header)) < len(header):

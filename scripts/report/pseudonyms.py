@@ -37,6 +37,8 @@ __all__ = ["Pseudonyms"]
 KEY_BYTES = 32
 DIGITS = 10  # hexadecimal, of a pseudonym
 SHORTEST = 4  # letters of a name that is looked for within words too
+# letters that have no parts, as those with an accent do
+PLAIN = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i", "ħ": "h"})
 COUNTER = re.compile(r"[0-9]{1,6}")  # a name that is no more than a number says nothing: 000012.png stands in many sets
 
 
@@ -182,7 +184,7 @@ def _holding(texts: Iterable[str], names: set[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return a text without what two spellings of one name may differ in: case, separators, the letters' encoding."""
+    """Return a text without what two spellings of one name may differ in: case, separators, accents."""
     return "".join(_words_in_order(text))
 
 
@@ -193,4 +195,5 @@ def _words(text: str) -> set[str]:
 
 
 def _words_in_order(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+    letters = unicodedata.normalize("NFKD", text).casefold().translate(PLAIN)
+    return re.findall(r"[^\W_]+", "".join(letter for letter in letters if not unicodedata.combining(letter)))

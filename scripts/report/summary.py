@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,7 +198,7 @@ def summarise(
         verdict=result.verdict,
         doubts=result.doubts,
         fit=result.fit,
-        checkpoint=Checkpoint(Path(checkpoint).name if pseudonyms else str(checkpoint), sha256_of_file(checkpoint)),
+        checkpoint=Checkpoint("name hidden" if pseudonyms else str(checkpoint), sha256_of_file(checkpoint)),
         inputs={name: _input_set(data) for name, data in sets.items()},
         calibration=result.calibration,
         positive_control=result.control,

@@ -13,12 +13,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
 
 __all__ = ["kernel"]
+
+logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -34,6 +38,14 @@ def kernel(**options: Any) -> Callable[[Function], Function]:
         try:
             return numba.njit(cache=True, error_model="numpy", **options)(function)
         except RuntimeError:  # numba looks for the folder here, at once
+            _say_once()
             return numba.njit(error_model="numpy", **options)(function)
 
     return compiled
+
+
+@functools.cache
+def _say_once() -> None:
+    logger.warning(
+        "compiled code cannot be kept, so that each run compiles for a minute; name a folder in NUMBA_CACHE_DIR"
+    )

@@ -64,23 +64,28 @@ class Verifier:
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
-        if not 0 <= smoothing <= MOST_SMOOTHING or block < 1 or 0 != window < LEAST_WINDOW:
-            raise ValueError(
-                f"smoothing must be 0 to {MOST_SMOOTHING:g}, block >= 1 and window 0 or at least {LEAST_WINDOW}, got "
-                f"{smoothing}, {block} and {window}"
-            )
+        if not 0 <= smoothing <= MOST_SMOOTHING:
+            raise ValueError(f"smoothing must be 0 to {MOST_SMOOTHING:g} pixels, got {smoothing}")
+        if block < 1:
+            raise ValueError(f"block must be 1 or more, got {block}")
+        if 0 != window < LEAST_WINDOW:
+            raise ValueError(f"window must be 0, for the whole image, or at least {LEAST_WINDOW} pixels, got {window}")
         self.smoothing, self.block, self.window, self.bend = smoothing, block, window, bend
 
     def align(self, queries: NDArray, references: NDArray) -> Alignment:
         """Align references[p] to queries[p]; both (P, H, W) in [0, 1], background near 0.
 
         Raises:
-            ValueError: if the shapes differ.
+            ValueError: if the shapes differ, or the window is larger than the images.
         """
         queries, references = (np.ascontiguousarray(a, np.float32) for a in (queries, references))
         if queries.shape != references.shape or queries.ndim != 3:
             raise ValueError(
                 f"queries and references must have one shape (P, H, W), got {queries.shape} and {references.shape}"
+            )
+        if self.window > max(queries.shape[1:]):
+            raise ValueError(
+                f"window must be at most {max(queries.shape[1:])} pixels, the images' longer side, got {self.window}"
             )
         matrix = np.empty((len(queries), 2, 3))
         scores = np.empty(len(queries), np.float32)

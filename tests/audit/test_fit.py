@@ -118,6 +118,12 @@ def test_a_set_of_two_kinds_is_told(train, embedder, tmp_path, change, share):
     assert [finding.undone for finding in fit.findings if finding.kind == "mixed"] == [False]
 
 
+def test_the_share_counts_what_lies_across_and_what_is_inverted(train, embedder, tmp_path):
+    changes = iter([lambda image: image.T] * 2 + [lambda image: 255 - image] * 2 + [lambda image: image] * 8)
+    items = write(tmp_path / "generated", range(40, 52), lambda image, rng: next(changes)(image))
+    assert FitTest()(train, items, embedder).mixed == pytest.approx(4 / 12, abs=0.01)
+
+
 def test_one_image_a_repeated_one_and_the_training_images_themselves_fit(train, embedder, tmp_path):
     (item,) = write(tmp_path / "one", range(40, 41))
     for items in ([item], [item] * 3, train.items):

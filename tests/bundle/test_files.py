@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,14 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.fixture
+def open_folder():
+    """One that everybody may enter, as pytest's are not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 def umask():
     """The usual mask, and this process's own one afterwards."""
     before = os.umask(0o022)
@@ -71,7 +81,8 @@ def mode(path) -> str:
         ([], "0o644", "0o755"),
     ],
 )
-def test_what_is_written_has_no_permission_that_an_input_lacks(tmp_path, umask, inputs, file, folder):
+def test_what_is_written_has_no_permission_that_an_input_lacks(open_folder, umask, inputs, file, folder):
+    tmp_path = open_folder
     for number, permissions in enumerate(inputs):
         (tmp_path / str(number)).touch()
         (tmp_path / str(number)).chmod(permissions)
@@ -83,7 +94,35 @@ def test_what_is_written_has_no_permission_that_an_input_lacks(tmp_path, umask, 
     assert mode(tmp_path / "after") == "0o644"
 
 
-def test_an_older_file_is_narrowed_to_what_a_new_one_would_be(tmp_path, umask):
+def test_a_folder_that_keeps_others_out_counts_as_its_files_do(open_folder, umask):
+    (open_folder / "home" / "images").mkdir(parents=True)
+    image = open_folder / "home" / "images" / "a.png"
+    image.touch(0o644)
+    (open_folder / "linked.png").symlink_to(image)
+    for permissions, file in ((0o755, "0o644"), (0o750, "0o640"), (0o700, "0o600"), (0o711, "0o644")):
+        (open_folder / "home").chmod(permissions)
+        for path in (image, open_folder / "linked.png"):
+            with no_wider_than([path]):
+                (open_folder / "new").touch()
+            assert mode(open_folder / "new") == file, oct(permissions)
+            (open_folder / "new").unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to another group")
+def test_another_group_than_the_inputs_may_not_read(open_folder, umask):
+    for permissions, file in ((0o640, "0o600"), (0o644, "0o644"), (0o604, "0o604")):
+        image = open_folder / "a.png"
+        image.touch()
+        image.chmod(permissions)
+        os.chown(image, -1, os.getegid() + 1)
+        with no_wider_than([image]):
+            (open_folder / "new").touch()
+        assert mode(open_folder / "new") == file, oct(permissions)
+        (open_folder / "new").unlink()
+
+
+def test_an_older_file_is_narrowed_to_what_a_new_one_would_be(open_folder, umask):
+    tmp_path = open_folder
     for name, permissions in (("input", 0o640), ("wide", 0o664), ("narrow", 0o600)):
         (tmp_path / name).touch()
         (tmp_path / name).chmod(permissions)

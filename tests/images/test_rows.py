@@ -55,3 +55,17 @@ def test_columns_that_mean_nothing_here_pass(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("image,sub,levels,Age,\na.png,1,2,3,4\n")
     assert len(read_rows(path)[0]) == 5
+
+
+def test_semicolons_separate_where_the_header_has_no_comma(tmp_path):
+    path = tmp_path / "l.csv"
+    path.write_bytes("\ufeffimage;subject_id;level\r\na.png;P1;48,0\r\n".encode())
+    assert read_rows(path) == [{"image": "a.png", "subject_id": "P1", "level": "48,0"}]
+    path.write_text("image,note\na.png,one; two\n")
+    assert read_rows(path) == [{"image": "a.png", "note": "one; two"}]
+
+
+def test_another_encoding_is_said(tmp_path):
+    (tmp_path / "l.csv").write_bytes("image\na.png\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="a datalist in UTF-8, found another encoding; save it as UTF-8"):
+        read_rows(tmp_path / "l.csv")

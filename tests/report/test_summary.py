@@ -140,7 +140,7 @@ def test_the_terminal_says_what_was_undone_and_what_to_do(result, checkpoint):
     assert any(line.startswith("To do: compare some of both by eye") for line in lines)
 
 
-def test_the_checkpoints_folder_is_told_only_where_names_are(result, checkpoint):
-    for key_id, path in ((None, str(checkpoint)), ("0123", "model.pt")):
+def test_the_checkpoint_is_named_only_where_names_are(result, checkpoint):
+    for key_id, path in ((None, str(checkpoint)), ("0123", "name hidden")):
         summary = summarise(result, match_rows(result), Timing(1, 0), RUN, checkpoint, pseudonyms=key_id)
         assert (summary.checkpoint.path, summary.pseudonyms) == (path, key_id)

@@ -39,7 +39,7 @@ def test_machine_code_is_kept_beside_the_source(module, tmp_path):
     assert list((tmp_path / "package" / "__pycache__").glob("module.twice*.nbc"))
 
 
-def test_where_no_folder_can_be_written_kernels_compile_all_the_same(module, tmp_path, monkeypatch):
+def test_where_no_folder_can_be_written_kernels_compile_all_the_same(module, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()  # no folder can be made below a file, not even by root
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "file"))
@@ -52,3 +52,4 @@ def test_where_no_folder_can_be_written_kernels_compile_all_the_same(module, tmp
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(module.twice)
     assert kernel()(module.twice)(3) == 6
+    assert "NUMBA_CACHE_DIR" in caplog.text

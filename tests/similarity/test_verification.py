@@ -141,5 +141,12 @@ def test_a_window_of_the_whole_image_scores_as_the_whole_and_background_has_none
 
 
 def test_too_small_a_window_is_an_error():
-    with pytest.raises(ValueError, match="window 0 or at least 12, got 0.7, 512 and 8"):
+    with pytest.raises(ValueError, match="^window must be 0, for the whole image, or at least 12 pixels, got 8$"):
         Verifier(window=8)
+
+
+def test_a_window_larger_than_the_images_is_an_error():
+    images = np.zeros((1, 30, 20), np.float32)
+    assert Verifier(window=30).align(images, images).aligned_ssim.shape == (1,)
+    with pytest.raises(ValueError, match="window must be at most 30 pixels, the images' longer side, got 31"):
+        Verifier(window=31).align(images, images)
