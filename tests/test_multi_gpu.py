@@ -72,6 +72,7 @@ def test_two_processes_train_an_autoencoder_and_resume(tmp_path):
     assert torch.load(tmp_path / "out" / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 4
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_diffusion_model_for_as_many_passes(tmp_path, autoencoder):
     files = ["train_diffusion.yaml", "diffusion_cpu.yaml", "multi_gpu_diffusion.yaml"]
     keys = ["--dataset_dir", DEMO["train_dir"], "--autoencoder_file", str(autoencoder), "--output_dir", "out"]

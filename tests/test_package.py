@@ -76,6 +76,7 @@ def other_bundle(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_another_bundle_uses_the_metric_and_the_transforms(other_bundle, installed):
     result = run(other_bundle, "configs/inference.yaml", installed, "--folder", "images")
     assert result.returncode == 0, result.stderr

@@ -38,6 +38,7 @@ def test_generated_identical_to_train_is_called_whole(train):
     assert (result.found.nearest == np.arange(40)).all()
 
 
+@pytest.mark.slow
 def test_generated_identical_to_holdout_is_hardly_ever_called():
     """Every generated image is one of the null's own: at most 5 % of such audits have any call."""
     runs = 0

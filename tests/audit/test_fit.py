@@ -107,7 +107,11 @@ def test_what_resembles_nothing_does_not_fit(train, embedder, tmp_path, change):
 
 @pytest.mark.parametrize(
     ("change", "share"),
-    [(lambda image: image.T, 0.25), (lambda image: 255 - image, 0.5), (lambda image: image.T, 0.75)],
+    [
+        pytest.param(lambda image: image.T, 0.25, marks=pytest.mark.slow),
+        (lambda image: 255 - image, 0.5),
+        pytest.param(lambda image: image.T, 0.75, marks=pytest.mark.slow),
+    ],
 )
 def test_a_set_of_two_kinds_is_told(train, embedder, tmp_path, change, share):
     """Whichever part is the larger one and was put right: the other one is not."""

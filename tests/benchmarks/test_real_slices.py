@@ -61,6 +61,7 @@ def test_exact_copies_are_called_and_new_images_are_not(slices, raw):
     assert slices.run(0, COPIED, raw) == Outcome(calls=4, type_one=0.0, false_share=0.0, recall=1.0)
 
 
+@pytest.mark.slow
 def test_an_audit_is_drawn_again_from_its_seed(slices):
     part = replace(COPIED, radius=30, strength=RandCopyd("image", noise=(0.0, 0.04)))
     seen = []
