@@ -26,22 +26,16 @@ LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} passed, {remaining} le
 
 
 class Progress(tqdm):
-    """tqdm's bar; where standard error is no terminal, whole lines, the first after 5 s, then one every 30 s.
+    """tqdm's bar; where standard error is no terminal, whole lines, the first after 5 s, then one every 30 s."""
 
-    Args:
-        args, kwargs: as of :class:`tqdm.tqdm`.
-        interval: seconds between two lines.
-        line_after: seconds until the first line.
-    """
-
-    def __init__(self, *args: Any, interval: float = INTERVAL, line_after: float = LINE_AFTER, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         if sys.stderr.isatty():
             super().__init__(*args, delay=BAR_AFTER, **kwargs)
             return
         # smoothing 0: the rate of the whole step, which the shifted time of the last line below does not bend
-        how = {"file": _Lines(sys.stderr), "mininterval": interval, "miniters": 1, "smoothing": 0, "bar_format": LINE}
-        super().__init__(*args, delay=line_after, **how, **kwargs)
-        self.last_print_t = self.start_t - interval
+        how = {"file": _Lines(sys.stderr), "mininterval": INTERVAL, "miniters": 1, "smoothing": 0, "bar_format": LINE}
+        super().__init__(*args, delay=LINE_AFTER, **how, **kwargs)
+        self.last_print_t = self.start_t - INTERVAL
 
 
 class _Lines:

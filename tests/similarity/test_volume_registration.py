@@ -130,3 +130,9 @@ def test_where_nothing_is_shown_the_map_is_finite(empty):
     found = register_volumes(query, reference, (ONE, ONE), START[None, None], (np.array(SPACING),) * 2)
     assert np.isfinite(found).all()
     assert 0.5 < np.linalg.det(found[0, :, :3]) < 2
+
+
+def test_a_volume_of_one_slice_is_an_error():
+    flat = np.zeros((1, 1, 20, 20), np.float32)
+    with pytest.raises(ValueError, match=r"at least 2 a side, got \(1, 20, 20\) and"):
+        register_volumes(flat, flat, (ONE, ONE), START[None, None], (np.array(SPACING),) * 2)
