@@ -35,6 +35,7 @@ from bundle_root import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from volume_changes import VOLUMES, VolumeChange, brain
 
 from scripts import Embedder, component, find_images, run_audit, split_subjects
 from scripts.audit.audit import Audit
@@ -44,7 +45,7 @@ from scripts.bundle.files import read_table
 from scripts.bundle.weights import load_weights
 from scripts.detect import AuditData
 from scripts.images.augmentations import RandCopyd
-from scripts.images.items import Item
+from scripts.images.items import Item, RandomTransform
 from scripts.studies.planted import PlantedCopies
 
 Change = Callable[[NDArray, np.random.RandomState], NDArray]  # of an image (rows, columns) in [0, 255]
@@ -125,7 +126,6 @@ ARRAYS: dict[str, Change] = {
     "array (rows, columns, 1)": lambda image, rng: image[..., None],
     "array (rows, columns)": lambda image, rng: image,
 }
-VOLUMES = ("volumes", "volumes in [-1, 1]", "volumes, identity affine", "volumes, inverted", "volumes, skull-stripped")
 
 
 @dataclass(frozen=True)
@@ -157,27 +157,14 @@ def change_pictures(source: Path, target: Path, change: Change, suffix: str) -> 
             np.save(target / path.with_suffix(suffix).name, changed.astype(np.float32))
 
 
-def change_volumes(source: Path, target: Path, name: str) -> None:
+def change_volumes(source: Path, target: Path, change: VolumeChange) -> None:
     """Write each volume of a folder changed."""
     target.mkdir(parents=True)
+    rng = np.random.RandomState(0)
     for path in sorted(source.iterdir()):
         volume = nibabel.Nifti1Image.from_filename(path)
-        affine, array = volume.affine, volume.get_fdata(dtype=np.float32)
-        if name == "volumes in [-1, 1]":
-            array = array / 500 - 1
-        elif name == "volumes, identity affine":
-            affine = np.eye(4)
-        elif name == "volumes, inverted":
-            array = 1000 - array
-        elif name == "volumes, skull-stripped":
-            array *= stripped(array)
+        array, affine = change(volume.get_fdata(dtype=np.float32), volume.affine, rng)
         nibabel.save(nibabel.Nifti1Image(array, affine), target / path.name)
-
-
-def stripped(array: NDArray) -> NDArray[np.bool_]:
-    """Return about the brain of a whole head of 2 mm: its middle, without the outer 14 mm."""
-    head = ndimage.binary_fill_holes(ndimage.binary_opening(array > 100, iterations=2))
-    return ndimage.distance_transform_edt(head) > 7
 
 
 def audited(name: str, train: Path, generated: Path, truth: Path, embedder: Embedder, audit: Audit) -> Row:
@@ -209,11 +196,16 @@ def unseen(dataset_dir: str) -> list[Item]:
     return split_subjects(find_images(dataset_dir), ROOT / "configs/splits/ixi.json", 0.1, 0)["test"]
 
 
+def strengths(volumes: bool) -> dict[str, RandomTransform]:
+    """Return how copies are degraded, by strength."""
+    files = [ROOT / "configs" / name for name in ("planted_copies.yaml", "planted_volumes.yaml")]
+    return component(files if volumes else files[0], "strengths")
+
+
 def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
     """Return the rows of these names, audited now or before."""
     items = unseen(dataset_dir)
     preprocessing = component(ROOT / "configs/inference.yaml", "preprocessing")
-    copy = component(ROOT / "configs/planted_copies.yaml", "strengths")["mild"]
     output.mkdir(parents=True, exist_ok=True)
     log = output / "rows.jsonl"
     rows = [Row(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
@@ -221,19 +213,26 @@ def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
         if any(row.name == name for row in rows):
             continue
         volumes = name.startswith("volumes")
+        bare = name == "volumes, skull-stripped"
         base = output / ("base_volumes" if volumes else "base")
-        if not (base / "truth.csv").exists():
-            shutil.rmtree(base, ignore_errors=True)
-            counts = {"train_subjects": 20, "copies": 10, "new": 6} if volumes else {"copies": 30, "new": 30}
-            PlantedCopies(items, preprocessing, volumes=volumes, **counts).write(base, copy, seed=1)
+        source = output / "base_stripped" if bare else base
+        counts = {"train_subjects": 20, "copies": 10, "new": 6} if volumes else {"copies": 30, "new": 30}
+        for folder in dict.fromkeys((base, source)):
+            if not (folder / "truth.csv").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                sets = PlantedCopies(items, preprocessing, volumes=volumes, **counts)
+                if folder != base:
+                    sets.cache = {subject: [(None, brain(item))] for subject, item in sets.items.items()}
+                sets.write(folder, strengths(volumes)["mild"], seed=1)  # one seed: the same copies, moved alike
         generated = output / "changed" / name.replace(" ", "_")
         shutil.rmtree(generated, ignore_errors=True)
         if volumes:
-            change_volumes(base / "generated", generated, name)
+            change_volumes(source / "generated", generated, VOLUMES[name])
         else:
             change = (PLANAR | ARRAYS)[name]
             change_pictures(base / "generated", generated, change, ".npy" if name in ARRAYS else ".png")
-        audit = component(ROOT / "configs/detect.yaml", "audit", output_dir=str(output / "cache"))
+        decided = "whole" if volumes else "slices"
+        audit = component(ROOT / "configs/detect.yaml", "audit", output_dir=str(output / "cache"), volumes=decided)
         row = audited(name, base / "train.csv", generated, base / "truth.csv", audit.embedder, audit)
         print(json.dumps(asdict(row)), flush=True)
         with log.open("a") as file:
@@ -257,7 +256,7 @@ SOUND: dict[str, Change] = {
 def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]:
     """Return what the fit test says of sets that fit: random splits, 0 to 50 % copies, changed as generators do."""
     items = unseen(dataset_dir)
-    strengths = component(ROOT / "configs/planted_copies.yaml", "strengths")
+    degrade = strengths(volumes=False)
     sets = PlantedCopies(items, component(ROOT / "configs/inference.yaml", "preprocessing"), copies=0, new=64)
     embedder = component(ROOT / "configs/detect.yaml", "embedder", output_dir=str(output / "cache"))
     log = output / "sound.jsonl"
@@ -269,7 +268,7 @@ def sound(dataset_dir: str, output: Path, draws: int) -> list[dict[str, object]]
         folder, changed = output / "sound", output / "changed" / "sound"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(changed, ignore_errors=True)
-        sets.write(folder, strengths[("mild", "strong")[draw % 2]], seed=100 + draw)
+        sets.write(folder, degrade[("mild", "strong")[draw % 2]], seed=100 + draw)
         change_pictures(folder / "generated", changed, change, ".png")
         train = embedder.embed_files(find_images(folder / "train.csv"))
         fit = FitTest()(train, find_images(changed, warn=False), embedder)

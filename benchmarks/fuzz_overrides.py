@@ -125,7 +125,7 @@ PARTS = {  # a part of a component, and the key that says what it may be
     "embedder::amp_": "",
     "criteria::fdr": "fdr",
     "audit::control_images": "control_images",
-    "audit::verifier::window": "window",
+    "image_verifier::window": "window",
     "report::thumbnails": "thumbnails",
     "embedder::num_workers": "num_workers",
     "audit::seed": "seed",

@@ -38,7 +38,7 @@ from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
 from scripts.images.items import Item, RandomTransform
 from scripts.similarity.rendering import render
-from scripts.similarity.verification import Alignment, Verifier
+from scripts.similarity.verification import Alignment, Pairs, Verifier
 
 __all__ = ["Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
 
@@ -96,8 +96,10 @@ class RememberingVerifier(Verifier):
         super().__init__(smoothing, block, window, bend)
         self.known: dict[bytes, tuple] = {}
 
-    def align(self, queries: NDArray, references: NDArray) -> Alignment:
+    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
         """Return what :class:`Verifier` returns."""
+        if pairs is not None:
+            queries, references = queries[pairs[0]], references[pairs[1]]
         keys = [
             hashlib.blake2b(q.tobytes() + r.tobytes(), digest_size=12).digest() for q, r in zip(queries, references)
         ]
@@ -130,7 +132,7 @@ class RealSlices:
     ) -> None:
         # the positive control is asked nothing here, but merges near-copies
         keys = {"output_dir": "eval/validity", "control_images": 20} | keys
-        keys["audit::verifier::_target_"] = f"{__name__}.{RememberingVerifier.__name__}"
+        keys["image_verifier::_target_"] = f"{__name__}.{RememberingVerifier.__name__}"
         self.audit: Audit = component(DETECT, "audit", **keys)
         split = json.loads(Path(split_file).read_text())
         wanted = {subject for part in parts for subject in split[part]}

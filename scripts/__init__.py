@@ -13,7 +13,8 @@
 
 from .audit.audit import Audit
 from .audit.degradation import RoundTrip
-from .audit.fit import FitTest, SetFit
+from .audit.findings import SetFit
+from .audit.fit import FitTest
 from .audit.neighbors import nearest_subjects
 from .audit.result import AuditResult, Tier, Verdict
 from .bundle.arguments import check_arguments, run_settings
@@ -47,6 +48,7 @@ from .images.loading import planar_slices
 from .images.readers import GreyImageReader, image_readers
 from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
 from .images.subjects import split_subjects, with_and_without_mask
+from .images.volume_field import VolumeFieldd, whole_volumes
 from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer
 from .ldm.conditions import Condition, tissue_shares
 from .ldm.latents import Latents, draw_copies
@@ -56,6 +58,7 @@ from .report.compare import compare_reports
 from .report.report import Report
 from .similarity.ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
 from .similarity.verification import Verifier
+from .similarity.volume_verification import VolumeVerifier
 
 __all__ = [
     "Audit",
@@ -116,6 +119,8 @@ __all__ = [
     "Verdict",
     "Verifier",
     "Views",
+    "VolumeFieldd",
+    "VolumeVerifier",
     "ZeroBackgroundd",
     "benjamini_hochberg",
     "bundle_file",
@@ -150,5 +155,6 @@ __all__ = [
     "ssim_matrix",
     "ssim_pairs",
     "tissue_shares",
+    "whole_volumes",
     "with_and_without_mask",
 ]

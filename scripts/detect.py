@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .audit.audit import Audit
-from .audit.fit import FitTest, SetFit, corrected
+from .audit.findings import SetFit
+from .audit.fit import FitTest, corrected
 from .audit.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
 from .bundle.files import narrowed, no_wider_than
@@ -101,6 +102,9 @@ def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit
         sets[name] = embedder.embed_files(files, name)
         new = embedder.computed - before
         logger.debug("%s: %d images, %d of them embedded now", name, len(sets[name]), new)
+    if sets["train"].images.ndim == 4 and not fit.fits:
+        fitted, fit = fit_test.of_one_view(sets, fit, embedder)
+        sets = dict(fitted)
     logger.debug("null, search and decisions")
     return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)
 

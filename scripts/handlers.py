@@ -148,6 +148,8 @@ class MemorizationHandler(ValidationHandler):
         reference = metric.images[summary.reference[worst]].astype(np.float32)
         aligned = metric.verifier.show(query, reference, metric.verifier.align(query, reference).matrix)
         columns = [query, aligned, np.abs(query - aligned)]
+        if query.ndim == 4:  # of volumes, the axial slice in the middle
+            columns = [column[:, :, :, column.shape[3] // 2] for column in columns]
         # images are (x, y), pictures (row, column): 3 x (P, W, H) -> (P, H, 3 W) -> (P H, 3 W)
         rows = np.concatenate([column.transpose(0, 2, 1) for column in columns], axis=2)
         return rows.reshape(-1, rows.shape[2]).clip(0, 1)

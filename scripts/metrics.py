@@ -31,7 +31,8 @@ from .decision.rates import clustered_interval
 from .decision.set_level import set_level
 from .decision.statistic import LocalStatistic, Statistic
 from .images.subjects import numbered_subjects
-from .similarity.verification import Verifier
+from .similarity.verification import Verifier, Verifies
+from .similarity.volume_verification import VolumeVerifier
 
 __all__ = ["MemorizationMetric", "MemorizationSummary"]
 
@@ -99,15 +100,15 @@ class MemorizationMetric(CumulativeIterationMetric):
     which is weaker evidence: a copy's falls with its blur and noise, a stranger's does not.
 
     Args:
-        reference: training images (R, 1, H, W) in [0, 1] where an embedder is given, else embeddings (R, D),
-            L2-normalised. In a distributed run all processes need the same.
+        reference: training images (R, 1, H, W), or volumes (R, 1, X, Y, Z), in [0, 1] where an embedder is given, else
+            embeddings (R, D), L2-normalised. In a distributed run all processes need the same.
         embedder: images in, unit vectors out.
         subject_ids: (R,) whose image each is; None: every image is a subject. Fewer than 6 subjects leave no null,
             and nothing is called.
         holdout: real images (or embeddings) that the generator never saw, for the null; None: training subjects are
             left out in turn.
         holdout_ids: whose image each of the holdout is; None: every image is a subject.
-        verifier: aligns images; None with an embedder: ``Verifier()``.
+        verifier: aligns images; None with an embedder: ``Verifier()``, or of volumes ``VolumeVerifier()``.
         k: candidate subjects, at least 5.
         fdr: level of the false-discovery rate.
         p_value: `tail` or `rank`.
@@ -123,7 +124,7 @@ class MemorizationMetric(CumulativeIterationMetric):
         subject_ids: Sequence[str] | None = None,
         holdout: torch.Tensor | None = None,
         holdout_ids: Sequence[str] | None = None,
-        verifier: Verifier | None = None,
+        verifier: Verifies | None = None,
         k: int = 6,
         fdr: float = 0.05,
         p_value: Method = "tail",
@@ -135,7 +136,9 @@ class MemorizationMetric(CumulativeIterationMetric):
         if verifier is not None and embedder is None:
             raise ValueError("verifier aligns images, so it needs an embedder; embeddings alone cannot be aligned")
         self.embedder, self.k = embedder, k
-        self.verifier = Verifier() if verifier is None and embedder is not None else verifier
+        if verifier is None and embedder is not None:
+            verifier = VolumeVerifier() if reference.ndim == 5 else Verifier()
+        self.verifier = verifier
         self.names, self.subjects = numbered_subjects(subject_ids, reference, "reference")
         self.images, self.vectors = self._embed(reference, "reference")
         if holdout is None:
@@ -148,12 +151,16 @@ class MemorizationMetric(CumulativeIterationMetric):
         self.null = Null(found.statistic, own, np.full(len(own), np.nan), correction, nearest)
 
     def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
-        """Return the images (N, H, W), if these are images, and their vectors (N, D)."""
-        expected = 2 if self.embedder is None else 4
-        if data.ndim != expected or (expected == 4 and data.shape[1] != 1):
-            shape = "embeddings (N, D), as no embedder is given" if expected == 2 else "images (N, 1, H, W)"
+        """Return the images (N, H, W) or (N, X, Y, Z), if these are images, and their vectors (N, D)."""
+        images = self.embedder is not None
+        if data.ndim not in ((4, 5) if images else (2,)) or (images and data.shape[1] != 1):
+            shape = (
+                "images (N, 1, H, W) or volumes (N, 1, X, Y, Z)"
+                if images
+                else "embeddings (N, D), as no embedder is given"
+            )
             raise ValueError(f"{name} must be {shape}, got {tuple(data.shape)}")
-        if expected == 4 and data.numel() and not (data.min() >= 0 and data.max() <= 1):  # NaN is neither
+        if images and data.numel() and not (data.min() >= 0 and data.max() <= 1):  # NaN is neither
             low, high = data.min().item(), data.max().item()
             raise ValueError(f"{name}: expected images in [0, 1], found {low:.3g} to {high:.3g}; scale them")
         if self.embedder is None:

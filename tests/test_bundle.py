@@ -68,11 +68,12 @@ def test_every_requirement_is_pinned():
 
 
 def test_model_zoo_files():
-    for name in ("LICENSE", "README.md", "metadata.json", "docs/README.md", "docs/data_license.txt", "models/model.pt"):
+    for name in ("LICENSE", "README.md", "metadata.json", "docs/README.md", "docs/data_license.txt"):
         assert (ROOT / name).stat().st_size > 0, name
-    assert (ROOT / "models" / "model.pt").stat().st_size < 25e6
-    state = torch.load(ROOT / "models" / "model.pt", weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    for name in ("model.pt", "model_3d.pt"):
+        assert (ROOT / "models" / name).stat().st_size < 25e6
+        state = torch.load(ROOT / "models" / name, weights_only=True)
+        assert all(isinstance(value, torch.Tensor) for value in state.values())
 
 
 def test_network_takes_and_gives_what_metadata_says(in_root):

@@ -161,7 +161,7 @@ def test_it_is_the_key_metric_of_an_evaluator(reference, new):
         ({"subject_ids": ["a"]}, "one subject id for each of the 60 images of reference, got 1"),
         ({"holdout": torch.zeros(0, 12)}, "holdout must hold at least one image"),
         ({"verifier": Verifier()}, "needs an embedder"),
-        ({"embedder": TinyEmbedder()}, r"images \(N, 1, H, W\), got \(60, 12\)"),
+        ({"embedder": TinyEmbedder()}, r"volumes \(N, 1, X, Y, Z\), got \(60, 12\)"),
     ],
 )
 def test_errors_say_what_was_expected(reference, arguments, message):

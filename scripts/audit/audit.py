@@ -37,10 +37,10 @@ from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
-from ..similarity.verification import Verifier
+from ..similarity.verification import Verifies
 from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
-from .fit import SetFit
+from .findings import SetFit
 from .neighbors import subject_similarities
 from .result import AuditResult, BentRecall, Calibration
 from .search import Found, Search, Units
@@ -113,7 +113,7 @@ class Audit(Randomizable):
     def __init__(
         self,
         embedder: ImageEmbedder,
-        verifier: Verifier,
+        verifier: Verifies,
         control: RandomTransform,
         k: int = 6,
         criteria: Criteria | None = None,

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ __all__ = ["Degradation", "RoundTrip", "band_energies", "match_degradation"]
 BAND_SIGMAS = (0.0, 0.6, 1.2, 2.4, 4.8)  # pixels; the last band is the reference that the others are divided by
 BLURS = (0.0, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1, 1.3, 1.6, 2.0)  # pixels
 NOISES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1)  # of the intensity range
+SAMPLE = {2: 48, 3: 8}  # images of each set, or volumes, whose band energies are looked at
 Change = Callable[[NDArray, np.random.RandomState], NDArray]
 
 
@@ -55,12 +57,14 @@ class Degradation:
         return self.blur == 0 and self.noise == 0 and self.before is None
 
     def __call__(self, images: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
-        """Return degraded images (N, H, W)."""
+        """Return degraded images (N, H, W), or volumes (N, X, Y, Z)."""
         images = np.asarray(images, np.float32)
+        if images.ndim not in (3, 4):
+            raise ValueError(f"images must be (N, H, W) or (N, X, Y, Z), got {images.shape}")
         if self.before is not None:
             images = np.asarray(self.before(images, rng), np.float32)
         if self.blur:
-            images = ndimage.gaussian_filter(images, (0, self.blur, self.blur))
+            images = ndimage.gaussian_filter(images, self.blur, axes=tuple(range(1, images.ndim)))
         if self.noise:
             images = images + self.noise * rng.normal(size=images.shape).astype(np.float32)
         return images.clip(0, 1)
@@ -102,19 +106,21 @@ def band_energies(images: NDArray) -> NDArray[np.float64]:
 
 
 def _bands(images: NDArray) -> list[NDArray[np.float32]]:
-    """Return the differences of Gaussians, fine to coarse, (N, H, W) each."""
-    smooth = [ndimage.gaussian_filter(images, (0, s, s)) for s in BAND_SIGMAS]
+    """Return the differences of Gaussians, fine to coarse, of the images' shape each."""
+    smooth = [ndimage.gaussian_filter(images, s, axes=tuple(range(1, images.ndim))) for s in BAND_SIGMAS]
     return [fine - coarse for fine, coarse in zip(smooth, smooth[1:])]
 
 
 def _inside(images: NDArray) -> NDArray[np.bool_]:
     """Return the foreground without its outline, which is no texture."""
-    return ndimage.binary_erosion(foreground(torch.from_numpy(images)).numpy(), np.ones((1, 5, 5)))
+    axes = images.ndim - 1
+    return ndimage.binary_erosion(foreground(torch.from_numpy(images), dims=axes).numpy(), np.ones((1, *[5] * axes)))
 
 
 def _energy(first: NDArray, second: NDArray, inside: NDArray) -> NDArray[np.float64]:
     """Return the mean product of two bands inside, (N,); of a band with itself, its energy."""
-    return np.einsum("nij,nij,nij->n", first, second, inside) / np.maximum(inside.sum((1, 2)), 1)
+    first, second, inside = (a.reshape(len(a), math.prod(a.shape[1:])) for a in (first, second, inside))
+    return np.einsum("ni,ni,ni->n", first, second, inside) / np.maximum(inside.sum(1), 1)
 
 
 def _log_ratios(energy: NDArray) -> NDArray[np.float64]:
@@ -124,17 +130,23 @@ def _log_ratios(energy: NDArray) -> NDArray[np.float64]:
 
 
 def match_degradation(
-    real: NDArray, generated: NDArray, rng: np.random.RandomState, sample: int = 48, before: Change | None = None
+    real: NDArray,
+    generated: NDArray,
+    rng: np.random.RandomState,
+    sample: int | None = None,
+    before: Change | None = None,
 ) -> Degradation:
     """Return the blur and noise after which real images have the generated ones' median band energies.
 
     Real images pass `before` first, if it is given; the result does the same.
 
-    The best of a grid, on at most `sample` images of each set (N, H, W); cost does not grow with the sets. Bands are
-    linear, so each blur is filtered once, the noise once, and the energies of all their sums follow.
+    The best of a grid, on at most `sample` images of each set (N, H, W), by default 48, or volumes (N, X, Y, Z), 8; the
+    cost does not grow with the sets. Bands are linear, so each blur is filtered once, the noise once, and the
+    energies of all their sums follow.
     """
     if len(real) == 0 or len(generated) == 0:
         raise ValueError(f"real and generated must hold images, got {len(real)} and {len(generated)}")
+    sample = SAMPLE[real.ndim - 1] if sample is None else sample
     target = np.median(band_energies(_draw(generated, sample, rng)), axis=0)
     base = _draw(real, sample, rng)
     base = base if before is None else before(base, rng)

@@ -13,11 +13,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..images.correction import Correction
 
-__all__ = ["Finding", "findings"]
+__all__ = ["ANOTHER_VIEW", "Finding", "SetFit", "findings"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,24 @@ class Finding:
     text: str
     undone: bool
     remedy: str
+
+
+@dataclass(frozen=True)
+class SetFit:
+    """How the generated images fit the training images.
+
+    `correction` is what was undone, `likeness` the generated images' median likeness to the training subjects after
+    that, `expected` that of training images to the others', as soft and noisy as the generated ones. `fits` says
+    whether the first is near enough to the second. Both are None, and the sets said to fit, where too few exist.
+    `mixed` is the share of the generated files that lie in another way than the others; 0 for few.
+    """
+
+    correction: Correction = Correction()
+    likeness: float | None = None
+    expected: float | None = None
+    fits: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    mixed: float = 0.0
 
 
 ACROSS = Finding(
@@ -44,6 +62,13 @@ AROUND = Finding(
     "the generated images show more than their object: a frame, text or a wide canvas",
     True,
     "cut both sets to one canvas and burn nothing in",
+)
+ANOTHER_VIEW = Finding(
+    "view",
+    "one set shows less than the other: skull or face removed, or cropped; the volumes are compared where both show "
+    "something",
+    True,
+    "prepare both sets in one way",
 )
 UNLIKE = Finding(
     "likeness",

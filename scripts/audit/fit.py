@@ -24,8 +24,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,13 @@ from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.file_loader import ImageError
 from ..images.correction import Correction, largest_object
 from ..images.items import Item
+from ..images.slices import object_mask
 from .degradation import match_degradation
-from .findings import Finding, findings
+from .field_of_view import shown_as, template_of
+from .findings import ANOTHER_VIEW, SetFit, findings
 from .neighbors import subject_similarities
 
-__all__ = ["FitTest", "SetFit", "corrected"]
+__all__ = ["FitTest", "corrected"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,30 +53,19 @@ GROSS = 0.3  # log of a ratio of sizes that no difference between people or leve
 LEAST_SPREAD = 0.05  # of the gain in likeness between files, where few of them show less
 
 
-@dataclass(frozen=True)
-class SetFit:
-    """How the generated images fit the training images.
+class Fitted(NamedTuple):
+    """Sets that were made to fit, by name, and how they fit now."""
 
-    `correction` is what was undone, `likeness` the generated images' median likeness to the training subjects after
-    that, `expected` that of training images to the others', as soft and noisy as the generated ones. `fits` says
-    whether the first is near enough to the second. Both are None, and the sets said to fit, where too few exist.
-    `mixed` is the share of the generated files that lie in another way than the others; 0 for few.
-    """
-
-    correction: Correction = Correction()
-    likeness: float | None = None
-    expected: float | None = None
-    fits: bool = True
-    findings: list[Finding] = field(default_factory=list)
-    mixed: float = 0.0
+    sets: Mapping[str, EmbeddingSet]
+    fit: SetFit
 
 
 @dataclass(frozen=True)
 class _Measured:
     """A sample of the generated set under a correction.
 
-    `likeness` (F,) is that of each file. `off` (2,) is the log of the factors by which the objects' heights and widths
-    fall short of those of the training images that they resemble, `gross` (2,) of the training images as a whole.
+    `likeness` (F,) is that of each file. `off` (2,) is the log of the factors by which the objects' sides fall short
+    of those of the training images that they resemble, `gross` (2,) of the training images as a whole.
     """
 
     correction: Correction
@@ -139,6 +131,7 @@ class FitTest:
             of two kinds.
         apart: gain in likeness, as a share of the expected, that is far more alike.
         seed: of the sample.
+        voxel_mm: side of the voxels of whole volumes.
 
     Raises:
         ValueError: if a number is out of range.
@@ -153,6 +146,7 @@ class FitTest:
     least_mixed: float = 0.1
     apart: float = 0.2
     seed: int = 0
+    voxel_mm: float = 4.0
 
     def __post_init__(self) -> None:
         check_fields(
@@ -166,6 +160,7 @@ class FitTest:
             ("least_mixed", 0 < self.least_mixed <= 1, "a share above 0"),
             ("apart", self.apart > 0, "positive"),
             ("seed", 0 <= self.seed < 2**32, "0 or more and below 2**32"),
+            ("voxel_mm", self.voxel_mm > 0, "positive"),
         )
 
     def __call__(self, train: EmbeddingSet, items: Sequence[Item], embedder: Embedder) -> SetFit:
@@ -182,7 +177,8 @@ class FitTest:
         # about `sample` images, if a generated file has as many as a training file
         files = max(4, round(self.sample * len(train.items) / len(train)))
         trial = _Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
-        volumes = bool((train.slice >= 0).all())
+        # cut into slices, or whole
+        volumes = bool((train.slice >= 0).all()) or train.images.ndim == 4
         found = plain = trial(Correction())
         if self._off(plain) > self.size_tolerance or np.median(plain.likeness) < self.satisfied * expected:
             found = self._corrected(plain, trial, volumes)
@@ -193,6 +189,32 @@ class FitTest:
         likeness = float(np.median(found.likeness))
         fits = likeness >= self.least_likeness * expected
         return SetFit(found.correction, likeness, expected, fits, findings(found.correction, fits, mixed), mixed)
+
+    def of_one_view(self, sets: Mapping[str, EmbeddingSet], fit: SetFit, embedder: Embedder) -> Fitted:
+        """Return sets of whole volumes that do not fit, as `fit` says, compared where both show something.
+
+        The set whose objects are smaller shows less; the real ones, or the generated ones, are shown as that set's
+        volumes are. Sets that do not fit for all that stay as they are.
+        """
+        train, generated = sets["train"], sets["generated"]
+        shown = [float(np.median((data.images > 0.1).mean(axis=(1, 2, 3)))) for data in (train, generated)]
+        less, others = ("generated", ("train", "holdout")) if shown[1] < shown[0] else ("train", ("generated",))
+        template = template_of(sets[less])
+        alike = {
+            name: shown_as(data, template, self.voxel_mm, embedder) if name in others else data
+            for name, data in sets.items()
+        }
+        rng = np.random.RandomState(self.seed)
+        reference = _Reference(alike["train"], _draw(len(train), self.sample, rng), self.subjects)
+        images = alike["train"].images[reference.rows]
+        degraded = match_degradation(images, alike["generated"].images, rng)(images, rng)
+        expected = reference.expected(embedder.embed_images(degraded))
+        sample = alike["generated"].vectors[_draw(len(generated), self.sample, rng)]
+        likeness = float(np.median(reference.likeness(sample)[0]))
+        if likeness < self.least_likeness * expected:
+            return Fitted(sets, fit)
+        found = [*findings(fit.correction, True, fit.mixed), ANOTHER_VIEW]
+        return Fitted(alike, replace(fit, likeness=likeness, expected=expected, fits=True, findings=found))
 
     def _corrected(self, plain: _Measured, trial: _Trial, volumes: bool) -> _Measured:
         """Return the sample under the correction that makes it most alike, or as it is where none is surely better."""
@@ -303,10 +325,13 @@ def _times(stretch: Stretch, off: NDArray, volumes: bool) -> Stretch:
 
 
 def _log_sizes(images: NDArray) -> NDArray[np.float64]:
-    """Return the log height and width (N, 2) of the largest object of images (N, H, W); one pixel where none is."""
+    """Return the log sides (N, 2) of the largest object of images (N, H, W) or volumes; one pixel where none is.
+
+    Of a volume only the sides of its axial planes: how far down a head is shown differs.
+    """
     sizes = []
     for image in images:
-        inside = largest_object(image)
+        inside = largest_object(image) if image.ndim == 2 else np.any(object_mask(image.astype(np.float32)), axis=2)
         sizes.append([np.ptp(np.flatnonzero(inside.any(axis))) + 1 if inside.any() else 1 for axis in (1, 0)])
     return np.log(np.array(sizes, float))
 

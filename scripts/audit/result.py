@@ -28,8 +28,8 @@ from ..decision.null import Null
 from ..decision.set_level import SetLevel
 from ..decision.statistic import Statistic
 from ..embedder.embedding_set import EmbeddingSet
-from ..similarity.verification import Verifier
-from .fit import SetFit
+from ..similarity.verification import Verifies
+from .findings import SetFit
 from .search import Found, Units
 
 __all__ = ["AuditResult", "BentRecall", "Calibration", "Control", "Match", "Tier", "Verdict"]
@@ -156,7 +156,7 @@ class AuditResult:
     decision: Decision
     criteria: Criteria
     statistic_used: Statistic
-    verifier: Verifier
+    verifier: Verifies
     calibration: Calibration
     control: Control
     set_level: SetLevel
@@ -167,6 +167,11 @@ class AuditResult:
     fit: SetFit = field(default_factory=SetFit)
     shared: int = 0
     shared_people: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether volumes were taken whole; else images are planar, or the slices of volumes."""
+        return self.train.images.ndim == 4
 
     @property
     def doubts(self) -> list[str]:

@@ -22,7 +22,7 @@ from ..bundle.progress import Progress
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.subjects import starts_of_runs
-from ..similarity.verification import Verifier
+from ..similarity.verification import Verifies
 from .neighbors import nearest_subjects
 
 __all__ = ["Found", "Search", "Units"]
@@ -30,9 +30,10 @@ __all__ = ["Found", "Search", "Units"]
 
 @dataclass(frozen=True)
 class Units:
-    """What one decision is about: an image, or a volume as the run of its slices.
+    """What one decision is about: an image, or a volume, whole or as the run of its slices.
 
-    `vectors` (Q, D) and `images` (Q, H, W) hold the rows of all units, `unit` (Q,) each row's unit, ascending from 0.
+    `vectors` (Q, D) and `images` (Q, H, W), or (Q, X, Y, Z), hold the rows of all units, `unit` (Q,) each row's unit,
+    ascending from 0.
     `level` (U,) is a planar unit's slice level or NaN; `subject` (U,) the training subject it belongs to, -1 for none.
     """
 
@@ -55,8 +56,8 @@ class Found:
     """The verified candidates of each unit: U units, Q rows, k candidate subjects.
 
     `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices,
-    `statistic` (U,) what they amount to; `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3),
-    `mirrored` (Q, k) describe single slices.
+    `statistic` (U,) what they amount to; `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3)
+    or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes.
     """
 
     subject: NDArray[np.int64]
@@ -93,7 +94,8 @@ class Search:
     """Finds and verifies the k nearest training subjects of units.
 
     Attributes:
-        vectors, images, subjects: (R, D), (R, H, W) and (R,) of the training rows, subjects as numbers from 0.
+        vectors, images, subjects: (R, D), (R, H, W) or (R, X, Y, Z), and (R,) of the training rows, subjects as numbers
+            from 0.
         verifier: aligns a training image to a generated one.
         k: candidate subjects.
         statistic: of their aligned SSIM.
@@ -107,7 +109,7 @@ class Search:
     vectors: NDArray[np.float32]
     images: NDArray[np.float16]
     subjects: NDArray[np.int64]
-    verifier: Verifier
+    verifier: Verifies
     k: int
     statistic: Statistic = LocalStatistic()
     whole_files: bool = False
@@ -131,12 +133,13 @@ class Search:
         candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, exclude)
         shape = candidates.image.shape
         ssim = np.full(shape, -np.inf, np.float32)
-        matrix, mirrored = np.zeros((*shape, 2, 3)), np.zeros(shape, bool)
+        axes = self.images.ndim - 1
+        matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
         with Progress(total=len(rows), desc=f"aligning {name}", unit="pair") as bar:
             for start in range(0, len(rows), self.block):
                 q, c = rows[start : start + self.block], columns[start : start + self.block]
-                found = self.verifier.align(units.images[q], self.images[candidates.image[q, c]])
+                found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
                 ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
                 bar.update(len(q))
         starts = starts_of_runs(units.unit)

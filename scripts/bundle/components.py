@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,16 +44,21 @@ def bundle_file(name: str) -> Path:
     raise FileNotFoundError(f"{name}: expected a file of the bundle, found none; check the name")
 
 
-def component(config_file: str | os.PathLike, component_id: str, **overrides: object) -> Any:
+def component(
+    config_file: str | os.PathLike | Sequence[str | os.PathLike], component_id: str, **overrides: object
+) -> Any:
     """Return the object that `component_id` of a bundle config describes, after overriding top-level keys.
 
-    Of any type: what it is, only the config says.
+    Of several config files the later ones are overlays. Of any type: what the object is, only the config says.
 
     Raises:
         ValueError: if the config has no such key or an override names none.
     """
     # installed, the package has another name than the one in the bundle's configs
-    parser = ConfigParser(_renamed(_read(config_file), "scripts", PACKAGE))
+    files = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
+    parser = ConfigParser()
+    for file in files:
+        parser.update(dict(_renamed(_read(file), "scripts", PACKAGE)))
     for key in (component_id, *overrides):
         if key not in parser:
             found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
@@ -89,7 +94,7 @@ def choice(key: str, options: Mapping[str, Option], value: str) -> Option:
     return options[value]
 
 
-def _renamed(content: object, name: str, new: str) -> object:
+def _renamed(content: Any, name: str, new: str) -> Any:
     """Return the content with package `name` called `new` in every target, import and expression."""
     if isinstance(content, dict):
         return {key: _renamed(value, name, new) for key, value in content.items()}

@@ -62,7 +62,7 @@ def value_problems(option: Option) -> Iterator[str]:
         yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
     elif option.is_built:
         return
-    elif kind := _kind(option.default):
+    elif kind := _kind(_sides(option)):
         accepts, expected = kind
         if not accepts(value):
             yield f"--{key}: expected {expected}, found {value!r}"
@@ -70,6 +70,14 @@ def value_problems(option: Option) -> Iterator[str]:
             yield f"--{key}: expected {expected}, none above {LARGEST}, found {value!r}"
     elif option.is_path or option.is_text:
         yield from _text_problems(option, "a path" if option.is_path else "text")
+
+
+def _sides(option: Option) -> object:
+    """Return the default, or where an overlay gives the two sides of a plane a third one, that of a volume."""
+    default, value = option.default, option.value
+    if option.given is None and isinstance(default, list) and isinstance(value, list) and option.key == "spatial_size":
+        return [*default, default[-1]] if (len(default), len(value)) == (2, 3) else default
+    return default
 
 
 def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:

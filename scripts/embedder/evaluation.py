@@ -169,5 +169,5 @@ def _errors(images: Group, embed: Embed) -> SSIMErrors:
     label = torch.stack([entry[CommonKeys.LABEL] for entry in images])
     vectors = embed([entry[CommonKeys.IMAGE] for entry in images])
     upper = np.triu_indices(len(images), 1)
-    truth = ssim_matrix(label, form="foreground", data_range=1.0, foreground=foreground(label))
+    truth = ssim_matrix(label, form="foreground", data_range=1.0, foreground=foreground(label, dims=label.ndim - 2))
     return ssim_errors((vectors @ vectors.T).numpy()[upper], np.asarray(truth)[upper])

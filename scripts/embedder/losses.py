@@ -42,7 +42,7 @@ class PairwiseSSIMLoss(nn.Module):
         disjoint: compare only the first image with the second, the third with the fourth and so on, as published.
         data_range: dynamic range of the images for the targets; None takes it from each pair as `form` says.
 
-    `forward` takes embeddings (N, D), L2-normalised, and the un-augmented images (N, 1, H, W) in [0, 1].
+    `forward` takes embeddings (N, D), L2-normalised, and the un-augmented images (N, 1, H, W), or volumes, in [0, 1].
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PairwiseSSIMLoss(nn.Module):
             raise ValueError(
                 f"embeddings and images must be one batch of at least 2, got {len(embeddings)} and {len(images)}"
             )
-        mask = foreground(images) if self.form is SSIMForm.FOREGROUND else None
+        mask = foreground(images, dims=images.ndim - 2) if self.form is SSIMForm.FOREGROUND else None
         images = torch.as_tensor(images)
         if self.disjoint:
             i = torch.arange(0, len(images) - 1, 2, device=embeddings.device)
@@ -137,28 +137,36 @@ class CopyLoss(nn.Module):
 class PoseLoss(nn.Module):
     """Return how far an :class:`~scripts.embedder.networks.Estimate` is from the misalignment that was applied.
 
-    The cross entropy of the orientation, plus distances of nine points of the image in units of 3 pixels: of the
-    coarse transform of the right orientation to the inverse of the applied one, and of the refined transform, where it
-    follows the right orientation, to the same (`1 - agreement`) and to the mean of its group (`agreement`). Images
+    The cross entropy of the orientation, plus distances of points of the image, three a side, in units of 3 pixels: of
+    the coarse transform of the right orientation to the inverse of the applied one, and of the refined transform, where
+    it follows the right orientation, to the same (`1 - agreement`) and to the mean of its group (`agreement`). Images
     of a group lie alike before they are moved, so their estimates have to agree; the pose that a head had in its
     scanner cannot be known from a moved image, and asking for it would teach the training subjects by heart.
 
     Args:
-        spatial_size: rows and columns of the images.
+        spatial_size: sides of the images or volumes.
         group: images in a row that lie alike before they are moved.
         agreement: weight of the agreement within a group, in [0, 1]; of no effect for groups of one.
+        mirrored_axes: those of the network.
 
-    `forward` takes an estimate of N images and the matrices (N, 2, 3) that moved them, as
+    `forward` takes an estimate of N images and the matrices (N, 2, 3) or (N, 3, 4) that moved them, as
     :class:`~scripts.images.augmentations.RandMisalignd` reports them: of less than a quarter turn, after flips.
     """
 
     points: torch.Tensor
 
-    def __init__(self, spatial_size: Sequence[int] = (96, 112), group: int = 1, agreement: float = 0.8) -> None:
+    def __init__(
+        self,
+        spatial_size: Sequence[int] = (96, 112),
+        group: int = 1,
+        agreement: float = 0.8,
+        mirrored_axes: Sequence[int] = (0, 1),
+    ) -> None:
         super().__init__()
         self.group, self.agreement = group, agreement if group > 1 else 0.0
-        rows, columns = (torch.tensor([-0.4, 0.0, 0.4]) * n for n in spatial_size)
-        points = torch.cartesian_prod(rows, columns).T  # (2, 9)
+        self.mirrored_axes = mirrored_axes
+        sides = (torch.tensor([-0.4, 0.0, 0.4]) * n for n in spatial_size)
+        points = torch.cartesian_prod(*sides).T  # (axes, 3 ** axes)
         self.register_buffer("points", torch.cat([points, torch.ones(1, points.shape[1])]), persistent=False)
 
     def forward(self, estimate: Estimate, matrix: torch.Tensor) -> torch.Tensor:
@@ -167,20 +175,22 @@ class PoseLoss(nn.Module):
                 f"matrix: expected one for each of {len(estimate.scores)} images in groups of {self.group}, found "
                 f"{len(matrix)}; change group or the batch size"
             )
-        flips = torch.where(torch.diagonal(matrix[:, :, :2], dim1=1, dim2=2) < 0, -1.0, 1.0)  # (N, 2)
-        orientation = (flips[:, 0] < 0).long() + 2 * (flips[:, 1] < 0).long()
+        dims = matrix.shape[1]
+        flips = torch.where(torch.diagonal(matrix[:, :, :dims], dim1=1, dim2=2) < 0, -1.0, 1.0)  # (N, dims)
+        sides = [(flips[:, axis] < 0).long() << bit for bit, axis in enumerate(self.mirrored_axes)]
+        orientation = torch.stack(sides).sum(0)
         row = torch.arange(len(matrix), device=matrix.device)
         mirror = torch.diag_embed(flips)
         # mirrored back, the image shows x at matrix @ mirror @ x: what is left to undo
-        inverse = torch.linalg.inv(matrix[:, :, :2] @ mirror)
-        wanted = torch.cat([inverse, -inverse @ matrix[:, :, 2:]], 2) @ self.points  # (N, 2, 9)
+        inverse = torch.linalg.inv(matrix[:, :, :dims] @ mirror)
+        wanted = torch.cat([inverse, -inverse @ matrix[:, :, dims:]], 2) @ self.points  # (N, dims, points)
         coarse = _distance(estimate.coarse[row, orientation] @ self.points, wanted).mean()
         followed = (estimate.chosen == orientation[:, None]).float()  # (N, K)
         weight = followed.sum(1)
         points = (estimate.refined * followed[:, :, None, None]).sum(1) @ self.points
         refined = (_distance(points, wanted) * weight).sum() / weight.sum().clamp(min=1)
         # where the points of the upright image lay before anything was moved
-        before = matrix[:, :, :2] @ (mirror @ points) + matrix[:, :, 2:]
+        before = matrix[:, :, :dims] @ (mirror @ points) + matrix[:, :, dims:]
         groups, weights = before.unflatten(0, (-1, self.group)), weight.view(-1, self.group)
         mean = (groups * weights[:, :, None, None]).sum(1) / weights.sum(1).clamp(min=1)[:, None, None]
         apart = _distance(groups.flatten(0, 1), mean.repeat_interleave(self.group, 0))
@@ -228,5 +238,5 @@ class PosedLoss(nn.Module):
 
 
 def _distance(points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return the mean distance (N,) of points (N, 2, P), smooth at 0."""
+    """Return the mean distance (N,) of points (N, axes, P), smooth at 0."""
     return ((points - others).pow(2).sum(1) + 0.01).sqrt().mean(1)

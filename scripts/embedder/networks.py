@@ -9,8 +9,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The DeepSSIM embedder: an image in, a unit vector out whose inner products are SSIM values."""
+"""The DeepSSIM embedder: an image or a volume in, a unit vector out whose inner products are SSIM values."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,7 +33,7 @@ def local_normalize(image: torch.Tensor, stabiliser: torch.Tensor, window: int =
     summed over all windows (Wang et al. 2004, eq. 10), and no smooth change of contrast or light moves it.
 
     Args:
-        image: (N, 1, H, W) in [0, 1].
+        image: (N, 1, H, W) or (N, 1, D, H, W) in [0, 1].
         stabiliser: scalar that keeps noise of flat regions small, SSIM's second constant.
         window: odd side of the window in pixels; the border counts as zero.
     """
@@ -43,20 +44,25 @@ def local_normalize(image: torch.Tensor, stabiliser: torch.Tensor, window: int =
 
 def _box(image: torch.Tensor, window: int) -> torch.Tensor:
     # differences of running sums: five times as fast as pooling, which does not vectorise over one channel
-    half = window // 2
-    sums = F.pad(image, [half + 1, half, half + 1, half]).float().cumsum(3)
-    sums = (sums[..., window:] - sums[..., :-window]).cumsum(2)
-    return (sums[:, :, window:] - sums[:, :, :-window]) / window**2
+    half, dims = window // 2, image.dim() - 2
+    sums = F.pad(image, [half + 1, half] * dims).float()
+    for axis in range(image.dim() - 1, 1, -1):
+        sums = sums.cumsum(axis)
+        length = sums.shape[axis] - window
+        sums = sums.narrow(axis, window, length) - sums.narrow(axis, 0, length)
+    return sums / window**dims
 
 
 class Estimate(NamedTuple):
     """Where :class:`DeepSSIM` believes an image to lie: all matrices map upright to given positions, as :func:`warp`.
 
+    There are O orientations: as given, and mirrored along some of the axes (of an image: rows, columns, both).
+
     Attributes:
-        scores: (N, 4) logits of the orientations: as given, rows reversed, columns reversed, both.
-        coarse: (N, 4, 2, 3) similarity transforms, one for each orientation.
+        scores: (N, O) logits of the orientations.
+        coarse: (N, O, 2, 3) similarity transforms, one for each orientation; of volumes (N, O, 3, 4).
         chosen: (N, K) the orientations followed, likeliest first.
-        refined: (N, K, 2, 3) their refined transforms.
+        refined: (N, K, 2, 3) or (N, K, 3, 4), their refined transforms.
     """
 
     scores: torch.Tensor
@@ -66,7 +72,7 @@ class Estimate(NamedTuple):
 
 
 class _Regressor(nn.Module):
-    """A small convolutional network that keeps positions to the end: (N, 1, H, W) -> (N, outputs)."""
+    """A small convolutional network that keeps positions to the end: (N, 1, *spatial_size) -> (N, outputs)."""
 
     def __init__(self, spatial_size: Sequence[int], channels: Sequence[int], last: int, hidden: int, outputs: int):
         super().__init__()
@@ -75,10 +81,14 @@ class _Regressor(nn.Module):
         for number, width in enumerate(channels):
             kernel = 5 if number == 0 else 3
             layers.append(
-                Convolution(2, before, width, 2, kernel, adn_ordering="NA", act="relu", norm="batch", bias=False)
+                Convolution(
+                    len(size), before, width, 2, kernel, adn_ordering="NA", act="relu", norm="batch", bias=False
+                )
             )
             size, before = [(n + 1) // 2 for n in size], width
-        layers.append(Convolution(2, before, last, 1, 1, adn_ordering="NA", act="relu", norm="batch", bias=False))
+        layers.append(
+            Convolution(len(size), before, last, 1, 1, adn_ordering="NA", act="relu", norm="batch", bias=False)
+        )
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(last * math.prod(size), hidden), nn.ReLU(), nn.Linear(hidden, outputs)
@@ -88,26 +98,52 @@ class _Regressor(nn.Module):
         return self.head(self.features(x)).float()
 
 
+class _Unshuffle3d(nn.Module):
+    """Half the size, with the voxels of each 2 x 2 x 2 as channels: ``nn.PixelUnshuffle(2)`` of volumes of one channel.
+
+    MONAI's ``pixelunshuffle`` cannot be exported to TorchScript.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, d, h, w = x.shape[0], x.shape[2] // 2, x.shape[3] // 2, x.shape[4] // 2
+        return x.view(n, d, 2, h, 2, w, 2).permute(0, 2, 4, 6, 1, 3, 5).reshape(n, 8, d, h, w)
+
+
+class _Shuffle3d(nn.Module):
+    """The inverse of :class:`_Unshuffle3d`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, d, h, w = x.shape[0], x.shape[2], x.shape[3], x.shape[4]
+        return x.reshape(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3).reshape(n, 1, 2 * d, 2 * h, 2 * w)
+
+
 class DeepSSIM(nn.Module):
-    """Embed images (N, 1, H, W) in [0, 1] as unit vectors (N, embedding_dim), float32.
+    """Embed images (N, 1, H, W), or volumes (N, 1, D, H, W), in [0, 1] as unit vectors (N, embedding_dim), float32.
 
     SSIM compares images pixel by pixel, so a network whose embedding is to predict it under misalignment has to find
     out how the image lies and to keep where things are. This one estimates orientation, rotation, scale and shift
     of the image on its own (a spatial transformer, Jaderberg et al. 2015, in two steps), undoes them, normalises
     contrast locally as SSIM does, and projects. An orientation that is not clear, as left and right of a head, is
-    followed with its weight, along with the next likeliest. All four orientations are looked at alike, so the
+    followed with its weight, along with the next likeliest. All orientations are looked at alike, so the
     embedding of a mirrored image is the same by construction.
 
     Args:
-        spatial_size: rows and columns of the images, even numbers.
+        spatial_size: sides of the images, two even numbers, or of the volumes, three.
         embedding_dim: length of the vectors. The last number is a constant share of their length, which stands for the
             SSIM that unrelated images have; the others are the projection.
         channels: features of the pose networks' stages, each half the size of the one before.
         hidden: width of their last hidden layer.
         filters: features of the filter before the normalisation.
-        orientations: orientations followed, 1 to 4.
+        orientations: orientations followed, at most 2 ** len(mirrored_axes).
         window: side of the normalisation's window in pixels.
+        mirrored_axes: axes along which an image may be mirrored.
+        patch: side of the patches that stand for their pixels in the projection, which would else be too large for
+            volumes; divides `spatial_size`. 1: the pixels themselves.
+        patch_features: numbers that a patch becomes.
     """
+
+    spatial_size: list[int]  # for TorchScript
+    flips: list[list[int]]
 
     def __init__(
         self,
@@ -118,81 +154,113 @@ class DeepSSIM(nn.Module):
         filters: int = 24,
         orientations: int = 2,
         window: int = 7,
+        mirrored_axes: Sequence[int] = (0, 1),
+        patch: int = 1,
+        patch_features: int = 8,
     ) -> None:
         super().__init__()
-        if any(n % 2 for n in spatial_size) or len(spatial_size) != 2:
-            raise ValueError(f"spatial_size: expected two even numbers, found {list(spatial_size)}; change it")
-        self.height, self.width = int(spatial_size[0]), int(spatial_size[1])
-        self.orientations, self.window = orientations, window
+        dims = len(spatial_size)
+        if dims not in (2, 3) or any(n % 2 or n % patch for n in spatial_size):
+            raise ValueError(
+                f"spatial_size: expected two or three even numbers, multiples of patch, found {list(spatial_size)}; "
+                "change it"
+            )
+        self.spatial_size = [int(n) for n in spatial_size]
+        self.orientations, self.window, self.patch = orientations, window, patch
+        flips = itertools.product((0, 1), repeat=len(mirrored_axes))
+        # as tensor axes; the first of `mirrored_axes` counts 1, the second 2
+        self.flips = [[a + 2 for a, flip in zip(mirrored_axes, which[::-1]) if flip] for which in flips]
+        freedom = 1 + dims + dims * (dims - 1) // 2
         half = [n // 2 for n in spatial_size]
-        self.coarse = _Regressor(half, channels, channels[-1], hidden // 2, 5)
-        self.refine = _Regressor(spatial_size, channels, channels[-1] // 2, hidden, 4)
-        # at half size, four pixels as channels: as good as full size and a quarter of its time
-        last = nn.Conv2d(filters, 4, 3, padding=1)
+        self.coarse = _Regressor(half, channels, channels[-1], hidden // 2, freedom + 1)
+        self.refine = _Regressor(spatial_size, channels, channels[-1] // 2, hidden, freedom)
+        # at half size, its pixels as channels: as good as full size and a fraction of its time
+        convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+        last = convolution(filters, 2**dims, 3, padding=1)
         for parameter in last.parameters():  # nothing is changed at first
             nn.init.zeros_(parameter)
         self.filter = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(4, filters, 3, padding=1),
+            nn.PixelUnshuffle(2) if dims == 2 else _Unshuffle3d(),
+            convolution(2**dims, filters, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(filters, filters, 3, padding=1),
+            convolution(filters, filters, 3, padding=1),
             nn.ReLU(),
             last,
-            nn.PixelShuffle(2),
+            nn.PixelShuffle(2) if dims == 2 else _Shuffle3d(),
         )
         self.log_stabiliser = nn.Parameter(torch.tensor(2 * math.log(0.03)))  # SSIM's c2 for images in [0, 1]
         self.constant = nn.Parameter(torch.tensor(0.3))
-        self.projection = nn.Linear(self.height * self.width, embedding_dim - 1, bias=False)
+        pixels = math.prod(spatial_size)
+        self.patches = nn.Identity() if patch == 1 else convolution(1, patch_features, patch, stride=patch, bias=False)
+        width = pixels if patch == 1 else pixels // patch**dims * patch_features
+        self.projection = nn.Linear(width, embedding_dim - 1, bias=False)
         # a random projection keeps inner products; `fit_projection` starts from a better one
-        nn.init.normal_(self.projection.weight, std=(self.height * self.width) ** -0.5)
+        nn.init.normal_(self.projection.weight, std=width**-0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.embed(x)[0]
 
     def embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:
         """Return the embedding and the estimate of where the images lie, for training."""
-        if x.shape[1] != 1 or x.shape[-2] != self.height or x.shape[-1] != self.width:
+        if list(x.shape[1:]) != [1] + self.spatial_size:
             raise ValueError(
-                f"images: expected (N, 1, {self.height}, {self.width}), found {list(x.shape)}; change spatial_size of "
-                "the preprocessing or of the network"
+                f"images: expected (N, 1) times {self.spatial_size}, found {list(x.shape)}; change spatial_size of the "
+                "preprocessing or of the network"
             )
         x = x.float()
         views, estimate = self._pose(x)
-        upright = warp(views, estimate.refined.flatten(0, 1))  # (N K, 1, H, W)
-        features = self._features(upright).view(x.shape[0], self.orientations, -1)
+        upright = warp(views, estimate.refined.flatten(0, 1))  # (N K, 1, *spatial_size)
+        features = self._features(upright).view([x.shape[0], self.orientations] + self.spatial_size)
         weight = estimate.scores.gather(1, estimate.chosen).softmax(dim=1)
-        vector = self.projection((features * weight[:, :, None]).sum(1)).float()
+        weight = weight.view([x.shape[0], self.orientations] + [1] * len(self.spatial_size))
+        blended = (features * weight).sum(1, keepdim=True)
+        vector = self.projection(self.patches(blended).flatten(1)).float()
         vector = torch.cat(
             [vector, self.constant * (torch.linalg.vector_norm(vector, dim=1, keepdim=True) + 1e-6)], dim=1
         )
         return F.normalize(vector, dim=1), estimate
 
     def _pose(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:
-        """Return the followed orientations of the images, (N K, 1, H, W), and the estimate."""
-        number = x.shape[0]
-        views = torch.stack([x, x.flip(2), x.flip(3), x.flip(2).flip(3)], dim=1)  # (N, 4, 1, H, W)
-        found = self.coarse(F.avg_pool2d(views.flatten(0, 1), 2)).view(number, 4, 5)
-        scores = found[:, :, 4]
-        coarse = _similarity(found[:, :, :4].flatten(0, 1)).view(number, 4, 2, 3)
+        """Return the followed orientations of the images, (N K, 1, *spatial_size), and the estimate."""
+        number, dims = x.shape[0], len(self.spatial_size)
+        views = torch.stack([x.flip(axes) for axes in self.flips], dim=1)  # (N, O, 1, *spatial_size)
+        every = views.flatten(0, 1)
+        small = F.avg_pool2d(every, 2) if dims == 2 else F.avg_pool3d(every, 2)
+        found = self.coarse(small).view(number, len(self.flips), -1)
+        scores = found[:, :, -1]
+        coarse = _similarity(found[:, :, :-1].flatten(0, 1)).view(number, len(self.flips), dims, dims + 1)
         chosen = scores.topk(self.orientations, dim=1)[1]
         row = torch.arange(number, device=x.device)[:, None]
         followed = views[row, chosen].flatten(0, 1)
         # the second step learns from what the first left over, and does not teach it
         start = coarse[row, chosen].flatten(0, 1).detach()
         refined = _compose(start, _similarity(0.5 * self.refine(warp(followed, start))))
-        return followed, Estimate(scores, coarse, chosen, refined.view(number, self.orientations, 2, 3))
+        return followed, Estimate(scores, coarse, chosen, refined.view(number, self.orientations, dims, dims + 1))
 
     def _features(self, upright: torch.Tensor) -> torch.Tensor:
         filtered = upright + self.filter(upright).float()
-        return local_normalize(filtered, self.log_stabiliser.exp(), self.window).flatten(1)
+        return local_normalize(filtered, self.log_stabiliser.exp(), self.window)
 
     @torch.no_grad()
     def fit_projection(self, images: torch.Tensor) -> None:
         """Set the projection to the principal components of the given images (N, 1, H, W), taken as upright.
 
-        The directions in which training images differ; those beyond the number of images stay random.
+        The directions in which training images differ; those beyond the number of images stay random. Patches, where
+        there are any, become their own principal components first.
         """
-        features = self._features(images.to(self.projection.weight.device, torch.float32))
+        device = self.projection.weight.device
+        features = torch.cat([self._features(block.to(device, torch.float32)) for block in images.split(64)])
+        if self.patch > 1:
+            cut = features
+            for axis in range(2, features.ndim):  # (N, 1, D / p, H / p, W / p, p, p, p)
+                cut = cut.unfold(axis, self.patch, self.patch)
+            pixels = self.patch ** len(self.spatial_size)
+            patches = cut.reshape(-1, pixels)
+            strongest = torch.linalg.eigh(patches.T @ patches)[1].flip(1)  # (pixels, pixels), a column each
+            for weight in self.patches.parameters():
+                weight.copy_(strongest[:, : len(weight)].T.reshape(weight.shape))
+            features = self.patches(features)
+        features = features.flatten(1)
         rank = min(self.projection.out_features, *features.shape)
         wide = min(rank + 64, *features.shape)  # more than asked for: the last components of a sketch are poor
         self.projection.weight[:rank] = torch.svd_lowrank(features, wide, niter=4)[2][:, :rank].T
@@ -220,13 +288,33 @@ class Posed(nn.Module):
 
 
 def _similarity(parameters: torch.Tensor) -> torch.Tensor:
-    """Return matrices (N, 2, 3) of rotation, log scale and shift in units of 0.3 rad, 0.1 and 6 pixels, (N, 4)."""
-    angle, scale = 0.3 * parameters[:, 0], torch.exp(0.1 * parameters[:, 1])
-    c, s, shift = scale * torch.cos(angle), scale * torch.sin(angle), 6.0 * parameters[:, 2:]
-    return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+    """Return matrices (N, 2, 3) of rotation, log scale and shift in units of 0.3 rad, 0.1 and 6 pixels, (N, 4).
+
+    Or (N, 3, 4) of a rotation about a vector, the same scale and shift, (N, 7).
+    """
+    if parameters.shape[1] == 4:
+        angle, scale = 0.3 * parameters[:, 0], torch.exp(0.1 * parameters[:, 1])
+        c, s, shift = scale * torch.cos(angle), scale * torch.sin(angle), 6.0 * parameters[:, 2:]
+        return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+    turn, scale, shift = 0.3 * parameters[:, :3], torch.exp(0.1 * parameters[:, 3]), 6.0 * parameters[:, 4:]
+    x, y, z = turn[:, 0], turn[:, 1], turn[:, 2]
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
+    square = (turn * turn).sum(1)
+    angle = (square + 1e-12).sqrt()
+    one = torch.eye(3, device=turn.device)
+    twice = turn[:, :, None] * turn[:, None] - square[:, None, None] * one  # the cross product's square
+    # Rodrigues: sin(a) / a and (1 - cos(a)) / a^2, whole at 0
+    rotation = (
+        one
+        + torch.sinc(angle / math.pi)[:, None, None] * cross
+        + 0.5 * torch.sinc(angle / (2 * math.pi))[:, None, None] ** 2 * twice
+    )
+    return torch.cat([scale[:, None, None] * rotation, shift[:, :, None]], 2)
 
 
 def _compose(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return first(second(x)) for maps (N, 2, 3), in float32 under autocast too."""
-    linear = (first[:, :, :2, None] * second[:, None, :, :]).sum(2)  # (N, 2, 3)
-    return torch.cat([linear[:, :, :2], linear[:, :, 2:] + first[:, :, 2:]], dim=2)
+    """Return first(second(x)) for maps (N, 2, 3) or (N, 3, 4), in float32 under autocast too."""
+    dims = first.shape[1]
+    linear = (first[:, :, :dims, None] * second[:, None, :, :]).sum(2)
+    return torch.cat([linear[:, :, :dims], linear[:, :, dims:] + first[:, :, dims:]], dim=2)

@@ -11,17 +11,22 @@
 
 """Random misalignment and degradation of images, as MONAI dictionary transforms.
 
-Images are (C, H, W) in [0, 1] with a background near 0; the slices of a volume may be its channels and then move
-together. One resampling serves all geometry of a transform.
+Images are (C, H, W), volumes (1, D, H, W), in [0, 1] with a background near 0. The slices of a volume may be the
+channels of an image and then move together. One resampling serves all geometry of a transform.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import ensure_tuple_rep
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from .geometry import warp
 from .items import Data, NewData
@@ -30,9 +35,9 @@ __all__ = ["RandCopyd", "RandMisalignd", "blur"]
 
 
 def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Return the image (C, H, W) convolved with a Gaussian of `sigma` pixels, edges reflected.
+    """Return the image (C, H, W) or (C, D, H, W) convolved with a Gaussian of `sigma` pixels.
 
-    MONAI's ``GaussianFilter`` takes what lies outside for zero, which darkens the borders.
+    Edges are reflected: MONAI's ``GaussianFilter`` takes what lies outside for zero, which darkens the borders.
     """
     if sigma <= 0:
         return image
@@ -40,15 +45,30 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], [radius] * 4, mode="reflect")  # (C, H, W) -> (C, 1, H + 2r, W + 2r)
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
+    dims = image.ndim - 1
+    convolve = {2: F.conv2d, 3: F.conv3d}[dims]
+    result = F.pad(image[:, None], [radius] * (2 * dims), mode="reflect")  # a channel is a sample
+    for axis in range(dims):
+        result = convolve(result, kernel.view(1, 1, *[-1 if d == axis else 1 for d in range(dims)]))
+    return result[:, 0]
 
 
 def _smooth_field(rng: np.random.RandomState, shape: tuple[int, ...], grid: int) -> torch.Tensor:
-    """Return `grid` x `grid` normal values interpolated smoothly to (2, H, W), unit standard deviation or less."""
-    coarse = torch.from_numpy(rng.normal(size=(1, 2, grid, grid)).astype(np.float32))
-    return F.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0]
+    """Return `grid` normal values a side interpolated smoothly to (axes, *shape), unit standard deviation or less."""
+    dims = len(shape)
+    field = torch.from_numpy(rng.normal(size=(dims, *[grid] * dims)).astype(np.float32))
+    for axis, size in enumerate(shape, start=1):  # cubic along one axis after the other
+        basis = F.interpolate(torch.eye(grid)[None, None], (grid, size), mode="bicubic", align_corners=True)[0, 0]
+        field = (field.movedim(axis, -1) @ basis).movedim(-1, axis)
+    return field
+
+
+def _turn(angles: NDArray) -> NDArray[np.float64]:
+    """Return the rotation by one angle in the plane, (1,) -> (2, 2), or about a vector in space, (3,) -> (3, 3)."""
+    if len(angles) == 1:
+        c, s = np.cos(angles[0]), np.sin(angles[0])
+        return np.array([[c, -s], [s, c]])
+    return Rotation.from_rotvec(angles).as_matrix()
 
 
 class RandMisalignd(RandomizableTransform, MapTransform):
@@ -58,11 +78,12 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     gamma_prob=0.8, gamma=(0.5, 1.5)`` (published code, `misaligned`).
 
     Args:
-        keys: images of shape (C, H, W) in [0, 1]; all keys get the same transform. The map of positions, (2, 3) as
-            :func:`~scripts.images.geometry.warp` takes it, is added as KEY_matrix.
+        keys: images of shape (C, H, W) in [0, 1], or volumes (1, D, H, W); all keys get the same transform. The map of
+            positions, (2, 3) or (3, 4) as :func:`~scripts.images.geometry.warp` takes it, is added as KEY_matrix.
         prob: chance that anything happens at all; the chances below are those within it.
-        flip_prob: chance of a flip along each axis.
-        affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale.
+        flip_prob: chance of a flip along each axis, or one for each.
+        affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale. A
+            volume is turned about an axis in any direction.
         gamma_prob, gamma: chance and range of the exponent, drawn log-uniformly.
         bias_prob, bias: chance and strength (log units) of a smooth multiplicative field.
         blur_prob, blur: chance and largest sigma in pixels of a Gaussian.
@@ -72,7 +93,7 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        flip_prob: float = 0.0,
+        flip_prob: float | Sequence[float] = 0.0,
         affine_prob: float = 0.0,
         rotation: float = 0.0,
         shift: float = 0.0,
@@ -100,15 +121,19 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         if self.prob < 1:  # no draw otherwise, so that seeds keep their meaning
             super().randomize(None)
         r = self.R  # every chance is drawn, a chance of 0 too: adding one kind must not change the draws of the others
-        self.matrix = np.eye(2, 3)
+        dims = len(shape) - 1
+        self.matrix = np.eye(dims, dims + 1)
         if r.rand() < self.affine_prob:
-            angle, scale = np.deg2rad(r.uniform(-self.rotation, self.rotation)), 1 / r.uniform(*self.zoom)
-            c, s = scale * np.cos(angle), scale * np.sin(angle)
-            self.matrix = np.array([[c, -s, 0], [s, c, 0]])
-            self.matrix[:, 2] = r.uniform(-self.shift, self.shift, 2)
-        for axis in (0, 1):
-            if r.rand() < self.flip_prob:
-                self.matrix[axis] *= -1
+            angle = np.deg2rad(r.uniform(-self.rotation, self.rotation))
+            axis = np.ones(1)
+            if dims == 3:
+                axis = r.normal(size=3)
+                axis /= np.linalg.norm(axis)
+            self.matrix[:, :dims] = _turn(angle * axis) / r.uniform(*self.zoom)
+            self.matrix[:, dims] = r.uniform(-self.shift, self.shift, dims)
+        for number, chance in enumerate(ensure_tuple_rep(self.flip_prob, dims)):
+            if r.rand() < chance:
+                self.matrix[number] *= -1
         self.exponent = np.exp(r.uniform(*np.log(self.gamma))) if r.rand() < self.gamma_prob else 1.0
         self.field = self.bias * _smooth_field(r, shape[1:], 4)[:1] if r.rand() < self.bias_prob else None
         self.sigma = r.uniform(0, self.blur) if r.rand() < self.blur_prob else 0.0
@@ -118,7 +143,8 @@ class RandMisalignd(RandomizableTransform, MapTransform):
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
         self.randomize(tuple(result[self.keys[0]].shape))
-        matrix = torch.as_tensor(self.matrix if self._do_transform else np.eye(2, 3), dtype=torch.float32)
+        moved = self.matrix if self._do_transform else np.eye(*self.matrix.shape)
+        matrix = torch.as_tensor(moved, dtype=torch.float32)
         for key in self.key_iterator(result):
             result[f"{key}_matrix"] = matrix
             if not self._do_transform:
@@ -139,7 +165,7 @@ class RandCopyd(RandomizableTransform, MapTransform):
     What is not given does not happen.
 
     Args:
-        keys: images of shape (C, H, W) in [0, 1].
+        keys: images of shape (C, H, W) in [0, 1], or volumes (1, D, H, W).
         elastic: range of the displacement's standard deviation in pixels at the control points; interpolation lowers it
             by about a sixth in between.
         blur: range of the Gaussian's sigma in pixels.
@@ -168,6 +194,8 @@ class RandCopyd(RandomizableTransform, MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             self.randomize(tuple(result[key].shape))
-            image = blur(warp(result[key][None], torch.eye(2, 3)[None], self.displacement[None])[0], self.sigma)
+            axes = len(self.displacement)
+            still = torch.eye(axes, axes + 1)[None]
+            image = blur(warp(result[key][None], still, self.displacement[None])[0], self.sigma)
             result[key] = (image + self.pattern).clamp(0, 1)
         return result

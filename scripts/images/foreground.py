@@ -19,17 +19,30 @@ import torch.nn.functional as F
 __all__ = ["foreground"]
 
 
-def foreground(image: torch.Tensor, threshold: float = 0.1) -> torch.Tensor:
-    """Return where a grey image shows the object, a mask of the image's shape (..., H, W).
+def foreground(image: torch.Tensor, threshold: float = 0.1, dims: int = 2) -> torch.Tensor:
+    """Return where a grey image shows the object, a mask of the image's shape (..., H, W), or (..., D, H, W).
 
-    Pixels whose 5 x 5 mean exceeds `threshold` times the robust maximum (99th percentile) above the minimum; the mean
-    keeps background noise out. Images without any background are all foreground, constant ones have none.
+    Pixels whose mean over 5 a side exceeds `threshold` times the robust maximum (99th percentile) above the minimum;
+    the mean keeps background noise out. Images without any background are all foreground, constant ones have none.
+
+    Args:
+        image: of any number of images.
+        threshold: share of the robust maximum.
+        dims: 2 takes each plane for itself, 3 each volume.
     """
     image = torch.as_tensor(image, dtype=torch.float32)
-    flat = image.flatten(-2)
-    low = flat.amin(-1)[..., None, None]
+    flat = image.flatten(-dims)
+    each = (..., *[None] * dims)
+    low = flat.amin(-1)[each]
     # kthvalue rather than quantile: no sort of a copy, and exact for every shape
-    high = flat.kthvalue(max(1, round(0.99 * flat.shape[-1])), dim=-1).values[..., None, None]
-    planes = (image - low).reshape(-1, 1, *image.shape[-2:])
-    smooth = F.avg_pool2d(planes, 5, stride=1, padding=2, count_include_pad=False).reshape(image.shape)
-    return smooth > threshold * (high - low)
+    high = flat.kthvalue(max(1, round(0.99 * flat.shape[-1])), dim=-1).values[each]
+    smooth = (image - low).reshape(-1, 1, *image.shape[-dims:])
+    if dims == 2:
+        smooth = F.avg_pool2d(smooth, 5, stride=1, padding=2, count_include_pad=False)
+    else:  # one axis after the other, the last of (N, 1, length, 1) planes: pooling in 3-D is slow
+        for axis in (2, 3, 4):
+            rows = smooth.movedim(axis, 2)
+            planes = rows.reshape(len(rows), 1, rows.shape[2], -1)
+            pooled = F.avg_pool2d(planes, (5, 1), stride=1, padding=(2, 0), count_include_pad=False)
+            smooth = pooled.reshape(rows.shape).movedim(2, axis)
+    return smooth.reshape(image.shape) > threshold * (high - low)

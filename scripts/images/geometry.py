@@ -18,23 +18,33 @@ __all__ = ["warp"]
 
 
 def warp(image: torch.Tensor, matrix: torch.Tensor, displacement: torch.Tensor | None = None) -> torch.Tensor:
-    """Return image(matrix @ x + displacement), shape (N, C, H, W), bilinear; zero outside the field.
+    """Return image(matrix @ x + displacement), of the image's shape, linear in between; zero outside the field.
 
     Args:
-        image: (N, C, H, W).
-        matrix: (N, 2, 3) map of output to input positions, in pixels from the image centre, (row, column) order.
-        displacement: (N, 2, H, W) in pixels, added after the matrix.
+        image: (N, C, H, W), or (N, C, D, H, W).
+        matrix: (N, 2, 3) or (N, 3, 4), map of output to input positions, in pixels from the image centre, in the order
+            of the image's axes.
+        displacement: (N, 2, H, W) or (N, 3, D, H, W) in pixels, added after the matrix.
     """
-    height, width = image.shape[-2], image.shape[-1]
-    rows = torch.arange(height, dtype=torch.float32, device=image.device) - (height - 1) / 2
-    columns = torch.arange(width, dtype=torch.float32, device=image.device) - (width - 1) / 2
-    y, x = rows[None, :, None], columns[None, None, :]
-    # no matrix product: autocast would round positions to bfloat16
-    m = matrix[:, :, :, None, None]
-    source_y = m[:, 0, 0] * y + m[:, 0, 1] * x + m[:, 0, 2]
-    source_x = m[:, 1, 0] * y + m[:, 1, 1] * x + m[:, 1, 2]
-    if displacement is not None:
-        source_y, source_x = source_y + displacement[:, 0], source_x + displacement[:, 1]
-    # grid_sample wants (x, y) in [-1, 1] between the centres of the outer pixels
-    grid = torch.stack([source_x * (2.0 / (width - 1)), source_y * (2.0 / (height - 1))], dim=-1)
+    dims = image.dim() - 2
+    places: list[torch.Tensor] = []
+    for axis in range(dims):
+        n = image.shape[axis + 2]
+        place = torch.arange(n, dtype=torch.float32, device=image.device) - (n - 1) / 2
+        shape = [1] * (dims + 1)
+        shape[axis + 1] = n
+        places.append(place.view(shape))
+    m = matrix.view([matrix.shape[0], dims, dims + 1] + [1] * dims)
+    sources: list[torch.Tensor] = []
+    for row in range(dims):
+        # no matrix product: autocast would round positions to bfloat16
+        source = m[:, row, 0] * places[0]
+        for column in range(1, dims):
+            source = source + m[:, row, column] * places[column]
+        source = source + m[:, row, dims]
+        if displacement is not None:
+            source = source + displacement[:, row]
+        # grid_sample wants the last axis first, in [-1, 1] between the centres of the outer pixels
+        sources.insert(0, source * (2.0 / (image.shape[row + 2] - 1)))
+    grid = torch.stack(sources, dim=-1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)

@@ -28,7 +28,7 @@ from scipy import ndimage
 
 from .items import Data, NewData
 
-__all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd"]
+__all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd", "object_mask", "voxels"]
 
 
 class PerDimensionalityd(Transform):
@@ -110,11 +110,13 @@ class AxialSlicesd(MapTransform):
     def __call__(self, data: Data) -> list[NewData]:
         (key,) = self.keys
         name = data.get("id", key)
-        array, voxel_mm = _volume(data[key], name)
+        array, voxel_mm = voxels(data[key], name)
+        if 1 in array.shape[:2]:
+            raise ValueError(f"{name}: expected axial slices, found one of another plane")
         if array.shape[2] == 1:
             level = float(data.get("level", "nan"))
             return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
-        area = _object(array).sum((0, 1)) * voxel_mm[0] * voxel_mm[1] / 100  # voxels -> cm2
+        area = object_mask(array).sum((0, 1)) * voxel_mm[0] * voxel_mm[1] / 100  # voxels -> cm2
         if area.max() == 0:
             raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
         top = np.flatnonzero(area >= 0.1 * area.max())[-1]
@@ -133,7 +135,7 @@ class AxialSlicesd(MapTransform):
         return result
 
 
-def _volume(volume: torch.Tensor, name: object) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def voxels(volume: torch.Tensor, name: object) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return the voxels (X, Y, Z) of one channel and their size in mm (3,), 1 mm where no affine says it."""
     affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
     array = np.asarray(volume, np.float32)
@@ -141,12 +143,10 @@ def _volume(volume: torch.Tensor, name: object) -> tuple[NDArray[np.float32], ND
         raise ValueError(f"{name}: expected a volume of one channel, found {array.shape[0]}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, found NaN or infinite ones")
-    if 1 in array.shape[1:3]:
-        raise ValueError(f"{name}: expected axial slices, found one of another plane")
     return array[0], np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
 
 
-def _object(array: NDArray[np.float32]) -> NDArray[np.bool_]:
+def object_mask(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return the largest connected bright part of a volume (X, Y, Z), with its holes filled slice by slice."""
     smooth = ndimage.uniform_filter(array - array.min(), 3)
     labels, count = ndimage.label(smooth > 0.1 * np.percentile(smooth, 99))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import matplotlib
 import numpy as np
@@ -30,10 +30,11 @@ from ..audit.result import AuditResult, Match
 from ..similarity.ssim_kernels import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
 
-__all__ = ["DIFFERENCE", "Evidence", "Picture", "evidence", "histogram", "sections", "thumbnail"]
+__all__ = ["DIFFERENCE", "Evidence", "Motion", "Picture", "evidence", "histogram", "sections", "thumbnail"]
 
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
+ENLARGED = 2  # times the voxels of a whole volume, in its sections
 SCALE_MM = 50.0  # of the bar below a section
 
 
@@ -51,15 +52,42 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Motion:
+    """How a generated volume lies to its training volume: turned, shifted, scaled against it, and left for right."""
+
+    degrees: float
+    mm: float
+    scale: float
+    mirrored: bool
+
+    @classmethod
+    def of(cls, matrix: NDArray) -> Motion:
+        """Return what a map (3, 4) in mm, generated to training volume, amounts to; turned by the least angle."""
+        linear = matrix[:, :3]
+        factor = float(np.cbrt(np.linalg.det(linear)))
+        turn = linear / factor  # a mirrored map is a turn of the volume looked at from behind its centre
+        if factor < 0:  # its least angle beside a mirroring of one axis
+            turns = [turn @ np.diag(np.where(np.arange(3) == axis, 1.0, -1.0)) for axis in range(3)]
+            turn = max(turns, key=np.trace)
+        angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
+        return cls(float(angle), float(np.linalg.norm(matrix[:, 3])), 1 / abs(factor), factor < 0)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the page shows of one match: pictures, three a plane, and of a volume the SSIM after alignment in 3-D.
 
-    `level` is the shown axial slice's, in mm below the top of the object, NaN where unknown.
+    `level` is the shown axial slice's, in mm below the top of the object, NaN where unknown. Of volumes `motion` says
+    how they lie to each other; of whole ones `stack` holds all axial `slices` below each other, the topmost first, of
+    the generated volume and of the aligned training volume.
     """
 
     pictures: list[Picture]
     volume_ssim: float | None = None
     level: float = float("nan")
+    motion: Motion | None = None
+    stack: list[Picture] = field(default_factory=list)
+    slices: int = 0
 
 
 def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
@@ -69,6 +97,8 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
     """
     if match.subject < 0:
         return None
+    if result.whole:
+        return _whole_evidence(result, match, pixel_mm)
     upright = bool(result.generated.slice[match.row] >= 0)
     level = float(result.generated.level[match.row])
     volumes = _aligned_volumes(result, match, pixel_mm) if len(match.rows) > 1 else None
@@ -77,7 +107,8 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
             sections(volumes.query, volumes.strongest, volumes.spacing),
             sections(volumes.found.aligned, volumes.strongest, volumes.spacing),
         )
-        return Evidence(list(_pictures(planes, upright, pixel_mm)), volumes.found.ssim, level)
+        motion = Motion.of(volumes.found.matrix)
+        return Evidence(list(_pictures(planes, upright, pixel_mm)), volumes.found.ssim, level, motion)
     query = result.units.images[match.row][None].astype(np.float32)
     reference = result.train.images[match.train_row][None].astype(np.float32)
     matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
@@ -85,8 +116,40 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
     return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm)), level=level)
 
 
+def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence:
+    """Return three sections of a whole volume and its match, and all axial slices of both."""
+    query = result.units.images[match.row].astype(np.float32)
+    reference = result.train.images[match.train_row].astype(np.float32)
+    matrix = result.found.matrix[match.row, result.found.best[match.unit]]
+    aligned = result.verifier.show(query[None], reference[None], matrix[None])[0]
+    fine, fine_aligned = (ndimage.zoom(volume, ENLARGED, order=1).clip(0, 1) for volume in (query, aligned))
+    x, y, z = _middle(fine)
+    planes = [(volume[:, :, z], volume[:, y, :], volume[x]) for volume in (fine, fine_aligned)]
+    stack = [
+        Picture(title, _data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True), "LRAP")
+        for title, volume in (("generated", query), ("training, aligned", aligned))
+    ]
+    return Evidence(
+        list(_pictures(zip(*planes), True, pixel_mm / ENLARGED)),
+        motion=Motion.of(matrix),
+        stack=stack,
+        slices=query.shape[2],
+    )
+
+
+def _middle(volume: NDArray) -> tuple[int, int, int]:
+    """Return the voxel in the middle of what a volume shows."""
+    shown = volume > 0.1 * volume.max()
+    places = [np.flatnonzero(shown.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    x, y, z = (int((inside[0] + inside[-1]) // 2) for inside in places)
+    return x, y, z
+
+
 def thumbnail(result: AuditResult, match: Match) -> str:
-    """Return the generated image of a match, of a volume its best matching slice, as a data URI."""
+    """Return the generated image of a match, of a volume a slice, cut up the best matching one, as a data URI."""
+    if result.whole:
+        volume = result.units.images[match.row].astype(np.float32)
+        return _data_uri(volume[:, :, _middle(volume)[2]], True)
     upright = bool(result.generated.slice[match.row] >= 0)
     return _data_uri(result.units.images[match.row].astype(np.float32), upright)
 

@@ -106,3 +106,18 @@
   document.getElementById("close").addEventListener("click", () => viewer.close());
   viewer.addEventListener("close", still);
 })();
+
+// All axial slices of a volume and of its match, a slider for both: one long picture each, of which a slice is seen.
+(() => {
+  for (const stack of document.querySelectorAll(".stack")) {
+    const pages = stack.querySelector(".pages"), slider = stack.querySelector("input"), slices = Number(pages.dataset.slices);
+    const show = () => {
+      for (const image of pages.querySelectorAll("img")) {
+        image.parentElement.style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight / slices}`;
+        image.style.top = `${-100 * Number(slider.value)}%`;
+      }
+    };
+    slider.addEventListener("input", show);
+    stack.addEventListener("toggle", show);
+  }
+})();

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audit.fit import SetFit
+from ..audit.findings import SetFit
 from ..audit.result import AuditResult, Calibration, Control, Tier, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file

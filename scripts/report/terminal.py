@@ -35,7 +35,8 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
     )
     if control.bent:
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
-        lines.append(f"Of copies that are bent besides: {shares} pixels.")
+        unit = "voxels" if result.whole else "pixels"
+        lines.append(f"Of copies that are bent besides: {shares} {unit}.")
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")

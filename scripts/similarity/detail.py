@@ -31,7 +31,7 @@ RIM = 3  # pixels at the edge of the foreground, where outlines agree
 def detail_agreement(
     queries: NDArray[np.float32], references: NDArray[np.float32], masks: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Return the correlation (P,) of the detail of images (P, H, W) inside the masks, in [-1, 1].
+    """Return the correlation (P,) of the detail of images (P, H, W), or volumes, inside the masks, in [-1, 1].
 
     The reference may be sharper: it is blurred as far as that helps, as a generator may have done. 0 where either shows
     no detail.
@@ -40,13 +40,13 @@ def detail_agreement(
     detail = _band(queries)
     found = np.full(len(queries), -1.0)
     for sigma in SOFTENED:
-        other = _band(ndimage.gaussian_filter(references, (0, sigma, sigma)))
+        other = _band(ndimage.gaussian_filter(references, sigma, axes=tuple(range(1, references.ndim))))
         found = np.maximum(found, [_correlation(a[m], b[m]) for a, b, m in zip(detail, other, inside)])
     return found
 
 
 def _band(images: NDArray) -> NDArray:
-    fine, coarse = (ndimage.gaussian_filter(images, (0, sigma, sigma)) for sigma in BAND)
+    fine, coarse = (ndimage.gaussian_filter(images, sigma, axes=tuple(range(1, images.ndim))) for sigma in BAND)
     return fine - coarse
 
 

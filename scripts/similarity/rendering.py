@@ -23,7 +23,7 @@ from .deformation import deform
 from .kernels import kernel
 from .registration import resample
 
-__all__ = ["monotone_gain", "render"]
+__all__ = ["fit_gains", "monotone_gain", "render"]
 
 
 GAIN_BINS = 32
@@ -112,9 +112,15 @@ def render(
     """
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
     union = (masks[0] > 0.5) | (resample(masks[1], matrix) > 0.5)
-    warped = np.empty_like(queries)
-    _fit_gains(queries, resample(references, matrix), union, warped)
+    warped = fit_gains(queries, resample(references, matrix), union)
     if bend:
         # once more, as misfits have flattened the first map of intensity
-        _fit_gains(queries, deform(queries, warped, union), union, warped)
+        warped = fit_gains(queries, deform(queries, warped, union), union)
     return warped, union
+
+
+def fit_gains(queries: NDArray, images: NDArray, union: NDArray) -> NDArray[np.float32]:
+    """Return images (P, H, W) on their queries' contrast where `union` is set, by a non-decreasing map a pair."""
+    warped = np.empty_like(queries)
+    _fit_gains(queries, images, union, warped)
+    return warped

@@ -59,24 +59,33 @@ def _pairs_torch(
     images = images.float()
     dims = images.ndim - 1
     axes = tuple(range(1, dims + 1))
-    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[dims]
     count = WINDOW**dims
     offset = images.mean(axes, keepdim=True)
     centred = images - offset
-    mean = pool(centred[:, None], WINDOW, 1)[:, 0]
-    variance = (pool(centred[:, None] ** 2, WINDOW, 1)[:, 0] - mean**2) * (count / (count - 1))
+    mean = _window_means(centred)
+    variance = (_window_means(centred**2) - mean**2) * (count / (count - 1))
     parts = []
     for p in range(0, len(first), block):
         i, j = first[p : p + block], second[p : p + block]
         data_range = ranges[p : p + block].view(-1, *[1] * dims)
         c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
-        product = pool((centred[i] * centred[j])[:, None], WINDOW, 1)[:, 0]
+        product = _window_means(centred[i] * centred[j])
         covariance = (product - mean[i] * mean[j]) * (count / (count - 1))
         a, b = mean[i] + offset[i], mean[j] + offset[j]
         ssim = (2 * a * b + c1) * (2 * covariance + c2) / ((a * a + b * b + c1) * (variance[i] + variance[j] + c2))
         w = torch.maximum(weight[i], weight[j])
         parts.append((ssim * w).sum(axes) / w.sum(axes))
     return torch.cat(parts) if parts else images.new_empty(0)
+
+
+def _window_means(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean of every window of (N, H, W) or (N, D, H, W), one axis after the other."""
+    dims = images.ndim - 1
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[dims]
+    pooled = images[:, None]
+    for axis in range(dims):
+        pooled = pool(pooled, [WINDOW if d == axis else 1 for d in range(dims)], 1)
+    return pooled[:, 0]
 
 
 def _spatial(images: torch.Tensor, name: str) -> torch.Tensor:

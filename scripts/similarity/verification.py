@@ -18,7 +18,7 @@ pyramid with several starts, in one numba kernel that takes pairs in parallel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from .registration import register
 from .rendering import render
 from .ssim import ssim_pairs
 
-__all__ = ["Alignment", "Verifier"]
+__all__ = ["Alignment", "Pairs", "Verifier", "Verifies"]
 
 
 MOST_SMOOTHING = 20.0  # pixels; more leaves nothing of an image
@@ -37,16 +37,34 @@ LEAST_WINDOW = 12  # pixels; smaller squares of different people are alike
 LEAST_FOREGROUND = 0.6  # of a square, to be compared
 
 
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]  # row numbers of queries, and of references
+
+
 class Alignment(NamedTuple):
     """How training image `reference` lies on `query`, and how alike they then are; one entry a pair.
 
-    `matrix` (P, 2, 3) maps query to reference pixels, both counted from the image centre in (row, column) order.
+    `matrix` (P, 2, 3) maps query to reference pixels, both counted from the image centre in (row, column) order; of
+    volumes it is (P, 3, 4), in mm.
     `mirrored` (P,) says that the map reverses handedness; `aligned_ssim` (P,) is the foreground SSIM.
     """
 
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     aligned_ssim: NDArray[np.float32]
+
+
+class Verifies(Protocol):
+    """What aligns, scores and shows pairs: :class:`Verifier` images, and
+    :class:`~scripts.similarity.volume_verification.VolumeVerifier` volumes. `window` is the side of the squares that
+    decide where copies of a part are looked for, 0: the whole."""
+
+    window: int
+
+    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, /) -> Alignment: ...
+
+    def show(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float32]: ...
+
+    def detail(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float64]: ...
 
 
 class Verifier:
@@ -72,12 +90,16 @@ class Verifier:
             raise ValueError(f"window must be 0, for the whole image, or at least {LEAST_WINDOW} pixels, got {window}")
         self.smoothing, self.block, self.window, self.bend = smoothing, block, window, bend
 
-    def align(self, queries: NDArray, references: NDArray) -> Alignment:
-        """Align references[p] to queries[p]; both (P, H, W) in [0, 1], background near 0.
+    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
+        """Align references[p] to queries[p], or of `pairs` the references' rows pairs[1] to the queries' pairs[0].
+
+        Both are (P, H, W) in [0, 1], background near 0.
 
         Raises:
             ValueError: if the shapes differ, or the window is larger than the images.
         """
+        if pairs is not None:
+            queries, references = queries[pairs[0]], references[pairs[1]]
         queries, references = (np.ascontiguousarray(a, np.float32) for a in (queries, references))
         if queries.shape != references.shape or queries.ndim != 3:
             raise ValueError(

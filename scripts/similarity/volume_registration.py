@@ -29,8 +29,10 @@ __all__ = ["register_volumes", "resample_volumes"]
 
 LEVELS_MM = (8.0, 4.0, 2.0)  # sides of the voxels that are compared, coarse to fine
 ITERATIONS = (12, 8, 4)
+ROWS = (1, 2, 2)  # of so many rows of voxels one is compared, in a checkerboard: seven numbers need no more
 SMOOTHING = 0.5  # voxels of a level, Gaussian
 KEPT = 2  # starts that go on from the coarse level
+RIVAL = 1.3  # times the least error, up to which they do
 SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
 UNKNOWNS = 10  # turn, scale, shift, and a parabola of intensity
 
@@ -66,22 +68,25 @@ def _normal_equations(
     reference_grid: NDArray,
     matrix: NDArray,
     gain: NDArray,
+    counted: tuple[int, bool],
     normal: NDArray,
     gradient: NDArray,
 ) -> float:
     """Fill the normal equations of (turn, log scale, shift, gain) at a map (3, 4) and return the squared error.
 
     Grids (2, 3) are origin and step in mm. The reference's value w at matrix @ x predicts the query as a parabola in w.
-    A row of voxels at a time, as for planar images.
+    A row of voxels at a time, as for planar images, of every so many rows. `counted` says so, and whether what the
+    query leaves black is left out.
     """
     depth, height, width = query.shape
+    every, partial = counted
     buffer = np.zeros((UNKNOWNS + 1, width), np.float32)
     sums = np.zeros((UNKNOWNS + 1, UNKNOWNS + 1))
     g0, g1, g2 = np.float32(gain[0]), np.float32(gain[1]), np.float32(gain[2])
     per_mm = 1.0 / reference_grid[1]
     for i in range(depth):
         z = query_grid[0, 0] + i * query_grid[1, 0]
-        for j in range(height):
+        for j in range(i % every, height, every):
             y = query_grid[0, 1] + j * query_grid[1, 1]
             for k in range(width):
                 x = query_grid[0, 2] + k * query_grid[1, 2]
@@ -96,7 +101,7 @@ def _normal_equations(
                 )
                 value = query[i, j, k]
                 # background on background carries no information
-                counts = np.float32(0) if w == 0 and value < np.float32(0.02) else np.float32(1)
+                counts = np.float32(0) if value < np.float32(0.02) and (partial or w == 0) else np.float32(1)
                 slope = counts * (g1 + np.float32(2) * g2 * w)
                 az, ay, ax = np.float32(pz), np.float32(py), np.float32(px)
                 dz *= slope * np.float32(per_mm[0])
@@ -161,6 +166,7 @@ def _fit(
     matrix: NDArray,
     gain: NDArray,
     iterations: int,
+    counted: tuple[int, bool],
 ) -> tuple[NDArray, NDArray, float]:
     """Refine a map and gain by damped Gauss-Newton; return the best ones and their squared error."""
     normal = np.zeros((UNKNOWNS, UNKNOWNS))
@@ -169,14 +175,14 @@ def _fit(
     lowest = np.inf
     damping = 1e-3
     for _ in range(iterations + 1):
-        error = _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, normal, gradient)
+        error = _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient)
         scale = np.sqrt((matrix[:, 0] ** 2).sum())
         if not np.isfinite(error) or scale < SCALE_RANGE[0] or scale > SCALE_RANGE[1] or error > lowest * 1.5:
             matrix, gain = best.copy(), best_gain.copy()
             damping *= 30
             if damping > 1e3 or lowest == np.inf:
                 break
-            _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, normal, gradient)
+            _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient)
         elif error < lowest:
             done = error > lowest * 0.9995
             lowest = error
@@ -201,14 +207,18 @@ def _best_starts(
     second: NDArray,
     starts: NDArray,
     iterations: int,
+    counted: tuple[int, bool],
     matrices: NDArray,
     gains: NDArray,
     errors: NDArray,
 ) -> None:
-    """Refine every start (P, S, 3, 4) of every pair."""
+    """Refine every start (P, S, 3, 4) of every pair, but for those whose error is infinite."""
     count = starts.shape[1]
     for n in numba.prange(first.shape[0] * count):
         p, s = n // count, n % count
+        if errors[p, s] == np.inf:
+            matrices[p, s] = starts[p, s]
+            continue
         matrices[p, s], gains[p, s], errors[p, s] = _fit(
             queries[first[p]],
             query_grid,
@@ -217,6 +227,7 @@ def _best_starts(
             starts[p, s],
             gains[p, s].copy(),
             iterations,
+            counted,
         )
 
 
@@ -253,6 +264,7 @@ def register_volumes(
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     starts: NDArray[np.float64],
     spacing: tuple[NDArray, NDArray],
+    partial: bool = False,
 ) -> NDArray[np.float64]:
     """Return the maps (P, 3, 4) in mm about the centres, query to reference: turn, scale, shift, side of the start.
 
@@ -261,6 +273,7 @@ def register_volumes(
         pairs: (P,) numbers of the queries and (P,) of the references.
         starts: (P, S, 3, 4) maps to begin at; a start keeps its handedness, so mirrored ones must be given.
         spacing: (3,) mm of the queries' voxels, and of the references'.
+        partial: the queries show a part of what the references show: what they leave black does not count.
 
     Raises:
         ValueError: if a side is shorter.
@@ -271,20 +284,32 @@ def register_volumes(
         raise ValueError(f"expected volumes of at least 2 a side, got {queries.shape[1:]} and {references.shape[1:]}")
     first, second = (np.ascontiguousarray(numbers, np.int64) for numbers in pairs)
     matrices = np.ascontiguousarray(starts, np.float64)
-    gains = np.tile([0.0, 1.0, 0.0], (*matrices.shape[:2], 1))
-    for number, (side, iterations) in enumerate(zip(LEVELS_MM, ITERATIONS)):
+    gains, errors = np.tile([0.0, 1.0, 0.0], (*matrices.shape[:2], 1)), np.zeros(matrices.shape[:2])
+    for number, (side, iterations, every) in enumerate(zip(LEVELS_MM, ITERATIONS, ROWS)):
         if number and side < 0.75 * max(np.min(spacing[0]), np.min(spacing[1])):
             break  # there are no such voxels
         (query, query_grid), (reference, reference_grid) = (
             _level(volumes, step, side) for volumes, step in zip((queries, references), spacing)
         )
-        found, errors = np.empty_like(matrices), np.empty(matrices.shape[:2])
+        found = np.empty_like(matrices)
         _best_starts(
-            query, query_grid, reference, reference_grid, first, second, matrices, iterations, found, gains, errors
+            query,
+            query_grid,
+            reference,
+            reference_grid,
+            first,
+            second,
+            matrices,
+            iterations,
+            (every, partial),
+            found,
+            gains,
+            errors,
         )
         kept = np.argsort(errors, axis=1, kind="stable")[:, : KEPT if number == 0 else 1]
         matrices = np.take_along_axis(found, kept[..., None, None], 1)
-        gains = np.take_along_axis(gains, kept[..., None], 1)
+        gains, errors = np.take_along_axis(gains, kept[..., None], 1), np.take_along_axis(errors, kept, 1)
+        errors[errors > RIVAL * errors[:, :1]] = np.inf
     return matrices[:, 0]
 
 

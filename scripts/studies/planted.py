@@ -108,14 +108,14 @@ class PlantedCopies(Randomizable):
         write_table(folder / "truth.csv", truth)
 
     def _images(self, subject: str) -> list[Slice]:
-        """The subject's slices (level, (1, H, W)), or its volume (None, (Z, X, Y)); in [0, 1]."""
+        """The subject's slices (level, (1, H, W)), or its volume (None, (1, X, Y, Z)); in [0, 1]."""
         if subject not in self.cache:
             item = self.items[subject]
             if self.volumes:
                 chain = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
                 volume = np.asarray(chain(item["image"]).numpy()[0], np.float32)
                 volume = (volume / np.percentile(volume, 99.5)).clip(0, 1)
-                self.cache[subject] = [(None, np.ascontiguousarray(volume.transpose(2, 0, 1)))]
+                self.cache[subject] = [(None, volume[None])]
             else:
                 slices = planar_slices([item], self.preprocessing)
                 self.cache[subject] = [(s["level"], np.asarray(s["image"])) for s in slices]
@@ -123,7 +123,7 @@ class PlantedCopies(Randomizable):
 
     def _save(self, image: NDArray, stem: Path) -> str:
         if self.volumes:
-            array = (image.transpose(1, 2, 0) * 1000).astype(np.int16)
+            array = (image[0] * 1000).astype(np.int16)
             path = stem.with_name(stem.name + ".nii.gz")
             nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 2.0, 1.0])), path)
         else:

@@ -115,7 +115,7 @@ def test_constant_and_no_images():
 
 
 def test_a_single_plane_and_a_change_are_errors(images):
-    with pytest.raises(RuntimeError, match="length equal to input rank"):
+    with pytest.raises(ValueError, match=r"images must be \(N, H, W\) or \(N, X, Y, Z\), got \("):
         Degradation(blur=1.0)(images[0], generator())
     with pytest.raises(dataclasses.FrozenInstanceError):
         Degradation().blur = 1.0

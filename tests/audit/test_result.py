@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from audits import audit, embedded, images_of
 
-from scripts.audit.fit import SetFit
+from scripts.audit.findings import SetFit
 from scripts.audit.result import Control, Verdict
 from scripts.decision.labels import Label, Thresholds
 from scripts.images.correction import Correction

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heads import head
 from helpers import MISALIGN
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
@@ -261,3 +262,35 @@ def test_copy_loss_is_low_where_copies_alone_are_alike():
     groups = torch.stack([anchors, neighbours, anchors, mixtures], 1).flatten(0, 1)
     swapped = torch.stack([anchors, anchors, neighbours, mixtures], 1).flatten(0, 1)
     assert CopyLoss(4)(groups) < 0.001 < 5 < CopyLoss(4)(swapped)
+
+
+def test_loss_of_volumes_is_that_of_scikit_image():
+    volumes = torch.from_numpy(np.stack([head(seed)[::2, ::2, ::2] for seed in range(3)]))[:, None]
+    vectors = torch.nn.functional.normalize(torch.randn(3, 5), dim=1)
+    mask = foreground(volumes[:, 0], dims=3).numpy()
+    errors = []
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        a, b = volumes[i, 0].numpy(), volumes[j, 0].numpy()
+        full = structural_similarity(a, b, data_range=1.0, full=True)[1]
+        core = (slice(3, -3),) * 3
+        errors.append(float(vectors[i] @ vectors[j]) - full[core][(mask[i] | mask[j])[core]].mean())
+    assert float(PairwiseSSIMLoss(bins=1)(vectors, volumes)) == pytest.approx(np.square(errors).mean(), rel=1e-3)
+
+
+def test_a_perfect_estimate_of_moved_volumes_has_the_least_pose_loss():
+    transform = RandMisalignd("image", flip_prob=[0.5, 0, 0], affine_prob=1, rotation=20, shift=4, zoom=(0.9, 1.1))
+    transform.set_random_state(0)
+    matrix = torch.stack([transform({"image": torch.zeros(1, 8, 8, 8)})["image_matrix"] for _ in range(12)])
+    mirrored = (torch.linalg.det(matrix[:, :, :3]) < 0).long()
+    mirror = torch.diag_embed(torch.stack([1.0 - 2 * mirrored, torch.ones(12), torch.ones(12)], 1))
+    inverse = torch.linalg.inv(matrix[:, :, :3] @ mirror)
+    right = torch.cat([inverse, -inverse @ matrix[:, :, 3:]], 2)
+    coarse = torch.stack([right, right], 1)
+    scores = 50.0 * torch.nn.functional.one_hot(mirrored, 2)
+    chosen = torch.stack([mirrored, 1 - mirrored], 1)
+    estimate = Estimate(scores, coarse, chosen, coarse)
+    loss = PoseLoss((48, 56, 40), 1, mirrored_axes=(0,))
+    assert float(loss(estimate, matrix)) == pytest.approx(2 * 0.1 / 3, abs=1e-3)
+    off = estimate._replace(coarse=coarse + torch.tensor([0.0, 0, 0, 3.0])[None, None, None])
+    assert float(loss(off, matrix)) == pytest.approx((27**0.5 + 0.1) / 3, abs=0.01)
+    assert float(loss(estimate._replace(scores=-scores), matrix)) > 10

@@ -14,9 +14,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heads import head
+from scipy.spatial.transform import Rotation
 from skimage.metrics import structural_similarity
 
-from scripts.embedder.networks import DeepSSIM, Posed, local_normalize
+from scripts import component, load_weights
+from scripts.embedder.networks import DeepSSIM, Posed, _similarity, local_normalize
 
 SIZE = (32, 40)
 
@@ -110,6 +113,7 @@ def test_torchscript_gives_the_same_embeddings():
     network, x = tiny(), pictures(2, 4)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.script(network)(x), network(x))
+        torch.testing.assert_close(torch.jit.script(tiny_3d())(volumes(2)), tiny_3d()(volumes(2)))
 
 
 def test_every_parameter_learns():
@@ -163,16 +167,89 @@ def test_the_constant_raises_all_cosines_alike():
 
 @pytest.mark.parametrize("shape", [(1, 1, 32, 32), (1, 3, 32, 40), (2, 1, 40, 32)])
 def test_images_of_another_kind_are_an_error(shape):
-    with pytest.raises(ValueError, match=r"images: expected \(N, 1, 32, 40\), found \[\d"):
+    with pytest.raises(ValueError, match=r"images: expected \(N, 1\) times \[32, 40\], found \[\d"):
         tiny()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("size", [(31, 40), (32,), (32, 32, 32)])
+@pytest.mark.parametrize("size", [(31, 40), (32,), (32, 31, 32)])
 def test_a_field_of_odd_size_is_an_error(size):
-    with pytest.raises(ValueError, match="spatial_size: expected two even numbers, found"):
+    with pytest.raises(ValueError, match="spatial_size: expected two or three even numbers, multiples of patch, found"):
         tiny(spatial_size=size)
 
 
 def test_a_network_that_estimates_no_pose_is_an_error():
     with pytest.raises(ValueError, match="network_def Flatten: expected a network that estimates .*train_plain.yaml"):
         Posed(torch.nn.Flatten())
+
+
+VOLUME = (24, 28, 20)
+
+
+def tiny_3d(**more) -> DeepSSIM:
+    return tiny(**{"spatial_size": VOLUME, "mirrored_axes": (0,), "patch": 4, "patch_features": 6, **more})
+
+
+def volumes(number: int, seed: int = 0) -> torch.Tensor:
+    """Smooth random volumes (N, 1, D, H, W) in [0, 1] that are black at the border."""
+    noise = torch.rand((number, 1, 4, 4, 4), generator=torch.Generator().manual_seed(seed))
+    inner = torch.nn.functional.interpolate(noise, [n - 8 for n in VOLUME], mode="trilinear").clamp(0, 1)
+    return torch.nn.functional.pad(inner, [4] * 6)
+
+
+def test_a_volume_is_a_unit_vector_and_its_mirror_image_the_same_one():
+    network, x = tiny_3d(), volumes(4)
+    with torch.no_grad():
+        got, mirrored = network(x), network(x.flip(2))
+    assert got.shape == (4, 16)
+    torch.testing.assert_close(got.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(mirrored, got, atol=1e-5, rtol=0)
+    assert (got @ got.T - torch.eye(4)).abs().max() < 0.999
+
+
+def test_local_normalisation_of_a_volume_is_of_its_windows():
+    volume = torch.rand((1, 1, 12, 11, 10), generator=torch.Generator().manual_seed(2))
+    got = local_normalize(volume, torch.tensor(1e-9), window=5)
+    window = volume[0, 0, 4:9, 3:8, 2:7]
+    expected = (volume[0, 0, 6, 5, 4] - window.mean()) / window.std(correction=0)
+    assert float(got[0, 0, 6, 5, 4]) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_turns_in_space_are_those_of_scipy():
+    parameters = torch.tensor([[0.0] * 7, [0.5, -1.0, 0.3, 0.4, 1.0, 2.0, -1.0], [3.0, 2.0, -4.0, 0.0, 0.0, 0.0, 0.5]])
+    found = _similarity(parameters).numpy()
+    for row, matrix in zip(parameters.double().numpy(), found):
+        turn = Rotation.from_rotvec(0.3 * row[:3]).as_matrix() * np.exp(0.1 * row[3])
+        np.testing.assert_allclose(matrix, np.column_stack([turn, 6 * row[4:]]), atol=1e-5)
+    still = parameters[:1].clone().requires_grad_()
+    _similarity(still).sum().backward()
+    assert torch.isfinite(still.grad).all()
+
+
+def test_patches_and_projection_of_volumes_become_principal_components():
+    network, x = tiny_3d(), volumes(30)
+    network.fit_projection(x)
+    basis = network.patches.weight.detach().flatten(1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(6), atol=1e-4, rtol=0)
+    features = local_normalize(x, torch.tensor(0.03**2))
+    cut = features.reshape(30, 6, 4, 7, 4, 5, 4).permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, 64)
+    kept = (cut @ basis.T).square().sum()
+    assert kept == pytest.approx(float(torch.linalg.svdvals(cut)[:6].square().sum()), rel=1e-3)
+    rows = network.projection.weight.detach()
+    torch.testing.assert_close(rows @ rows.T, torch.eye(15), atol=1e-3, rtol=0)
+
+
+def test_the_shipped_volume_network_is_small_and_finds_mirrored_volumes_alike(in_root):
+    network = component(["configs/inference.yaml", "configs/inference_3d.yaml"], "network_def")
+    load_weights(network, "models/model_3d.pt").eval()
+    assert sum(p.numel() for p in network.state_dict().values()) * 4 < 25e6
+    x = torch.from_numpy(np.stack([head(1), head(2)]))[:, None]
+    with torch.no_grad():
+        own, mirrored = network(x), network(x.flip(2))
+    torch.testing.assert_close(own, mirrored, atol=1e-4, rtol=0)
+    assert float(own[0] @ own[1]) < 0.9
+
+
+@pytest.mark.parametrize("size, patch", [((24, 28, 18), 4), ((24, 28), 8), ((8, 8, 8, 8), 1)])
+def test_a_field_that_patches_do_not_divide_is_an_error(size, patch):
+    with pytest.raises(ValueError, match="spatial_size: expected two or three even numbers, multiples of patch, found"):
+        tiny(spatial_size=size, patch=patch)

@@ -14,8 +14,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from heads import head
 from helpers import COPY, MISALIGN
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from scripts.images.augmentations import RandCopyd, RandMisalignd, blur
 from scripts.images.geometry import warp
@@ -170,3 +172,40 @@ def test_constant_images_are_defined_and_a_missing_key_is_an_error(transform, al
         assert torch.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
     with pytest.raises(KeyError, match="image"):
         transform("image")({"other": torch.zeros(1, 32, 40)})
+
+
+@pytest.fixture
+def volume() -> torch.Tensor:
+    return torch.from_numpy(head(0)[None])
+
+
+def test_a_volume_is_turned_about_any_axis_mirrored_where_it_may_be_and_its_map_travels_with_it(volume):
+    transform = RandMisalignd(
+        "image", flip_prob=[0.5, 0, 0], affine_prob=1, rotation=20, shift=3, zoom=(0.9, 1.1)
+    ).set_random_state(0)
+    axes, mirrored = [], []
+    for _ in range(60):
+        got = transform({"image": volume[:, ::6, ::7, ::5]})
+        matrix = got["image_matrix"].double().numpy()
+        assert matrix.shape == (3, 4) and np.abs(matrix[:, 3]).max() <= 3
+        scale = np.cbrt(abs(np.linalg.det(matrix[:, :3])))
+        assert 1 / 1.1 - 1e-6 <= scale <= 1 / 0.9 + 1e-6
+        mirrored.append(np.linalg.det(matrix[:, :3]) < 0)
+        turn = np.diag([-1.0 if mirrored[-1] else 1, 1, 1]) @ matrix[:, :3] / scale
+        vector = Rotation.from_matrix(turn).as_rotvec(degrees=True)
+        assert np.linalg.norm(vector) <= 20 + 1e-6
+        axes.append(vector / np.linalg.norm(vector))
+    assert 15 < sum(mirrored) < 45 and (np.abs(axes).mean(0) > 0.35).all()
+    torch.testing.assert_close(
+        got["image"], warp(volume[None, :, ::6, ::7, ::5], got["image_matrix"][None])[0].clamp(0, 1)
+    )
+
+
+def test_a_volume_is_blurred_and_bent_along_all_its_axes(volume):
+    expected = gaussian_filter(volume.numpy().astype(float), (0, 0.8, 0.8, 0.8), mode="mirror", truncate=3)
+    np.testing.assert_allclose(blur(volume, 0.8), expected, atol=1e-5)
+    transform = RandCopyd("image", elastic=(1.0, 1.0), grid=6).set_random_state(0)
+    bent = transform({"image": volume})["image"]
+    field = transform.displacement
+    assert field.shape == (3, *volume.shape[1:]) and 0.5 < field.std() < 1.1
+    assert (np.abs(np.diff(field.numpy(), axis=1)).max() < 0.8) and not torch.allclose(bent, volume, atol=0.05)

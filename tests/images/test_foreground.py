@@ -9,6 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import heads
 import numpy as np
 import torch
 from helpers import reference_foreground
@@ -24,3 +25,15 @@ def test_foreground_equals_scipy_and_handles_no_background_and_no_object(head, p
     assert foreground(torch.from_numpy(noise)).all() and not foreground(torch.full((1, 9, 9), 3.0)).any()
     batch = torch.from_numpy(head[20:24, None])  # (B, 1, H, W), a mask each
     torch.testing.assert_close(foreground(batch), torch.stack([foreground(image) for image in batch]))
+
+
+def test_foreground_of_a_volume_is_that_of_its_cubes():
+    volume = torch.from_numpy(heads.head(0))
+    volume = torch.stack([volume, volume * 0.3 + 0.2, torch.zeros_like(volume)])
+    low = volume.flatten(1).amin(1)
+    high = volume.flatten(1).kthvalue(round(0.99 * volume[0].numel())).values
+    mean = torch.nn.functional.avg_pool3d(
+        (volume - low[:, None, None, None])[:, None], 5, 1, 2, count_include_pad=False
+    )[:, 0]
+    expected = mean > 0.1 * (high - low)[:, None, None, None]
+    assert (foreground(volume, dims=3) == expected).float().mean() > 0.9999 and not expected[2].any()

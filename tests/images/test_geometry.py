@@ -42,3 +42,17 @@ def test_warp_by_whole_pixels_and_flips_is_exact():
     mirror = torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]])
     torch.testing.assert_close(warp(image, mirror), image.flip(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(warp(image, -mirror), image.flip(3), atol=1e-5, rtol=0)
+
+
+def test_warp_of_a_volume_equals_scipy():
+    rng = np.random.default_rng(0)
+    volume = rng.normal(size=(9, 11, 13)).astype(np.float32)
+    matrix = np.column_stack([np.eye(3) + 0.1 * rng.normal(size=(3, 3)), [0.7, -1.2, 0.4]])
+    displacement = 0.5 * rng.normal(size=(3, *volume.shape)).astype(np.float32)
+    centre = [(n - 1) / 2 for n in volume.shape]
+    places = np.stack(np.meshgrid(*(np.arange(n) - c for n, c in zip(volume.shape, centre)), indexing="ij"))
+    source = np.einsum("ij,jxyz->ixyz", matrix[:, :3], places) + matrix[:, 3][:, None, None, None] + displacement
+    expected = map_coordinates(volume, source + np.array(centre)[:, None, None, None], order=1, mode="grid-constant")
+    tensors = (torch.from_numpy(a.astype(np.float32))[None] for a in (volume[None], matrix, displacement))
+    got = warp(*tensors)[0, 0].numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-4)

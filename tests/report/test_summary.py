@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from scripts.audit.findings import findings
-from scripts.audit.fit import SetFit
+from scripts.audit.findings import SetFit, findings
 from scripts.audit.result import BentRecall, Control
 from scripts.images.correction import Correction
 from scripts.report.provenance import Run

@@ -110,6 +110,7 @@ def test_page_of_an_audit_of_volumes_shows_three_planes_and_the_score_in_3d(tmp_
     )  # turned in plane
     write("generated", "new", texture(50))
     keys = ("--train_dir", "train", "--generated_dir", "generated", "--output_dir", "out", "--control_images", "4")
+    keys += ("--volumes", "slices")
     result = run_config("detect.yaml", tmp_path, *keys)
     assert result.returncode == 0, result.stderr
     copy, new = read_table(tmp_path / "out" / "matches.csv")

@@ -1,0 +1,216 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bend registered training volumes onto generated ones: :mod:`~scripts.similarity.deformation` in three dimensions.
+
+Displacements are trilinear between control points far apart, found by Gauss-Newton on voxels of twice the side.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .kernels import kernel
+
+__all__ = ["deform_volumes"]
+
+SPACING = 5  # coarse voxels between control points
+ITERATIONS = 4
+BLUR = 1.0  # voxels, Gaussian before every second one is taken
+STIFFNESS = 0.01  # of the membrane, in squared intensity
+ANCHOR = 1e-5  # holds control points that no foreground voxel moves
+MOST_STEPS, PRECISION = 30, 0.03  # of conjugate gradients, which need not be exact on the way
+CORNERS = 8
+UNKNOWNS = 3 * CORNERS  # that one voxel's displacement depends on
+
+
+@kernel(fastmath=True)
+def _inside(volume: NDArray, z: float, y: float, x: float) -> tuple[float, float, float, float]:
+    """Trilinear value and derivatives at a position, moved to the volume where it lies outside."""
+    z = min(max(z, 0.0), volume.shape[0] - 1.001)
+    y = min(max(y, 0.0), volume.shape[1] - 1.001)
+    x = min(max(x, 0.0), volume.shape[2] - 1.001)
+    i, j, k = int(z), int(y), int(x)
+    fz, fy, fx = z - i, y - j, x - k
+    a, b, c, d = volume[i, j, k], volume[i, j, k + 1], volume[i, j + 1, k], volume[i, j + 1, k + 1]
+    e, f, g, h = volume[i + 1, j, k], volume[i + 1, j, k + 1], volume[i + 1, j + 1, k], volume[i + 1, j + 1, k + 1]
+    near_top, near_bottom = a + (b - a) * fx, c + (d - c) * fx
+    far_top, far_bottom = e + (f - e) * fx, g + (h - g) * fx
+    near, far = near_top + (near_bottom - near_top) * fy, far_top + (far_bottom - far_top) * fy
+    by_y = (near_bottom - near_top) * (1 - fz) + (far_bottom - far_top) * fz
+    by_x = ((b - a) * (1 - fy) + (d - c) * fy) * (1 - fz) + ((f - e) * (1 - fy) + (h - g) * fy) * fz
+    return near + (far - near) * fz, far - near, by_y, by_x
+
+
+@kernel(fastmath=True)
+def _corners(z: float, y: float, x: float, shape: tuple[int, int, int, int], number: NDArray, weight: NDArray) -> None:
+    """Fill the numbers and weights of the control points around a position in units of their spacing."""
+    i, j, k = min(int(z), shape[0] - 2), min(int(y), shape[1] - 2), min(int(x), shape[2] - 2)
+    fz, fy, fx = z - i, y - j, x - k
+    for corner in range(CORNERS):
+        u, v, w = corner // 4, corner // 2 % 2, corner % 2
+        number[corner] = ((i + u) * shape[1] + j + v) * shape[2] + k + w
+        weight[corner] = (fz if u else 1 - fz) * (fy if v else 1 - fy) * (fx if w else 1 - fx)
+
+
+@kernel(fastmath=True)
+def _normal_equations(
+    query: NDArray, volume: NDArray, mask: NDArray, field: NDArray, band: NDArray, right: NDArray
+) -> float:
+    """Fill the banded normal equations of a step of the field (R, C, S, 3), and return the energy at it."""
+    band[:] = 0
+    right[:] = 0
+    flat = field.reshape(-1, 3)
+    number, weight = np.empty(CORNERS, np.int64), np.empty(CORNERS)
+    unknown, slope = np.empty(UNKNOWNS, np.int64), np.empty(UNKNOWNS)
+    energy = 0.0
+    for i in range(query.shape[0]):
+        for j in range(query.shape[1]):
+            for k in range(query.shape[2]):
+                if not mask[i, j, k]:
+                    continue
+                _corners(i / SPACING, j / SPACING, k / SPACING, field.shape, number, weight)
+                z, y, x = np.float64(i), np.float64(j), np.float64(k)
+                for c in range(CORNERS):
+                    z += weight[c] * flat[number[c], 0]
+                    y += weight[c] * flat[number[c], 1]
+                    x += weight[c] * flat[number[c], 2]
+                value, dz, dy, dx = _inside(volume, z, y, x)
+                residual = query[i, j, k] - value
+                energy += residual * residual
+                for c in range(CORNERS):  # ascending numbers: a before b is a lower one
+                    unknown[3 * c], slope[3 * c] = 3 * number[c], weight[c] * dz
+                    unknown[3 * c + 1], slope[3 * c + 1] = 3 * number[c] + 1, weight[c] * dy
+                    unknown[3 * c + 2], slope[3 * c + 2] = 3 * number[c] + 2, weight[c] * dx
+                for a in range(UNKNOWNS):
+                    right[unknown[a]] += slope[a] * residual
+                    for b in range(a + 1):
+                        band[unknown[a], unknown[a] - unknown[b]] += slope[a] * slope[b]
+    steps = (field.shape[1] * field.shape[2], field.shape[2], 1)
+    for i in range(field.shape[0]):
+        for j in range(field.shape[1]):
+            for k in range(field.shape[2]):
+                point = (i * field.shape[1] + j) * field.shape[2] + k
+                inner = (i + 1 < field.shape[0], j + 1 < field.shape[1], k + 1 < field.shape[2])
+                for own in range(3):
+                    n = 3 * point + own
+                    band[n, 0] += ANCHOR
+                    right[n] -= ANCHOR * flat[point, own]
+                    for axis in range(3):
+                        if inner[axis]:
+                            m = n + 3 * steps[axis]
+                            difference = flat[point, own] - flat[point + steps[axis], own]
+                            energy += STIFFNESS * difference * difference
+                            band[n, 0] += STIFFNESS
+                            band[m, 0] += STIFFNESS
+                            band[m, m - n] -= STIFFNESS
+                            right[n] -= STIFFNESS * difference
+                            right[m] += STIFFNESS * difference
+    return energy
+
+
+@kernel(fastmath=True)
+def _times(band: NDArray, x: NDArray, out: NDArray) -> None:
+    """Fill the product of a symmetric band matrix and x."""
+    width = band.shape[1]
+    for n in range(len(x)):
+        total = band[n, 0] * x[n]
+        for d in range(1, min(width, n + 1)):
+            total += band[n, d] * x[n - d]
+            out[n - d] += band[n, d] * x[n]
+        out[n] = total
+
+
+@kernel(fastmath=True)
+def _step(band: NDArray, right: NDArray) -> NDArray:
+    """Return about the solution of band @ x = right, by conjugate gradients scaled by the diagonal."""
+    x, product = np.zeros_like(right), np.zeros_like(right)
+    residual = right.copy()
+    scaled = residual / band[:, 0]
+    direction = scaled.copy()
+    size = (residual * scaled).sum()
+    target = size * PRECISION**2
+    for _ in range(MOST_STEPS):
+        if size <= target:
+            break
+        product[:] = 0
+        _times(band, direction, product)
+        length = size / (direction * product).sum()
+        x += length * direction
+        residual -= length * product
+        scaled = residual / band[:, 0]
+        before = size
+        size = (residual * scaled).sum()
+        direction = scaled + size / before * direction
+    return x
+
+
+@kernel()
+def _fit(query: NDArray, volume: NDArray, mask: NDArray, field: NDArray) -> NDArray:
+    """Return the field of the least energy on the way of Gauss-Newton from a field (R, C, S, 3)."""
+    count = field.size
+    width = 3 * (field.shape[1] * field.shape[2] + field.shape[2] + 1) + 3
+    band, right = np.zeros((count, width)), np.zeros(count)
+    best, lowest = field.copy(), np.inf
+    for step in range(ITERATIONS + 1):
+        energy = _normal_equations(query, volume, mask, field, band, right)
+        if not energy < lowest:
+            break  # too long a step; a shorter one gains little
+        done = energy > 0.99 * lowest
+        best, lowest = field.copy(), energy
+        if done or step == ITERATIONS:
+            break
+        field = field + _step(band, right).reshape(field.shape)
+    return best
+
+
+@kernel(parallel=True)
+def _deform_pairs(
+    soft_queries: NDArray, soft_volumes: NDArray, soft_masks: NDArray, volumes: NDArray, out: NDArray
+) -> None:
+    """Fill (P, D, H, W) with each volume bent onto its query, by a field found on voxels of twice the side."""
+    for n in numba.prange(volumes.shape[0]):
+        sides = soft_queries.shape[1:]
+        field = np.zeros(
+            ((sides[0] - 1) // SPACING + 2, (sides[1] - 1) // SPACING + 2, (sides[2] - 1) // SPACING + 2, 3)
+        )
+        field = _fit(soft_queries[n], soft_volumes[n], soft_masks[n], field)
+        flat = field.reshape(-1, 3)
+        number, weight = np.empty(CORNERS, np.int64), np.empty(CORNERS)
+        step = 2.0 * SPACING
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                for k in range(out.shape[3]):
+                    _corners(i / step, j / step, k / step, field.shape, number, weight)
+                    z, y, x = np.float64(i), np.float64(j), np.float64(k)
+                    for c in range(CORNERS):
+                        z += 2 * weight[c] * flat[number[c], 0]
+                        y += 2 * weight[c] * flat[number[c], 1]
+                        x += 2 * weight[c] * flat[number[c], 2]
+                    out[n, i, j, k] = _inside(volumes[n], z, y, x)[0]
+
+
+def deform_volumes(
+    queries: NDArray[np.float32], volumes: NDArray[np.float32], masks: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return volumes (P, D, H, W), which lie on their queries but for small bends, bent onto them.
+
+    Only voxels of the masks (P, D, H, W) decide; a volume without any stays as it is. Each side is at least 4.
+    """
+    coarse = (slice(None), *[slice(None, None, 2)] * 3)
+    soft = [ndimage.gaussian_filter(stack, (0, BLUR, BLUR, BLUR))[coarse] for stack in (queries, volumes)]
+    out = np.empty_like(volumes)
+    soft_queries, soft_volumes, soft_masks = map(np.ascontiguousarray, (*soft, masks[coarse]))
+    _deform_pairs(soft_queries, soft_volumes, soft_masks, volumes, out)
+    return out
