@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from heads import copy, head, write_heads
 from helpers import ROOT, read, run_config
+from scipy.ndimage import binary_erosion
 
 COPIES = {"copy_a": 3, "copy_b": 7, "copy_c": 11}
 
@@ -100,6 +101,22 @@ def test_volumes_whose_voxel_size_is_wrong_are_set_right(folder, tmp_path):
     assert sum(row["memorized"] == "1" for row in matches) == 3
     findings = json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["findings"]
     assert [finding["kind"] for finding in findings] == ["size"]
+
+
+@pytest.mark.slow
+def test_volumes_that_show_less_are_compared_where_both_show_something(folder, tmp_path):
+    shutil.copytree(folder[0] / "train", tmp_path / "train")
+    volumes = {name: copy(head(source), source) for name, source in COPIES.items()}
+    volumes |= {f"new_{seed}": copy(head(200 + seed), seed) for seed in range(3)}
+    core = {name: volume * binary_erosion(volume > 0.1, iterations=5) for name, volume in volumes.items()}
+    write_heads(tmp_path / "generated", core)
+    result = audit(tmp_path, "out", "--thumbnails", "False")
+    assert result.returncode == 0, result.stderr
+    called = {row["generated_id"] for row in read(tmp_path / "out" / "matches.csv") if row["memorized"] == "1"}
+    assert len(called & {f"{name}.nii.gz" for name in COPIES}) >= 2 and len(called) <= 3
+    findings = json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["findings"]
+    # simulated heads are so alike that a core, made as large as a head, fits too
+    assert {finding["kind"] for finding in findings} <= {"view", "size"} and findings
 
 
 def test_training_in_3d_runs_resumes_and_keeps_its_best_weights(folder, tmp_path):
