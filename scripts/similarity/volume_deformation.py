@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .kernels import kernel
+from .volume_registration import sample
 
 __all__ = ["deform_volumes"]
 
@@ -36,21 +37,12 @@ UNKNOWNS = 3 * CORNERS  # that one voxel's displacement depends on
 
 
 @kernel(fastmath=True)
-def _inside(volume: NDArray, z: float, y: float, x: float) -> tuple[float, float, float, float]:
+def _inside(volume: NDArray, z: float, y: float, x: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """Trilinear value and derivatives at a position, moved to the volume where it lies outside."""
     z = min(max(z, 0.0), volume.shape[0] - 1.001)
     y = min(max(y, 0.0), volume.shape[1] - 1.001)
     x = min(max(x, 0.0), volume.shape[2] - 1.001)
-    i, j, k = int(z), int(y), int(x)
-    fz, fy, fx = z - i, y - j, x - k
-    a, b, c, d = volume[i, j, k], volume[i, j, k + 1], volume[i, j + 1, k], volume[i, j + 1, k + 1]
-    e, f, g, h = volume[i + 1, j, k], volume[i + 1, j, k + 1], volume[i + 1, j + 1, k], volume[i + 1, j + 1, k + 1]
-    near_top, near_bottom = a + (b - a) * fx, c + (d - c) * fx
-    far_top, far_bottom = e + (f - e) * fx, g + (h - g) * fx
-    near, far = near_top + (near_bottom - near_top) * fy, far_top + (far_bottom - far_top) * fy
-    by_y = (near_bottom - near_top) * (1 - fz) + (far_bottom - far_top) * fz
-    by_x = ((b - a) * (1 - fy) + (d - c) * fy) * (1 - fz) + ((f - e) * (1 - fy) + (h - g) * fy) * fz
-    return near + (far - near) * fz, far - near, by_y, by_x
+    return sample(volume, z, y, x)
 
 
 @kernel(fastmath=True)

@@ -25,7 +25,7 @@ from scipy import ndimage
 from .kernels import kernel
 from .registration import solve
 
-__all__ = ["register_volumes", "resample_volumes"]
+__all__ = ["register_volumes", "resample_volumes", "sample"]
 
 LEVELS_MM = (8.0, 4.0, 2.0)  # sides of the voxels that are compared, coarse to fine
 ITERATIONS = (12, 8, 4)
@@ -38,7 +38,7 @@ UNKNOWNS = 10  # turn, scale, shift, and a parabola of intensity
 
 
 @kernel(fastmath=True)
-def _sample(
+def sample(
     volume: NDArray, z: float | np.floating, y: float | np.floating, x: float | np.floating
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
     """Trilinear value and its derivatives by z, y and x; zero outside."""
@@ -93,7 +93,7 @@ def _normal_equations(
                 pz = matrix[0, 0] * z + matrix[0, 1] * y + matrix[0, 2] * x
                 py = matrix[1, 0] * z + matrix[1, 1] * y + matrix[1, 2] * x
                 px = matrix[2, 0] * z + matrix[2, 1] * y + matrix[2, 2] * x
-                w, dz, dy, dx = _sample(
+                w, dz, dy, dx = sample(
                     reference,
                     (pz + matrix[0, 3] - reference_grid[0, 0]) * per_mm[0],
                     (py + matrix[1, 3] - reference_grid[0, 1]) * per_mm[1],
@@ -250,7 +250,7 @@ def _resample_pairs(
                 y = queries_grid[0, 1] + j * queries_grid[1, 1]
                 for k in range(out.shape[3]):
                     x = queries_grid[0, 2] + k * queries_grid[1, 2]
-                    out[p, i, j, k] = _sample(
+                    out[p, i, j, k] = sample(
                         references[second[p]],
                         (m[0, 0] * z + m[0, 1] * y + m[0, 2] * x + m[0, 3] - reference_grid[0, 0]) * per_mm[0],
                         (m[1, 0] * z + m[1, 1] * y + m[1, 2] * x + m[1, 3] - reference_grid[0, 1]) * per_mm[1],
