@@ -103,9 +103,10 @@ def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit
         new = embedder.computed - before
         logger.debug("%s: %d images, %d of them embedded now", name, len(sets[name]), new)
     if sets["train"].images.ndim == 4 and not fit.fits:
-        plain = replace(fit.correction, stretch=(1.0, 1.0))  # a brain is no smaller head
-        sets["generated"] = embedder.embed_files(corrected(items["generated"], plain), "generated")
-        fitted = fit_test.of_one_view(sets, replace(fit, correction=plain), embedder)
+        if fit.correction.stretch != (1.0, 1.0):  # a brain is no smaller head
+            fit = replace(fit, correction=replace(fit.correction, stretch=(1.0, 1.0)))
+            sets["generated"] = embedder.embed_files(corrected(items["generated"], fit.correction), "generated")
+        fitted = fit_test.of_one_view(sets, fit, embedder)
         sets, fit = dict(fitted.sets), fitted.fit
     logger.debug("null, search and decisions")
     return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)

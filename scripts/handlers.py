@@ -48,8 +48,8 @@ class MemorizationHandler(ValidationHandler):
 
     Args:
         metric: knows the training images; it is reset before each measurement.
-        sample: returns a batch of generated images (B, 1, H, W) in [0, 1], as the training images of the metric.
-            The model's mode and gradients are its business.
+        sample: returns a batch of generated images (B, 1, H, W), or volumes, in [0, 1], as the metric's training
+            images. The model's mode and gradients are its business.
         batches: calls of `sample` for each measurement.
         interval: epochs between measurements.
         stop_above: end training once the lower end of the rate's interval is above this share; None: never.

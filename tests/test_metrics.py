@@ -16,11 +16,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from heads import copy, head
 from helpers import ROOT, TinyEmbedder, blobs, near, unit_vectors
 from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
 
 from scripts.decision.rates import benjamini_hochberg
+from scripts.handlers import MemorizationHandler
 from scripts.metrics import MemorizationMetric
 from scripts.similarity.verification import Verifier
 
@@ -208,3 +210,24 @@ def test_two_processes_decide_as_one(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("agrees") == 2
+
+
+def test_copies_of_volumes_are_counted_and_shown():
+    class Pooled(torch.nn.Module):
+        def forward(self, volumes: torch.Tensor) -> torch.Tensor:
+            small = torch.nn.functional.avg_pool3d(volumes.float(), 8).flatten(1)
+            return torch.nn.functional.normalize(small - small.mean(1, keepdim=True))
+
+    train = torch.from_numpy(np.stack([head(seed) for seed in range(14)]))[:, None]
+    metric = MemorizationMetric(train, Pooled(), k=5)
+    made = [copy(head(3), 2, turn=3.0), head(100), copy(head(8), 4, turn=3.0)]
+    generated = torch.from_numpy(np.stack(made))[:, None]
+    handler = MemorizationHandler(metric, lambda: generated, pairs=2)
+    trainer = Engine(lambda engine, batch: 0.0)
+    handler.attach(trainer)
+    trainer.run([0], max_epochs=1)
+    found = handler.summary
+    assert found.reference[[0, 2]].tolist() == [3, 8] and found.score[[0, 2]].min() > 0.9 > found.score[1]
+    assert found.p_value[[0, 2]].max() < found.p_value[1]
+    # a row: generated, training volume and difference, the axial slice in the middle
+    assert handler._worst_pairs(found).shape == (2 * 56, 3 * 48)

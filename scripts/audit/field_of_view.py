@@ -51,7 +51,7 @@ def shown_as(
         voxel_mm: side of the voxels.
         embedder: of what is then shown.
 
-    Cost: one registration a volume, a twentieth of a second.
+    Cost: one registration a volume.
     """
     spacing = (np.full(3, voxel_mm), np.full(3, voxel_mm))
     mask = ndimage.binary_closing(template > FAINT, iterations=CLOSING)

@@ -100,6 +100,11 @@ class _Reference:
         vectors = self.train.vectors[self.rows] if vectors is None else vectors
         return float(np.median(self.likeness(vectors, self.number[self.rows])[0]))
 
+    def expected_beside(self, generated: NDArray, rng: np.random.RandomState, embedder: Embedder) -> float:
+        """Return the same of the sampled training images made as soft and noisy as generated ones."""
+        images = self.train.images[self.rows]
+        return self.expected(embedder.embed_images(match_degradation(images, generated, rng)(images, rng)))
+
     def measure(self, data: EmbeddingSet, correction: Correction) -> _Measured:
         """Return what embedded images, made under a correction, are against the training images."""
         likeness, rows = self.likeness(data.vectors)
@@ -184,8 +189,7 @@ class FitTest:
             found = self._corrected(plain, trial, volumes)
         mixed = self._mixed(found, trial, expected, volumes)
         generated = trial.embedded(found.correction).images
-        degraded = match_degradation(train.images[reference.rows], generated, rng)(train.images[reference.rows], rng)
-        expected = reference.expected(embedder.embed_images(degraded))
+        expected = reference.expected_beside(generated, rng, embedder)
         likeness = float(np.median(found.likeness))
         fits = likeness >= self.least_likeness * expected
         return SetFit(found.correction, likeness, expected, fits, findings(found.correction, fits, mixed), mixed)
@@ -206,9 +210,7 @@ class FitTest:
         }
         rng = np.random.RandomState(self.seed)
         reference = _Reference(alike["train"], _draw(len(train), self.sample, rng), self.subjects)
-        images = alike["train"].images[reference.rows]
-        degraded = match_degradation(images, alike["generated"].images, rng)(images, rng)
-        expected = reference.expected(embedder.embed_images(degraded))
+        expected = reference.expected_beside(alike["generated"].images, rng, embedder)
         sample = alike["generated"].vectors[_draw(len(generated), self.sample, rng)]
         likeness = float(np.median(reference.likeness(sample)[0]))
         if likeness < self.least_likeness * expected:

@@ -143,6 +143,7 @@ class DeepSSIM(nn.Module):
     """
 
     spatial_size: list[int]  # for TorchScript
+    mirrored_axes: list[int]
     flips: list[list[int]]
 
     def __init__(
@@ -166,6 +167,7 @@ class DeepSSIM(nn.Module):
                 "change it"
             )
         self.spatial_size = [int(n) for n in spatial_size]
+        self.mirrored_axes = [int(axis) for axis in mirrored_axes]
         self.orientations, self.window, self.patch = orientations, window, patch
         flips = itertools.product((0, 1), repeat=len(mirrored_axes))
         # as tensor axes; the first of `mirrored_axes` counts 1, the second 2

@@ -53,12 +53,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Motion:
-    """How a generated volume lies to its training volume: turned, shifted, scaled against it, and left for right."""
+    """How a generated volume lies to its training volume: turned, shifted and scaled against it."""
 
     degrees: float
     mm: float
     scale: float
-    mirrored: bool
 
     @classmethod
     def of(cls, matrix: NDArray) -> Motion:
@@ -70,7 +69,7 @@ class Motion:
             turns = [turn @ np.diag(np.where(np.arange(3) == axis, 1.0, -1.0)) for axis in range(3)]
             turn = max(turns, key=np.trace)
         angle = np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
-        return cls(float(angle), float(np.linalg.norm(matrix[:, 3])), 1 / abs(factor), factor < 0)
+        return cls(float(angle), float(np.linalg.norm(matrix[:, 3])), 1 / abs(factor))
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evide
     x, y, z = _middle(fine)
     planes = [(volume[:, :, z], volume[:, y, :], volume[x]) for volume in (fine, fine_aligned)]
     stack = [
-        Picture(title, _data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True), "LRAP")
+        Picture(title, _data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True))
         for title, volume in (("generated", query), ("training, aligned", aligned))
     ]
     return Evidence(
