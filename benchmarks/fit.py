@@ -41,7 +41,7 @@ from scripts import Embedder, component, find_images, run_audit, split_subjects
 from scripts.audit.audit import Audit
 from scripts.audit.degradation import RoundTrip
 from scripts.audit.fit import FitTest
-from scripts.bundle.files import read_table
+from scripts.bundle.files import read_table, write_table
 from scripts.bundle.weights import load_weights
 from scripts.detect import AuditData
 from scripts.images.augmentations import RandCopyd
@@ -121,6 +121,7 @@ PLANAR: dict[str, Change] = {
     "bent by 3": bent(3.0),
     "noise alone": lambda image, rng: rng.uniform(0, 255, image.shape),
 }
+TWO_KINDS = "training set of two kinds"  # every second person's images, and the copies of them, have another contrast
 ARRAYS: dict[str, Change] = {
     "array in [-1, 1]": lambda image, rng: image / 127.5 - 1,
     "array (rows, columns, 1)": lambda image, rng: image[..., None],
@@ -157,6 +158,32 @@ def change_pictures(source: Path, target: Path, change: Change, suffix: str) -> 
             np.save(target / path.with_suffix(suffix).name, changed.astype(np.float32))
 
 
+def other_contrast(image: NDArray) -> NDArray:
+    """Return a picture with the contrast inside the object reversed, as T2 beside T1."""
+    return np.where(image > 25, 268.0 - image, 0.0)
+
+
+def write_two_kinds(base: Path, target: Path) -> tuple[Path, Path]:
+    """Write both sets with another contrast for every second subject, and every second new image; return them."""
+    rows = read_table(base / "train.csv")
+    second = set(sorted({row["subject_id"] for row in rows})[::2])
+    for folder in ("train", "generated"):
+        (target / folder).mkdir(parents=True)
+    for row in rows:
+        image = np.asarray(Image.open(base / row["image"]), np.float32)
+        changed = other_contrast(image) if row["subject_id"] in second else image
+        row["image"] = str(Path("train") / Path(row["image"]).name)
+        Image.fromarray(changed.clip(0, 255).astype(np.uint8)).save(target / row["image"])
+    write_table(target / "train.csv", rows)
+    for number, row in enumerate(read_table(base / "truth.csv")):
+        path = next((base / "generated").glob(f"{Path(row['generated_id']).name.split('.')[0]}.*"))
+        image = np.asarray(Image.open(path), np.float32)
+        other = row["subject_id"] in second if row["subject_id"] else number % 2 == 0
+        changed = other_contrast(image) if other else image
+        Image.fromarray(changed.clip(0, 255).astype(np.uint8)).save(target / "generated" / path.name)
+    return target / "train.csv", target / "generated"
+
+
 def change_volumes(source: Path, target: Path, change: VolumeChange) -> None:
     """Write each volume of a folder changed."""
     target.mkdir(parents=True)
@@ -187,7 +214,9 @@ def audited(name: str, train: Path, generated: Path, truth: Path, embedder: Embe
         recall=result.control.recall,
         low=result.control.ci95[0],
         verdict=str(result.verdict),
-        found=[finding.kind for finding in result.fit.findings] + [doubt.split(":")[0] for doubt in result.doubts],
+        found=["kinds"] * bool(result.calibration.kinds)
+        + [finding.kind for finding in result.fit.findings]
+        + [doubt.split(":")[0] for doubt in result.doubts],
     )
 
 
@@ -226,14 +255,17 @@ def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
                 sets.write(folder, strengths(volumes)["mild"], seed=1)  # one seed: the same copies, moved alike
         generated = output / "changed" / name.replace(" ", "_")
         shutil.rmtree(generated, ignore_errors=True)
-        if volumes:
+        train = base / "train.csv"
+        if name == TWO_KINDS:
+            train, generated = write_two_kinds(base, generated)
+        elif volumes:
             change_volumes(source / "generated", generated, VOLUMES[name])
         else:
             change = (PLANAR | ARRAYS)[name]
             change_pictures(base / "generated", generated, change, ".npy" if name in ARRAYS else ".png")
         decided = "whole" if volumes else "slices"
         audit = component(ROOT / "configs/detect.yaml", "audit", output_dir=str(output / "cache"), volumes=decided)
-        row = audited(name, base / "train.csv", generated, base / "truth.csv", audit.embedder, audit)
+        row = audited(name, train, generated, base / "truth.csv", audit.embedder, audit)
         print(json.dumps(asdict(row)), flush=True)
         with log.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
@@ -300,7 +332,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", required=True, help="a datalist of the IXI volumes")
     parser.add_argument("--output_dir", default="eval/fit", type=Path)
-    parser.add_argument("--rows", nargs="*", default=[*PLANAR, *ARRAYS, *VOLUMES], help="all by default")
+    parser.add_argument("--rows", nargs="*", default=[*PLANAR, *ARRAYS, TWO_KINDS, *VOLUMES], help="all by default")
     parser.add_argument("--sound", type=int, default=0, metavar="DRAWS", help="look at so many sets that fit instead")
     given = parser.parse_args()
     if given.sound:

@@ -20,6 +20,7 @@ from monai.transforms import Compose, LoadImage, Orientation
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from scripts.images.items import Item
 
@@ -80,6 +81,15 @@ def shaded(array: NDArray, affine: NDArray, rng: np.random.RandomState) -> tuple
     return array * np.exp(0.2 * field / np.abs(field).max()).astype(np.float32), affine
 
 
+def oblique(array: NDArray, affine: NDArray, rng: np.random.RandomState) -> tuple[NDArray, NDArray]:
+    """Store the head on a grid that lies askew by 12 degrees, as planned along its axes; the affine says so."""
+    turn = Rotation.from_euler("xz", [12, 8], degrees=True).as_matrix()
+    centre = (np.array(array.shape) - 1) / 2
+    turned = np.eye(4)
+    turned[:3, :3], turned[:3, 3] = turn, centre - turn @ centre  # voxels of the new grid to those of the old
+    return ndimage.affine_transform(array, turned, order=1), affine @ turned
+
+
 VOLUMES: dict[str, VolumeChange] = {
     "volumes": lambda array, affine, rng: (array, affine),
     "volumes in [-1, 1]": lambda array, affine, rng: (array / 500 - 1, affine),
@@ -90,6 +100,7 @@ VOLUMES: dict[str, VolumeChange] = {
         affine @ np.diag([0.5, 0.5, 0.5, 1]),
     ),
     "volumes, other orientation codes": in_other_codes,
+    "volumes, oblique affine": oblique,
     "volumes, slices of 6 mm": thick,
     "volumes, bias field": shaded,
     "volumes, face removed": without_face,

@@ -41,6 +41,7 @@ from ..similarity.verification import Verifies
 from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
 from .findings import SetFit
+from .kinds import kind_shares, kinds_of_subjects
 from .neighbors import subject_similarities
 from .result import AuditResult, BentRecall, Calibration
 from .search import Found, Search, Units
@@ -83,8 +84,13 @@ class _Searched:
     left_out: SearchedNull
     chosen: SearchedNull
 
+    @property
+    def kind(self) -> NDArray[np.int64] | None:
+        return self.controls.kind_of(self.found)
+
     def decision(self, criteria: Criteria) -> Decision:
-        return decide(self.found.statistic, self.units.level, self.found.nearest, self.chosen.null, criteria)
+        found = self.found
+        return decide(found.statistic, self.units.level, found.nearest, self.chosen.null, criteria, self.kind)
 
 
 class Audit(Randomizable):
@@ -186,7 +192,7 @@ class Audit(Randomizable):
             subjects = subjects.merged(groups)
             self.set_random_state(self.seed)
             searched = self._search(train, generated, holdout, subjects)
-        search, units, found = searched.search, searched.units, searched.found
+        units, found = searched.units, searched.found
         controls, left_out, chosen = searched.controls, searched.left_out, searched.chosen
         decision = searched.decision(self.criteria)
         recall_on = partial(
@@ -219,7 +225,7 @@ class Audit(Randomizable):
             criteria=self.criteria,
             statistic_used=self.statistic,
             verifier=self.verifier,
-            calibration=self._calibration(search, units, found, chosen, left_out, decision, controls.degradation),
+            calibration=self._calibration(searched, decision),
             control=replace(control, bent=bent),
             set_level=level,
             thresholds=thresholds,
@@ -241,7 +247,8 @@ class Audit(Randomizable):
         units = search.units(generated, np.full(len(generated), -1))
         found = search(units, name="generated images")
         degradation = self._degradation(train, generated)
-        controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices)
+        kinds = kinds_of_subjects(train.vectors, subjects.number, self.statistic.subjects + 1)
+        controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices, kinds)
         left_out = controls.leave_one_out_null(train, subjects.number, units.level)
         chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
         return _Searched(search, units, found, controls, left_out, chosen)
@@ -298,19 +305,12 @@ class Audit(Randomizable):
         before = None if isinstance(self.null_transform, str) else self.null_transform
         return match_degradation(train.images, generated.images, self.R, before=before)
 
-    def _calibration(
-        self,
-        search: Search,
-        units: Units,
-        found: Found,
-        chosen: SearchedNull,
-        left_out: SearchedNull,
-        decision: Decision,
-        degradation: Degradation,
-    ) -> Calibration:
+    def _calibration(self, searched: _Searched, decision: Decision) -> Calibration:
+        units, found, chosen, left_out = searched.units, searched.found, searched.chosen, searched.left_out
         null, criteria, transform = chosen.null, self.criteria, self.null_transform
-        n, alone = null.subjects(units.level), chosen is left_out
-        between = _similarity_auc(search, units, chosen.units, leave_out=alone)
+        degradation = searched.controls.degradation
+        n, alone = null.subjects(units.level, searched.kind), chosen is left_out
+        between = _similarity_auc(searched.search, units, chosen.units, leave_out=alone)
         nothing = n < 1 or np.isneginf(chosen.found.statistic).all()
         return Calibration(
             null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
@@ -319,6 +319,7 @@ class Audit(Randomizable):
             n=n,
             p_floor=null.correction / (n + 1),
             correction=null.correction,
+            kinds=kind_shares(searched.controls.kinds),
             calls=decision.calls,
             rank_calls_needed=rank_calls_needed(len(units), n, null.correction, criteria.fdr),
             null_transform=transform if isinstance(transform, str) else type(transform).__name__,
@@ -326,7 +327,9 @@ class Audit(Randomizable):
             null_noise=degradation.noise,
             matched=between is not None and criteria.matched(between),
             match_auc=between,
-            leave_one_out=None if alone else compare_nulls(null, left_out.null, found.statistic, units.level, criteria),
+            leave_one_out=None
+            if alone
+            else compare_nulls(null, left_out.null, found.statistic, units.level, criteria, searched.kind),
         )
 
 

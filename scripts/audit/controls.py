@@ -16,7 +16,7 @@ Both are degraded as the generated images are and searched by the same :class:`~
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Controls:
         rng: of all drawing, in the order of the calls.
         null_subjects: most subjects in a null.
         null_slices: most slices of a subject in a null where levels are unknown.
+        kinds: (S,) of the training subjects, as of :func:`~scripts.audit.kinds.kinds_of_subjects`; empty for one kind.
     """
 
     search: Search
@@ -67,6 +68,11 @@ class Controls:
     rng: np.random.RandomState
     null_subjects: int
     null_slices: int
+    kinds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def kind_of(self, found: Found) -> NDArray[np.int64] | None:
+        """Return the kind of each unit (U,), that of its best training subject; None where there is but one."""
+        return self.kinds[found.nearest] if self.kinds.any() else None
 
     def leave_one_out_null(self, train: EmbeddingSet, subjects: NDArray, levels: NDArray) -> SearchedNull:
         """Return the null of training images that are searched among the other subjects.
@@ -78,7 +84,8 @@ class Controls:
         """
         units = self._real_images(train, subjects, levels)
         found = self.search(units, leave_out=True, name="left-out training images")
-        return SearchedNull(units, found, Null(found.statistic, units.subject, units.level, 2, found.nearest))
+        null = Null(found.statistic, units.subject, units.level, 2, found.nearest, self.kind_of(found))
+        return SearchedNull(units, found, null)
 
     def likely_pairs(self, train: EmbeddingSet, subjects: NDArray) -> tuple[Units, Found, int]:
         """Return units of subjects who may be one person by their embeddings, searched as the null is.
@@ -116,7 +123,8 @@ class Controls:
         subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
         units = self._real_images(holdout, subjects, levels)
         found = self.search(units, name="holdout images")
-        return SearchedNull(units, found, Null(found.statistic, units.subject, units.level, 1))
+        null = Null(found.statistic, units.subject, units.level, 1, kind=self.kind_of(found))
+        return SearchedNull(units, found, null)
 
     def _real_images(self, source: EmbeddingSet, subjects: NDArray, levels: NDArray) -> Units:
         """Return images of at most `null_subjects` subjects, degraded as the generated ones."""
@@ -172,7 +180,7 @@ class Controls:
         """
         copies = self._copies(self.search.units(train, subjects), transform, count)
         found = self.search(copies, name="positive control")
-        p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria)
+        p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria, self.kind_of(found))
         right = found.nearest == copies.subject
         hits = int((called_if_added(decision.p_value, p, criteria) & right).sum())
         total = len(copies)

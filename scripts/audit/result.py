@@ -62,7 +62,8 @@ class Calibration:
     """What the generated images were judged against; the report's table, row by row.
 
     `n` is the least number of null subjects that any image is judged against, `p_floor` the smallest rank p-value,
-    `correction` as in :class:`~scripts.decision.null.Null`. `calls` counts what either kind of p-value calls,
+    `correction` as in :class:`~scripts.decision.null.Null`. `kinds` are the shares of the training subjects by kind,
+    each with a null of its own; none where all are of one. `calls` counts what either kind of p-value calls,
     `rank_calls_needed` how many images must be copies before rank p-values can call any. `null_blur` (pixels) and
     `null_noise` (of the range) degraded the null. `match_auc` is the AUC of the generated images' similarity to all of
     train against the null's, `matched` whether they count as equal. `leave_one_out` says what that null would have
@@ -75,6 +76,7 @@ class Calibration:
     n: int
     p_floor: float
     correction: int
+    kinds: list[float]
     calls: dict[Method, int]
     rank_calls_needed: int
     null_transform: str

@@ -88,10 +88,10 @@ class Criteria:
             ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
         )
 
-    def matched(self, auc: float) -> bool:
-        """Return whether an AUC counts as that of equals."""
+    def matched(self, auc: float, error: float = 0.0) -> bool:
+        """Return whether an AUC counts as equal, in the range or within two standard errors of one half."""
         low, high = self.matched_auc
-        return bool(low <= auc <= high)
+        return min(low, 0.5 - 2 * error) <= auc <= max(high, 0.5 + 2 * error)
 
     def tail_subjects(self, subjects: int) -> int:
         """Return K, how many of the null's subjects make its tail."""

@@ -43,7 +43,14 @@ class Decision:
     leaks: Leaks
 
 
-def decide(statistic: NDArray, level: NDArray, nearest: NDArray, null: Null, criteria: Criteria) -> Decision:
+def decide(
+    statistic: NDArray,
+    level: NDArray,
+    nearest: NDArray,
+    null: Null,
+    criteria: Criteria,
+    kind: NDArray | None = None,
+) -> Decision:
     """Return the decisions at the criteria's false-discovery rate: `memorized` is exactly q <= fdr.
 
     Args:
@@ -52,8 +59,9 @@ def decide(statistic: NDArray, level: NDArray, nearest: NDArray, null: Null, cri
         nearest: (U,) number of each one's best training subject, -1 for none.
         null: what the statistic is when nothing is copied.
         criteria: level and kind of p-value.
+        kind: (U,) of each image, where the null has kinds.
     """
-    by_method = {method: null.p_values(statistic, level, method, criteria) for method in get_args(Method)}
+    by_method = {method: null.p_values(statistic, level, method, criteria, kind) for method in get_args(Method)}
     q_by_method = {method: benjamini_hochberg(p, criteria.adaptive) for method, p in by_method.items()}
     p, q = by_method[criteria.p_value], q_by_method[criteria.p_value]
     return Decision(
@@ -82,21 +90,30 @@ class NullComparison:
     agrees: bool
 
 
-def compare_nulls(null: Null, other: Null, statistic: NDArray, level: NDArray, criteria: Criteria) -> NullComparison:
+def compare_nulls(
+    null: Null,
+    other: Null,
+    statistic: NDArray,
+    level: NDArray,
+    criteria: Criteria,
+    kind: NDArray | None = None,
+) -> NullComparison:
     """Return what `other` would have called of statistics (U,) at levels (U,), against what `null` calls.
 
-    They disagree if their statistics differ (an AUC that is not `matched`) or too few (`agreement`) of the images that
-    either calls are called by both: a holdout of another kind than the training images, or training subjects that
-    resemble each other.
+    They disagree if their statistics differ (an AUC that is not `matched`, of so many subjects) or too few
+    (`agreement`) of the images that either calls are called by both: a holdout of another kind than the training
+    images, or training subjects that resemble each other.
     """
     called, again = (
-        benjamini_hochberg(each.p_values(statistic, level, criteria.p_value, criteria), criteria.adaptive)
+        benjamini_hochberg(each.p_values(statistic, level, criteria.p_value, criteria, kind), criteria.adaptive)
         <= criteria.fdr
         for each in (null, other)
     )
     finite = [each.statistic[np.isfinite(each.statistic)] for each in (null, other)]
     between = auc(*finite) if all(map(len, finite)) else None
-    agree = (between is None or criteria.matched(between)) and (called & again).sum() >= criteria.agreement * (
+    subjects = [len(np.unique(each.subject)) for each in (null, other)]
+    error = float(np.sqrt((sum(subjects) + 1) / (12 * np.prod(subjects)))) if all(subjects) else 0.0  # of equal nulls
+    agree = (between is None or criteria.matched(between, error)) and (called & again).sum() >= criteria.agreement * (
         called | again
     ).sum()
     return NullComparison(int(again.sum()), between, bool(agree))

@@ -52,7 +52,8 @@ class Null:
 
     `statistic` (V,) of each image, `subject` (V,) whose it is, `level` (V,) its slice level or NaN. `correction` is 1
     with a holdout; 2 with leave-one-subject-out, where the closest two subjects are each other's neighbour and
-    P(p <= 1 / (n + 1)) would be 2 / (n + 1). There `nearest` (V,) is the subject that each image was nearest to.
+    P(p <= 1 / (n + 1)) would be 2 / (n + 1). There `nearest` (V,) is the subject that each image was nearest to. `kind`
+    (V,) is given where the training set is of several kinds: an image is judged against those of its own.
     """
 
     statistic: NDArray[np.float64]
@@ -60,6 +61,15 @@ class Null:
     level: NDArray[np.float64]
     correction: int
     nearest: NDArray[np.int64] | None = None
+    kind: NDArray[np.int64] | None = None
+
+    def of_kind(self, kind: int) -> Null:
+        """Return the null of the images of one kind."""
+        if self.kind is None:
+            return self
+        mine = self.kind == kind
+        nearest = None if self.nearest is None else self.nearest[mine]
+        return Null(self.statistic[mine], self.subject[mine], self.level[mine], self.correction, nearest)
 
     def at(self, level: float) -> NullSample:
         """Return each subject's value at the level nearest to the given one; where levels are unknown, all values."""
@@ -72,18 +82,33 @@ class Null:
         return NullSample(self.statistic[chosen], np.ones(len(chosen)), self.subject[chosen], nearest)
 
     def p_values(
-        self, statistic: NDArray, level: NDArray, method: Method = "tail", criteria: Criteria | None = None
+        self,
+        statistic: NDArray,
+        level: NDArray,
+        method: Method = "tail",
+        criteria: Criteria | None = None,
+        kind: NDArray | None = None,
     ) -> NDArray[np.float64]:
-        """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown; as :func:`p_values`."""
+        """Return the p-value of each statistic (Q,) at its level (Q,), NaN where unknown; as :func:`p_values`.
+
+        `kind` (Q,) is asked for where the null has kinds.
+        """
         p = np.ones(len(statistic))
+        if self.kind is not None and kind is not None:
+            for value in np.unique(kind):
+                here = kind == value
+                p[here] = self.of_kind(value).p_values(statistic[here], level[here], method, criteria)
+            return p
         levels, inverse = np.unique(level, return_inverse=True)  # all NaN are one
         for number, value in enumerate(levels):
             here = inverse == number
             p[here] = p_values(statistic[here], self.at(value), self.correction, method, criteria)
         return p
 
-    def subjects(self, level: NDArray) -> int:
-        """Return the least number of subjects that any of the levels (Q,) is judged against."""
+    def subjects(self, level: NDArray, kind: NDArray | None = None) -> int:
+        """Return the least number of subjects that any image, of these levels and kinds (Q,), is judged against."""
+        if self.kind is not None and kind is not None:
+            return min((self.of_kind(value).subjects(level[kind == value]) for value in np.unique(kind)), default=0)
         return min((self.at(value).subjects for value in np.unique(level)), default=0)
 
 

@@ -21,20 +21,22 @@ from numpy.typing import NDArray
 
 from .items import Item, Prepared, Preprocessing
 
-__all__ = ["SliceSet", "planar_slices"]
+__all__ = ["SliceSet", "prepared_images"]
 
 
-def planar_slices(
+def prepared_images(
     items: Sequence[Item], preprocessing: Preprocessing, levels: Sequence[float] | None = None
 ) -> list[Prepared]:
-    """Return the items' slices as dicts: `image` (1, H, W) in [0, 1], `id` and the item's other columns.
+    """Return the items' images as dicts: `image` (1, H, W) in [0, 1], `id` and the item's other columns.
+
+    Volumes that the chain keeps whole are (1, X, Y, Z).
 
     Args:
         items: of images or volumes, as :func:`find_images` returns them.
-        preprocessing: the bundle's chain; it makes a list of slices of a volume.
+        preprocessing: the bundle's chain, which makes a list of slices of a volume, or that of whole volumes.
         levels: in mm below the top of the object; of a volume only the slices nearest to these are kept. None: all.
     """
-    slices: list[Prepared] = []
+    images: list[Prepared] = []
     for item in items:
         made = preprocessing(item.copy())
         if isinstance(made, list):
@@ -42,15 +44,18 @@ def planar_slices(
             if levels is not None:
                 distance = np.abs(np.array([[s["level"] for s in made]]) - np.array(levels, float)[:, None])
                 number = np.unique(distance.argmin(1))
-            slices += [{**item, **made[i], "id": f"{item['id']}#z={i}"} for i in number.tolist()]
+            images += [{**item, **made[i], "id": f"{item['id']}#z={i}"} for i in number.tolist()]
         else:
-            slices.append({**item, **made})
-    return slices
+            images.append({**item, **made})
+    return images
 
 
 @dataclass(frozen=True)
 class SliceSet:
-    """The slices of some subjects: `images` (N, H, W) in [0, 1], `subject` (N,) numbers, `level` (N,) in mm."""
+    """The slices of some subjects: `images` (N, H, W) in [0, 1], `subject` (N,) numbers, `level` (N,) in mm.
+
+    Of a chain that keeps volumes whole `images` are (N, X, Y, Z), and `level` is NaN.
+    """
 
     images: NDArray[np.float32]
     subject: NDArray[np.int64]
@@ -63,8 +68,8 @@ class SliceSet:
 
     @classmethod
     def load(cls, items: Sequence[Item], preprocessing: Preprocessing) -> SliceSet:
-        """Return all slices that :func:`planar_slices` makes; the subjects are numbered in the order of their names."""
-        slices = planar_slices(items, preprocessing)
+        """Return all that :func:`prepared_images` makes; the subjects are numbered in the order of their names."""
+        slices = prepared_images(items, preprocessing)
         names = [s["subject_id"] for s in slices]
         return cls(
             np.stack([np.asarray(s["image"], np.float32)[0] for s in slices]),

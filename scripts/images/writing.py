@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Write slices as image files."""
+"""Write slices and volumes as image files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,18 @@ __all__ = ["write_image"]
 
 
 def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
-    """Write a slice (left-right, posterior-anterior) in [0, 1] as 8-bit PNG or as NIfTI, by the path's suffix."""
+    """Write a slice (left-right, posterior-anterior) in [0, 1] as 8-bit PNG or as NIfTI, by the path's suffix.
+
+    A volume (left-right, posterior-anterior, inferior-superior) becomes NIfTI.
+
+    Raises:
+        ValueError: for a volume as PNG.
+    """
     if path.suffix == ".png":
+        if image.ndim != 2:
+            raise ValueError(f"{path}: expected a slice, found an array of {image.ndim} axes; write volumes as .nii.gz")
         Image.fromarray((image.T * 255).round().astype(np.uint8)).save(path)
     else:
         affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
-        nibabel.Nifti1Image(image[..., None].astype(np.float32), affine).to_filename(path)
+        volume = image[..., None] if image.ndim == 2 else image
+        nibabel.Nifti1Image(volume.astype(np.float32), affine).to_filename(path)

@@ -29,7 +29,7 @@ class ReconstructionInferer(AutocastInferer):
     """Return an autoencoder's reconstruction alone; the latents' distribution stays in `posterior`.
 
     ``AutoencoderKL`` returns (reconstruction, mean, standard deviation), where engines expect one tensor. `posterior`
-    is the pair (mean, standard deviation) of the last call, (B, C, h, w) each, for :class:`AutoencoderLoss`.
+    is the pair (mean, standard deviation) of the last call, (B, C, ...) each, for :class:`AutoencoderLoss`.
     """
 
     posterior: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -69,7 +69,7 @@ class AutoencoderLoss(torch.nn.Module):
         self.perceptual_loss, self.perceptual_weight = perceptual_loss, perceptual_weight
 
     def forward(self, reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """Return the loss of reconstructions of images, (B, C, H, W) each; a scalar."""
+        """Return the loss of reconstructions of images or volumes, (B, C, ...) each; a scalar."""
         if self.inferer.posterior is None:
             raise ValueError("expected the inferer to have made the reconstruction, found that it has not run yet")
         loss = l1_loss(reconstruction, image) + self.kl_weight * kl_divergence(*self.inferer.posterior)
@@ -91,7 +91,7 @@ def kl_divergence(mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
 def encode(
     autoencoder: AutoencoderKL, images: torch.Tensor, batch_size: int, device: torch.device | str
 ) -> torch.Tensor:
-    """Return the mean latents of images (N, 1, H, W), (N, C, h, w), on the CPU.
+    """Return the mean latents of images (N, 1, H, W), (N, C, h, w), or those of volumes, on the CPU.
 
     The mean, not a draw: at the usual weight of the divergence the deviation is a hundredth of the latents' spread.
     """

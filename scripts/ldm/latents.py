@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a latent diffusion model is trained on: latents of real slices, encoded once and repeated."""
+"""What a latent diffusion model is trained on: latents of real images, encoded once and repeated."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ def draw_copies(subjects: Sequence[str], duplication: str, seed: int) -> dict[st
 
 
 class Latents(Dataset):
-    """Scaled latents of slices, encoded once, with their conditions; what ``DiffusionPrepareBatch`` takes.
+    """Scaled latents of images or volumes, encoded once, with their conditions; what ``DiffusionPrepareBatch`` takes.
 
-    ``self[i]`` is the i-th record: `image` (C, h, w), its latent times `scale_factor`, which gives all latents together
-    unit deviation, and `condition` (1, D) where D > 0.
+    ``self[i]`` is the i-th record: `image` (C, h, w) or (C, x, y, z), its latent times `scale_factor`, which gives all
+    latents together unit deviation, and `condition` (1, D) where D > 0.
 
     Args:
-        slices: of :func:`planar_slices`.
+        images: of :func:`prepared_images`.
         autoencoder: in evaluation mode, on `device`.
-        condition: fitted to the slices.
+        condition: fitted to the images.
         copies: of each subject; None: one.
-        divisor: what the latent's height and width must be multiples of, as the diffusion model halves them.
+        divisor: what the latent's sides must be multiples of, as the diffusion model halves them.
         batch_size, device: of the encoding.
 
     Raises:
@@ -72,7 +72,7 @@ class Latents(Dataset):
 
     def __init__(
         self,
-        slices: Sequence[Prepared],
+        images: Sequence[Prepared],
         autoencoder: AutoencoderKL,
         condition: Condition | None = None,
         copies: Mapping[str, int] | None = None,
@@ -80,19 +80,19 @@ class Latents(Dataset):
         batch_size: int = 64,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.slices, self.condition = slices, condition or Condition()
-        self.copies = [1 if copies is None else copies[s["subject_id"]] for s in slices]
-        images = torch.stack([torch.as_tensor(s["image"]).float() for s in slices])
-        latents = encode(autoencoder, images, batch_size, device)
+        self.images, self.condition = images, condition or Condition()
+        self.copies = [1 if copies is None else copies[s["subject_id"]] for s in images]
+        stacked = torch.stack([torch.as_tensor(s["image"]).float() for s in images])
+        latents = encode(autoencoder, stacked, batch_size, device)
         if any(n % divisor for n in latents.shape[2:]):
             raise ValueError(
-                f"latents of images {tuple(images.shape[2:])} are {tuple(latents.shape[2:])}, expected multiples of "
+                f"latents of images {tuple(stacked.shape[2:])} are {tuple(latents.shape[2:])}, expected multiples of "
                 f"{divisor}, as the diffusion model halves them; choose another spatial_size or fewer channels"
             )
         self.scale_factor = 1 / float(latents.std())
         self.latents = latents * self.scale_factor
-        self.conditions = np.stack([self.condition(s) for s in slices])
-        self.rows = np.repeat(np.arange(len(slices)), self.copies)
+        self.conditions = np.stack([self.condition(s) for s in images])
+        self.rows = np.repeat(np.arange(len(images)), self.copies)
 
     @property
     def condition_dim(self) -> int:
@@ -115,21 +115,22 @@ class Latents(Dataset):
         conditions.npy (R, D) has the records' rows.
         """
         output = Path(output_dir)
-        write_table(output / "records.csv", [self._record(s, count) for s, count in zip(self.slices, self.copies)])
+        write_table(output / "records.csv", [self._record(s, count) for s, count in zip(self.images, self.copies)])
         with replacing(output / "conditions.npy") as path, path.open("wb") as file:
             np.save(file, self.conditions)
         facts = ModelFacts(self.scale_factor, tuple(self.latents.shape[1:]), self.condition_dim)
         facts.write(output / "model.json", self.condition)
 
-    def _record(self, slice_: Prepared, copies: int) -> dict[str, object]:
-        level = float(slice_.get("level", np.nan))  # a planar image's is unknown
-        row = {"image": slice_["id"], "subject_id": slice_["subject_id"], "level": "" if np.isnan(level) else level}
-        return row | {"copies": copies} | {column: slice_.get(column, "") for column in self.condition.columns}
+    def _record(self, image: Prepared, copies: int) -> dict[str, object]:
+        level = float(image.get("level", np.nan))  # that of a planar image or a volume is unknown
+        row = {"image": image["id"], "subject_id": image["subject_id"], "level": "" if np.isnan(level) else level}
+        return row | {"copies": copies} | {column: image.get(column, "") for column in self.condition.columns}
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a diffusion model was trained with: the latents' factor and shape (C, h, w), entries of a condition."""
+    """What a diffusion model was trained with: the latents' factor and shape, (C, h, w) or (C, x, y, z), and the
+    entries of a condition."""
 
     scale_factor: float
     latent_shape: tuple[int, ...]

@@ -108,7 +108,7 @@ class Sampler:
         records: of them so many, spread evenly; None: all.
         batch_size: images at a time.
         seed: of the first sample.
-        suffix: `.png`, or `.nii.gz` for a slice of `pixel_mm` mm.
+        suffix: `.png`, or `.nii.gz` for a slice or a volume of `pixel_mm` mm; volumes take `.nii.gz` alone.
         identity: what else the images depend on, such as the weights; a folder with images of another is refused.
     """
 
@@ -134,6 +134,8 @@ class Sampler:
                 "suffix must be .png or .nii.gz, samples_per_record and batch_size at least 1, got "
                 f"{suffix!r}, {samples_per_record} and {batch_size}"
             )
+        if suffix == ".png" and len(model.latent_shape) > 3:
+            raise ValueError("suffix: expected .nii.gz, as the model draws volumes, found '.png'")
         trained = len(model.records)
         if records is not None and not (isinstance(records, int) and 1 <= records <= trained):
             raise ValueError(
@@ -179,7 +181,7 @@ class Sampler:
         return {"images": len(mine), "per_second": len(mine) / seconds if mine else 0.0}
 
     def draw(self, indices: Sequence[int]) -> NDArray[np.float32]:
-        """Return the samples of these numbers, (B, H, W) in [0, 1]."""
+        """Return the samples of these numbers, (B, H, W) or (B, X, Y, Z), in [0, 1]."""
         shape = self.model.latent_shape
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(self.seed + i)) for i in indices]
         condition = None

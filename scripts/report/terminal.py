@@ -87,6 +87,15 @@ def _undone(summary: Summary) -> list[str]:
     ]
 
 
+def _of_kind(kinds: Sequence[float]) -> str:
+    """Return what is said of training images of several kinds."""
+    if not kinds:
+        return ""
+    return (
+        f" of an image's kind (training images of {len(kinds)} kinds: {', '.join(f'{share:.0%}' for share in kinds)})"
+    )
+
+
 def _null_line(result: AuditResult) -> str:
     null, (low, high) = result.calibration, result.criteria.matched_auc
     if null.null == "none":
@@ -94,6 +103,6 @@ def _null_line(result: AuditResult) -> str:
         return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
     matched = "as" if null.matched else "NOT as"
     return (
-        f"Null: {null.null}, {null.n} subjects, {null.p_value} p-values; {matched} similar to train as "
-        f"the generated images (AUC {null.match_auc:.2f}, {low} to {high} expected)."
+        f"Null: {null.null}, {null.n} subjects{_of_kind(null.kinds)}, {null.p_value} p-values; {matched} similar to "
+        f"train as the generated images (AUC {null.match_auc:.2f}, {low} to {high} expected)."
     )

@@ -57,6 +57,23 @@ def _corners(z: float, y: float, x: float, shape: tuple[int, int, int, int], num
 
 
 @kernel(fastmath=True)
+def _add_cell(buffer: NDArray, count: int, number: NDArray, band: NDArray, right: NDArray) -> float:
+    """Add a cell's products to the normal equations, and return its squared residuals."""
+    for a in range(UNKNOWNS):  # ascending numbers: a before b is a lower one
+        row = 3 * number[a // 3] + a % 3
+        for b in range(a + 1):
+            total = 0.0
+            for v in range(count):
+                total += buffer[a, v] * buffer[b, v]
+            band[row, row - 3 * number[b // 3] - b % 3] += total
+        total = 0.0
+        for v in range(count):
+            total += buffer[a, v] * buffer[UNKNOWNS, v]
+        right[row] += total
+    return (buffer[UNKNOWNS, :count] ** 2).sum()
+
+
+@kernel(fastmath=True)
 def _normal_equations(
     query: NDArray, volume: NDArray, mask: NDArray, field: NDArray, band: NDArray, right: NDArray
 ) -> float:
@@ -65,30 +82,31 @@ def _normal_equations(
     right[:] = 0
     flat = field.reshape(-1, 3)
     number, weight = np.empty(CORNERS, np.int64), np.empty(CORNERS)
-    unknown, slope = np.empty(UNKNOWNS, np.int64), np.empty(UNKNOWNS)
+    buffer = np.empty((UNKNOWNS + 1, SPACING**3))  # slopes of the voxels of a cell, and their residuals
     energy = 0.0
-    for i in range(query.shape[0]):
-        for j in range(query.shape[1]):
-            for k in range(query.shape[2]):
-                if not mask[i, j, k]:
-                    continue
-                _corners(i / SPACING, j / SPACING, k / SPACING, field.shape, number, weight)
-                z, y, x = np.float64(i), np.float64(j), np.float64(k)
-                for c in range(CORNERS):
-                    z += weight[c] * flat[number[c], 0]
-                    y += weight[c] * flat[number[c], 1]
-                    x += weight[c] * flat[number[c], 2]
-                value, dz, dy, dx = _inside(volume, z, y, x)
-                residual = query[i, j, k] - value
-                energy += residual * residual
-                for c in range(CORNERS):  # ascending numbers: a before b is a lower one
-                    unknown[3 * c], slope[3 * c] = 3 * number[c], weight[c] * dz
-                    unknown[3 * c + 1], slope[3 * c + 1] = 3 * number[c] + 1, weight[c] * dy
-                    unknown[3 * c + 2], slope[3 * c + 2] = 3 * number[c] + 2, weight[c] * dx
-                for a in range(UNKNOWNS):
-                    right[unknown[a]] += slope[a] * residual
-                    for b in range(a + 1):
-                        band[unknown[a], unknown[a] - unknown[b]] += slope[a] * slope[b]
+    for cell in np.ndindex(field.shape[0] - 1, field.shape[1] - 1, field.shape[2] - 1):
+        # its voxels depend on the same control points: their products are summed before they go into the band
+        count = 0
+        for i in range(cell[0] * SPACING, min((cell[0] + 1) * SPACING, query.shape[0])):
+            for j in range(cell[1] * SPACING, min((cell[1] + 1) * SPACING, query.shape[1])):
+                for k in range(cell[2] * SPACING, min((cell[2] + 1) * SPACING, query.shape[2])):
+                    if not mask[i, j, k]:
+                        continue
+                    _corners(i / SPACING, j / SPACING, k / SPACING, field.shape, number, weight)
+                    z, y, x = np.float64(i), np.float64(j), np.float64(k)
+                    for c in range(CORNERS):
+                        z += weight[c] * flat[number[c], 0]
+                        y += weight[c] * flat[number[c], 1]
+                        x += weight[c] * flat[number[c], 2]
+                    value, dz, dy, dx = _inside(volume, z, y, x)
+                    for c in range(CORNERS):
+                        buffer[3 * c, count] = weight[c] * dz
+                        buffer[3 * c + 1, count] = weight[c] * dy
+                        buffer[3 * c + 2, count] = weight[c] * dx
+                    buffer[UNKNOWNS, count] = query[i, j, k] - value
+                    count += 1
+        if count:
+            energy += _add_cell(buffer, count, number, band, right)
     steps = (field.shape[1] * field.shape[2], field.shape[2], 1)
     for i in range(field.shape[0]):
         for j in range(field.shape[1]):

@@ -81,7 +81,7 @@ class VolumeVerifier:
             starts = np.repeat(STARTS[None], len(i), 0)
             matrix[part] = register_volumes(query, reference, (i, j), starts, self._spacing)
             query, reference = self._smooth(query), self._smooth(reference)
-            warped, both = self._render(query[i], reference, j, matrix[part])
+            warped, both = self._render(query[i], reference, j, matrix[part], _foreground(query)[i])
             scores[part] = ssim_pairs(
                 query[i][:, None], warped[:, None], form="foreground", data_range=1.0,
                 foreground_x=both[:, None], foreground_y=both[:, None],
@@ -91,7 +91,7 @@ class VolumeVerifier:
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         """Return the references (P, X, Y, Z) as they are compared with their queries, but not smoothed."""
         queries, references = (np.asarray(a, np.float32) for a in (queries, references))
-        return self._render(queries, references, np.arange(len(references)), matrix)[0]
+        return self._render(queries, references, np.arange(len(references)), matrix, _foreground(queries))[0]
 
     def detail(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
         """Return how far the detail of aligned pairs (P, X, Y, Z) agrees, (P,) in [-1, 1]: `detail_agreement`."""
@@ -99,19 +99,20 @@ class VolumeVerifier:
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
             query, reference = (self._smooth(np.asarray(a[part], np.float32)) for a in (queries, references))
-            rendered = self._render(query, reference, np.arange(len(query)), matrix[part])
+            rendered = self._render(query, reference, np.arange(len(query)), matrix[part], _foreground(query))
             found[part] = detail_agreement(query, *rendered)
         return found
 
     def _render(
-        self, queries: NDArray, references: NDArray, second: NDArray, matrix: NDArray
+        self, queries: NDArray, references: NDArray, second: NDArray, matrix: NDArray, shown: NDArray
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return references[second] on their queries' grids and contrast, and where both show something, (P, X, Y, Z).
 
+        `shown` (P, X, Y, Z) is where the queries do.
         What only one shows, as a face that was removed or lies outside a crop, says nothing about the other.
         """
         warped = resample_volumes(references, second, matrix, queries.shape[1:], self._spacing)
-        both = _foreground(queries) & _foreground(warped)
+        both = shown & _foreground(warped)
         planes = (len(queries), -1, queries.shape[3])  # a map of intensity does not ask where a voxel lies
 
         def on_contrast(volumes: NDArray) -> NDArray:

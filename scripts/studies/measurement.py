@@ -38,9 +38,9 @@ Features = Callable[[Images], NDArray[np.float32]]  # images (N, H, W) to vector
 
 
 def pooled(images: Images) -> NDArray[np.float32]:
-    """Return images (N, H, W) at an eighth of their size, (N, h w): a look at shape and brightness."""
-    small = torch.nn.functional.avg_pool2d(torch.from_numpy(images)[:, None], 8)
-    return small.flatten(1).numpy()
+    """Return images (N, H, W) at an eighth of their size, (N, h w): a look at shape and brightness. Of volumes too."""
+    pool = torch.nn.functional.avg_pool2d if images.ndim == 3 else torch.nn.functional.avg_pool3d
+    return pool(torch.from_numpy(images)[:, None], 8).flatten(1).numpy()
 
 
 def flagged(method: SearchMethod, train: Images, holdout: Images, generated: Images) -> Flagged:

@@ -32,7 +32,7 @@ from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit
 from ..images.items import Item, Preprocessing, RandomTransform
-from ..images.loading import planar_slices
+from ..images.loading import prepared_images
 from ..images.subjects import starts_of_runs
 from ..images.writing import write_image
 
@@ -117,7 +117,7 @@ class PlantedCopies(Randomizable):
                 volume = (volume / np.percentile(volume, 99.5)).clip(0, 1)
                 self.cache[subject] = [(None, volume[None])]
             else:
-                slices = planar_slices([item], self.preprocessing)
+                slices = prepared_images([item], self.preprocessing)
                 self.cache[subject] = [(s["level"], np.asarray(s["image"])) for s in slices]
         return self.cache[subject]
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]  # images (B, 1, H, W)
 
 
 class Embedding(Cosine):
-    """Cosine of a network's embeddings of (B, 1, H, W).
+    """Cosine of a network's embeddings of (B, 1, H, W), or of volumes (B, 1, X, Y, Z).
 
     Args:
         network: in evaluation mode.
@@ -106,17 +106,22 @@ class ColourFeatures(nn.Module):
 
 
 def embedding(
-    config_file: str | Path,
+    config_file: str | Path | Sequence[str | Path],
     checkpoint: str | Path | None,
     inferer: Infer,
     device: torch.device | str = "cpu",
     form: str | None = None,
 ) -> Embedding | None:
-    """Return the method of the bundle's network with the weights of `checkpoint`; None where none is given."""
+    """Return the method of the bundle's network with the weights of `checkpoint`; None where none is given.
+
+    Of several config files the later ones are overlays, as that of the network of volumes is.
+    """
     if checkpoint is None:
         return None
     network = load_weights(component(config_file, "network_def"), checkpoint)
-    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    planar = all(p.ndim < 5 for p in network.parameters())
+    layout = torch.channels_last if planar else torch.channels_last_3d
+    network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return Embedding(network, inferer, form, device=device)
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from ..bundle.components import bundle_file
 from ..bundle.files import read_table, replacing, write_table
 from ..detect import STATUS_INCONCLUSIVE
-from .slice_tables import subject_rows
+from .image_tables import subject_rows
 from .study_results import Cell
 
 __all__ = ["AuditSamples", "Generate", "Job", "Split", "Stage", "Train"]
@@ -70,7 +70,7 @@ class Split(Stage):
     """Writes train.csv and holdout.csv.
 
     Attributes:
-        tables: of :func:`~scripts.studies.slice_tables.export_slices`, by what a cell calls its `slices`; all of the
+        tables: of :func:`~scripts.studies.image_tables.export_images`, by what a cell calls its `slices`; all of the
             same subjects.
         condition_columns: of the tables, where a cell's condition is `variables`; such a cell trains on subjects that
             have a value in each.
@@ -154,19 +154,18 @@ class Train(ConfigStage):
     Attributes:
         autoencoder_file: weights of configs/ldm/train_autoencoder.yaml.
         condition_columns: of the tables, where a cell's condition is `variables`.
-        overlay: config laid over train_diffusion.yaml; None: none.
+        overlays: configs laid over train_diffusion.yaml.
         overrides: keys that differ in the config.
     """
 
     autoencoder_file: str | Path
     condition_columns: Sequence[str] = ()
-    overlay: str | Path | None = None
+    overlays: Sequence[str | Path] = ()
     overrides: Mapping[str, object] = field(default_factory=dict)
     name = "train"
 
     def configs(self) -> list[str | Path]:
-        overlay = [] if self.overlay is None else [self.overlay]
-        return [bundle_file("configs/ldm/train_diffusion.yaml"), *overlay]
+        return [bundle_file("configs/ldm/train_diffusion.yaml"), *self.overlays]
 
     def output(self, job: Job) -> Path:
         return job.folder / "model" / "diffusion.pt"
@@ -201,15 +200,17 @@ class Generate(ConfigStage):
 
     Attributes:
         autoencoder_file: as in training.
+        overlays: configs laid over generate.yaml.
         overrides: keys that differ in configs/ldm/generate.yaml.
     """
 
     autoencoder_file: str | Path
+    overlays: Sequence[str | Path] = ()
     overrides: Mapping[str, object] = field(default_factory=dict)
     name = "generate"
 
     def configs(self) -> list[str | Path]:
-        return [bundle_file("configs/ldm/generate.yaml")]
+        return [bundle_file("configs/ldm/generate.yaml"), *self.overlays]
 
     def output(self, job: Job) -> Path:
         return job.folder / "generated" / "generated.csv"

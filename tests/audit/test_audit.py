@@ -62,6 +62,23 @@ def test_copies_among_new_images_are_called_by_both_nulls(train):
     assert alone.calibration.leave_one_out is None and alone.memorized.tolist() == result.memorized.tolist()
 
 
+def of_kinds(images: np.ndarray) -> np.ndarray:
+    """The images under a ramp of brightness, every second one's across the others'."""
+    ramps = np.mgrid[tuple(slice(0, 1, n * 1j) for n in images.shape[1:])].astype(np.float32)
+    return (0.6 * images + 0.8 * ramps[np.arange(len(images)) % 2]).clip(0, 1)
+
+
+def test_images_of_a_training_set_of_two_kinds_are_judged_by_their_own(train):
+    two = embedded(of_kinds(images_of(40, seed=0)))
+    generated = np.concatenate([two.images[[3, 8, 21]], of_kinds(images_of(20, seed=5))])
+    result = audit()(two, embedded(generated, "g"))
+    assert result.calibration.kinds == [0.5, 0.5] and result.calibration.n == 20
+    assert result.memorized.tolist() == [True] * 3 + [False] * 20
+    of_one = audit()(two, embedded(generated[[1, 4, 6, 8]], "g"), embedded(of_kinds(images_of(30, seed=6)), "h"))
+    assert of_one.calibration.null == "holdout" and of_one.calibration.n == 15
+    assert audit()(train, train).calibration.kinds == []
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_one_generated_image(train, copy):
     image = train.images[7:8] if copy else images_of(1, seed=9)

@@ -91,11 +91,15 @@ def test_every_setting_has_its_comment(name):
     assert settings and [key.name for key in settings if not key.meaning] == []
 
 
+def base_of(overlay: str) -> Path:
+    """The config that an overlay says to lie on."""
+    base = re.search(r"Overlay on ([\w.]+\.yaml)", CONFIGS[overlay].read_text())[1]
+    return next(path for path in CONFIGS.values() if path.name == base)
+
+
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(WHOLE)))
 def test_an_overlay_explains_what_is_new(name):
-    base = re.search(r"Overlay on ([\w.]+\.yaml)", CONFIGS[name].read_text())[1]
-    file = next(path for path in CONFIGS.values() if path.name == base)
-    known = {key.name for key in keys_of(file)}
+    known = {key.name for key in keys_of(base_of(name))}
     new = [key for key in keys_of(CONFIGS[name]) if is_setting(key) and key.name.split("#")[0] not in known]
     assert [key.name for key in new if not key.meaning] == []
 
@@ -106,7 +110,7 @@ def test_every_config_shows_its_keys_and_does_nothing_else(name, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     files = [str(CONFIGS[name])]
     if name not in WHOLE:
-        files.insert(0, str(CONFIGS["train.yaml" if name == "evaluate.yaml" else "ldm/train_autoencoder.yaml"]))
+        files.insert(0, str(base_of(name)))
     with pytest.raises(SystemExit) as stop:
         monai.bundle.run(config_file=files, logging_file=False, show_keys=True)  # the suite keeps its loggers
     assert not stop.value.code

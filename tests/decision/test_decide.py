@@ -40,6 +40,17 @@ def test_two_nulls_agree_or_not():
     assert few == NullComparison(0, None, False)
 
 
+def test_few_subjects_do_not_make_equal_nulls_disagree():
+    rng, level, agreed = np.random.default_rng(0), np.full(40, np.nan), {20: 0, 200: 0}
+    for subjects in agreed:
+        for _ in range(200):
+            drawn = (Null(rng.gumbel(size=subjects), np.arange(subjects), np.full(subjects, np.nan), 1) for _ in "ab")
+            agreed[subjects] += compare_nulls(*drawn, np.zeros(40), level, Criteria()).agrees
+    assert agreed[20] > 180 and agreed[200] > 190  # a range of 0.4 to 0.6 alone would refuse a fourth of the first
+    apart = (Null(rng.gumbel(size=20) + shift, np.arange(20), np.full(20, np.nan), 1) for shift in (0.0, 2.0))
+    assert not compare_nulls(*apart, np.zeros(40), level, Criteria()).agrees
+
+
 def test_a_decision_is_its_parts():
     rng = np.random.default_rng(0)
     null = Null(rng.gumbel(size=80), np.arange(80), np.full(80, np.nan), 2)

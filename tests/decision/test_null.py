@@ -153,3 +153,19 @@ def test_at_a_level_whom_a_subject_was_nearest_to_is_told_by_the_same_slice():
     sample = null.at(21.0)
     assert sample.subject.tolist() == [4, 9] and sample.nearest.tolist() == [7, 5]
     assert null.at(np.nan).nearest.tolist() == [9, 7, 4, 5]
+
+
+def test_an_image_is_judged_against_its_own_kind():
+    rng = np.random.default_rng(0)
+    values, kind = rng.normal(size=80) + np.repeat([0.0, 5.0], 40), np.repeat([0, 1], 40)
+    both = Null(values, np.arange(80), np.full(80, np.nan), 2, np.roll(np.arange(80), 1), kind)
+    apart = [
+        Null(values[kind == k], np.arange(40), np.full(40, np.nan), 2, np.roll(np.arange(80), 1)[kind == k])
+        for k in (0, 1)
+    ]
+    statistic, of = np.array([1.0, 6.0, 3.0, 9.0]), np.array([0, 1, 0, 1])
+    expected = [apart[k].p_values(np.array([t]), np.array([np.nan]))[0] for t, k in zip(statistic, of)]
+    found = both.p_values(statistic, np.full(4, np.nan), kind=of)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert both.p_values(statistic, np.full(4, np.nan))[0] > found[0]  # without kinds 5 is not rare
+    assert both.subjects(np.full(4, np.nan), of) == 40 and both.subjects(np.full(4, np.nan)) == 80

@@ -12,7 +12,7 @@
 import numpy as np
 import torch
 
-from scripts.images.loading import SliceSet, planar_slices
+from scripts.images.loading import SliceSet, prepared_images
 
 
 def test_slices_nearest_to_the_levels_are_taken():
@@ -20,10 +20,10 @@ def test_slices_nearest_to_the_levels_are_taken():
     planar = {"image": torch.zeros(1, 4, 4)}
     chain = {"v.nii": volume, "p.png": planar}
     items = [{"id": name, "subject_id": name[0], "path": name} for name in chain]
-    chosen = planar_slices(items, lambda item: chain[item["path"]], levels=[12.0, 38.0, 41.0])
+    chosen = prepared_images(items, lambda item: chain[item["path"]], levels=[12.0, 38.0, 41.0])
     assert [s["id"] for s in chosen] == ["v.nii#z=1", "v.nii#z=4", "p.png"]  # two levels may mean one slice
     assert [s["subject_id"] for s in chosen] == ["v", "v", "p"] and chosen[1]["level"] == 40.0
-    assert len(planar_slices(items, lambda item: chain[item["path"]])) == 6
+    assert len(prepared_images(items, lambda item: chain[item["path"]])) == 6
 
 
 def test_a_set_of_slices_has_numbered_subjects_and_levels():
@@ -44,5 +44,5 @@ def test_the_items_are_left_as_they_are():
         given.pop("mask")
         return given | {"image": torch.zeros(1, 2, 2)}
 
-    planar_slices([item], chain)
+    prepared_images([item], chain)
     assert item == {"id": "a", "image": "a.png", "subject_id": "s", "mask": "m.nii"}

@@ -89,7 +89,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     )
 
 
-def page(count: int = 10_000, called: int = 3) -> str:
+def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) -> str:
     """A page of `count` matches, of which the first `called` are called, the last of these as a likeness."""
     rng = np.random.RandomState(0)
     p, statistic, ssim = np.sort(rng.rand(count)), rng.normal(size=count), rng.rand(count, 6)
@@ -114,8 +114,8 @@ def page(count: int = 10_000, called: int = 3) -> str:
         statistic_used=LocalStatistic(),
         verifier=Verifier(),
         calibration=Calibration(
-            "holdout", "tail", count, 60, 0.02, 1, {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True, 0.5,
-            NullComparison(0, 0.7, False),
+            "holdout", "tail", count, 60, 0.02, 1, list(kinds), {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True,
+            0.5, NullComparison(0, 0.7, False),
         ),
         control=Control(60, 0.7, (0.6, 0.8), 1.0),
         set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
@@ -218,6 +218,12 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     assert "The two nulls disagree." in text and "Null not matched." not in text
 
 
+def test_kinds_of_training_images_are_said():
+    assert "training images are of" not in Parsed(page(count=20)).text
+    text = Parsed(page(count=20, kinds=(0.6, 0.4))).text
+    assert "The training images are of 2 kinds." in text and "60 %, 40 % of the subjects" in text
+
+
 def test_copies_and_likenesses_stand_apart_and_are_explained():
     text = Parsed(page(count=20)).text
     evidence = text[text.index("Evidence") :]
@@ -263,7 +269,7 @@ def test_the_written_page_prints_the_criteria():
         "a share of 0.05 may be two",
         "(99th percentile of the null)",
         "(5th of the positive control)",
-        "expected 0.4 to 0.6",
+        "AUC of the two nulls 0.700, 0.5 if they are alike",
     ):
         assert words in text, words
 

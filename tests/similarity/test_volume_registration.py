@@ -74,6 +74,43 @@ def test_a_motion_is_recovered_whatever_the_contrast(truth):
         close(found[0], truth)
 
 
+def by_simpleitk(query: np.ndarray, reference: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """SimpleITK's map (3, 4) of a similarity transform, from the query's to the reference's mm about the centre."""
+    itk = pytest.importorskip("SimpleITK", reason="needs SimpleITK, the oracle of registration")
+    images = [itk.GetImageFromArray(volume.transpose(2, 1, 0).astype(np.float64)) for volume in (query, reference)]
+    for image in images:
+        image.SetSpacing(SPACING)
+        image.SetOrigin([-(n - 1) / 2 * s for n, s in zip(image.GetSize(), SPACING)])
+    transform = itk.Similarity3DTransform()
+    transform.SetTranslation(start[:, 3].tolist())
+    registration = itk.ImageRegistrationMethod()
+    registration.SetMetricAsCorrelation()  # no brightness matters, nor to ours
+    registration.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-6, 2000, 0.5, 1e-9)
+    registration.SetOptimizerScalesFromPhysicalShift()
+    registration.SetShrinkFactorsPerLevel([2, 1])
+    registration.SetSmoothingSigmasPerLevel([4.0, 0.0])
+    registration.SetInterpolator(itk.sitkLinear)
+    registration.SetInitialTransform(transform, inPlace=True)
+    registration.Execute(*images)
+    return np.column_stack([np.reshape(transform.GetMatrix(), (3, 3)), transform.GetTranslation()])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_registers_as_simpleitk_does(seed):
+    rng = np.random.default_rng(seed)
+    truth = motion(rng.uniform(-12, 12, 3), rng.uniform(-8, 8, 3), rng.uniform(0.93, 1.07))
+    noise = 0.03 * rng.normal(size=(2, *SHAPE)).astype(np.float32)
+    query, reference = volume(0, SHAPE, SPACING, truth) + noise[0], volume(0, SHAPE, SPACING) + noise[1]
+    oracle = by_simpleitk(query, reference, START)
+    spacing = (np.array(SPACING), np.array(SPACING))
+    found = register_volumes(query[None], reference[None], (ONE, ONE), START[None, None], spacing)[0]
+    points = np.c_[rng.uniform(-1, 1, (500, 3)) * [40, 55, 48], np.ones(500)]  # mm, in the head
+    errors = [np.linalg.norm(points @ (matrix - truth).T, axis=1).mean() for matrix in (found, oracle)]
+    assert errors[1] < 1.0  # mm: the oracle is one
+    assert errors[0] < errors[1] + 0.2
+    assert np.linalg.norm(points @ (found - oracle).T, axis=1).max() < 1.0  # a quarter of a voxel
+
+
 def test_voxels_and_fields_of_view_may_differ():
     truth = motion((4, -6, 3), (3, -2, 5))
     query = volume(0, (22, 70, 60), (5.0, 2.0, 2.0), truth)

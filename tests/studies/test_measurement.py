@@ -94,3 +94,6 @@ def test_pooled_images_are_means_of_blocks():
     images = np.random.default_rng(0).random((3, 16, 24), np.float32)
     expected = images.reshape(3, 2, 8, 3, 8).mean((2, 4)).reshape(3, 6)
     np.testing.assert_allclose(pooled(images), expected, atol=1e-6)
+    volumes = np.random.default_rng(0).random((2, 8, 16, 24), np.float32)
+    expected = volumes.reshape(2, 1, 8, 2, 8, 3, 8).mean((2, 4, 6)).reshape(2, 6)
+    np.testing.assert_allclose(pooled(volumes), expected, atol=1e-6)

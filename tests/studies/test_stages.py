@@ -103,7 +103,7 @@ def test_a_stage_runs_its_config_and_keeps_time_and_log(split, job, interpreter)
     interpreter(0)
     some = job(cores=3)
     split(some)
-    stage = Train("a.pt", overlay="more.yaml", overrides={"epochs": 1, "passes": 7})
+    stage = Train("a.pt", overlays=["more.yaml"], overrides={"epochs": 1, "passes": 7})
     stage(some)
     (line,) = (some.folder / "log.txt").read_text().splitlines()
     config = ROOT / "configs" / "ldm" / "train_diffusion.yaml"

@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from scripts.bundle.files import read_table, write_table
-from scripts.studies.slice_tables import export_slices, subject_rows
+from scripts.studies.image_tables import export_images, subject_rows
 from scripts.studies.study_results import Cell
 
 
@@ -31,13 +32,23 @@ def test_slices_are_exported_once_with_their_columns(tmp_path):
 
     items = [{"image": "a.nii", "id": "a.nii", "subject_id": "a", "age": "40"}]
     for _ in range(2):
-        path = export_slices(items, chain, [21.0], tmp_path / "slices")
+        path = export_images(items, chain, [21.0], tmp_path / "slices")
     assert read_table(path) == [{"image": "a.png", "subject_id": "a", "age": "40"}] and len(calls) == 1
     assert np.asarray(Image.open(path.parent / "a.png")).shape == (6, 8)
     assert np.asarray(Image.open(path.parent / "a.png"))[0, 0] == 51
-    many = export_slices(items, chain, [9.0, 31.0], tmp_path / "many")
+    many = export_images(items, chain, [9.0, 31.0], tmp_path / "many")
     assert [row["image"] for row in read_table(many)] == ["a_0.png", "a_1.png"]
     assert np.asarray(Image.open(many.parent / "a_1.png"))[0, 0] == 76
+
+
+def test_volumes_are_exported_whole(tmp_path):
+    volume = torch.rand(1, 8, 6, 5)
+    items = [{"image": "a.nii", "id": "a.nii", "subject_id": "a"}]
+    path = export_images(items, lambda item: {"image": volume}, None, tmp_path / "volumes", pixel_mm=4.0)
+    assert [row["image"] for row in read_table(path)] == ["a.nii.gz"]
+    written = nibabel.load(path.parent / "a.nii.gz")
+    assert np.allclose(written.get_fdata(), volume[0]) and written.header.get_zooms() == (4.0, 4.0, 4.0)
+    assert nibabel.aff2axcodes(written.affine) == ("R", "A", "S")
 
 
 @pytest.fixture

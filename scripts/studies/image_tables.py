@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The study's images: slices exported once, and the subjects that each model trains on."""
+"""The study's images: slices or volumes exported once, and the subjects that each model trains on."""
 
 from __future__ import annotations
 
@@ -21,43 +21,47 @@ import numpy as np
 from ..bundle.components import choice
 from ..bundle.files import read_table, replacing, write_table
 from ..images.items import Item, Preprocessing
-from ..images.loading import planar_slices
+from ..images.loading import prepared_images
 from ..images.writing import write_image
 from ..ldm.conditions import MISSING, tissue_shares
 from .study_results import Cell
 
-__all__ = ["export_slices", "subject_rows"]
+__all__ = ["export_images", "subject_rows"]
 
 
-def export_slices(
+def export_images(
     items: Sequence[Item],
     preprocessing: Preprocessing,
-    levels: Sequence[float],
+    levels: Sequence[float] | None,
     output_dir: str | Path,
     tissues: Mapping[str, Sequence[int]] | None = None,
+    pixel_mm: float = 2.0,
 ) -> Path:
-    """Write the slices of each item nearest to `levels` mm as PNG, and slices.csv with its columns; return that.
+    """Write what the chain makes of each item, and images.csv with its columns; return that.
 
-    Items with a mask are skull-stripped. A finished slices.csv is left as it is.
+    Slices are PNG, volumes NIfTI. Items with a mask are skull-stripped. A finished images.csv is left as it is.
 
     Args:
         items: of volumes with `subject_id`.
-        preprocessing: the bundle's chain.
+        preprocessing: the bundle's chain, or that of whole volumes.
+        levels: in mm below the top of the object; of a volume the slices nearest to these. None: all.
         tissues: labels of :func:`tissue_shares`, for items with a label map as `mask`.
+        pixel_mm: side of a volume's voxels, as the chain makes them.
     """
     output = Path(output_dir)
-    table = output / "slices.csv"
+    table = output / "images.csv"
     if table.exists():
         return table
     rows = []
     for item in items:
         shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
         columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
-        slices = planar_slices([item], preprocessing, levels)
-        for number, slice_ in enumerate(slices):
-            name = f"{item['subject_id']}{f'_{number}' if slices[1:] else ''}.png"
+        images = [np.asarray(made["image"])[0] for made in prepared_images([item], preprocessing, levels)]
+        for number, image in enumerate(images):
+            suffix = ".png" if image.ndim == 2 else ".nii.gz"
+            name = f"{item['subject_id']}{f'_{number}' if images[1:] else ''}{suffix}"
             with replacing(output / name) as path:
-                write_image(np.asarray(slice_["image"])[0], path)
+                write_image(image, path, pixel_mm)
             rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
     write_table(table, rows)
     return table
@@ -71,7 +75,7 @@ def subject_rows(
     Cells of one seed draw from the same permutation, so that the fewer subjects are among the more.
 
     Args:
-        tables: of :func:`export_slices`, by what a cell calls its `slices`.
+        tables: of :func:`export_images`, by what a cell calls its `slices`.
         condition_columns: in which a training subject has a value, where the cell's condition is `variables`.
         cell: condition.
         seed: of the permutation.
