@@ -102,9 +102,9 @@ def known_truth(slices: RealSlices, scenario: Scenario, splits: int = 10) -> Kno
     )
 
 
-def part_copied(slices: RealSlices, radius: int, splits: int = 3, subjects: int = 100) -> Part:
+def part_copied(slices: RealSlices, radius: int, splits: int = 3) -> Part:
     """Return recall and false share where a disc of this radius, in pixels, is all that 30 of 100 images copy."""
-    found = _audits(slices, Scenario(train_subjects=subjects, share=0.3, radius=radius), splits)
+    found = _audits(slices, Scenario(share=0.3, radius=radius), splits)
     return Part(
         recall=float(np.mean([outcome.recall for outcome in found])),
         false_share=float(np.mean([outcome.false_share for outcome in found])),

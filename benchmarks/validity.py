@@ -33,7 +33,6 @@ from real_slices import RealSlices, Scenario
 from real_studies import (
     FalseAlarms,
     KnownTruth,
-    Part,
     blurred,
     false_alarms,
     known_transforms,
@@ -186,7 +185,6 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
     """
     whole = functools.cache(lambda: RealSlices(dataset_dir, split_file))
     windows = functools.cache(lambda: RealSlices(dataset_dir, split_file, window=30, k=12))
-    everybody = functools.cache(lambda: RealSlices(dataset_dir, split_file, window=18, k=50))
     trip = functools.cache(lambda: round_trip(autoencoder_file))
     few = "at most a tenth of the audits with a call"
 
@@ -220,7 +218,6 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
             lambda: false_alarms(whole(), 40, trip(), raw=True),
         ),
         *(question for radius in (10, 15, 20, 30, 40) for question in parts(whole, windows, radius)),
-        *(part_among_all(everybody, radius) for radius in (10, 15, 20, 30)),
         *(strong_copies(whole, subjects, share) for subjects in (20, 50, 100) for share in (0.01, 0.05, 0.2, 0.5)),
     ]
 
@@ -234,17 +231,10 @@ def round_trip(autoencoder_file: str) -> RoundTrip:
 
 def parts(whole: Callable[[], RealSlices], windows: Callable[[], RealSlices], radius: int) -> list[Question]:
     """Return what is shown of copied discs of this radius, in pixels of 2 mm."""
-    name = f"a part of {4 * radius} mm copied"
     return [
-        Question(f"{name}, the whole compared", lambda: part_copied(whole(), radius)),
-        Question(f"{name}, windows of 60 mm", lambda: part_copied(windows(), radius)),
+        Question(f"a part of {4 * radius} mm copied, the whole compared", lambda: part_copied(whole(), radius)),
+        Question(f"a part of {4 * radius} mm copied, windows of 60 mm", lambda: part_copied(windows(), radius)),
     ]
-
-
-def part_among_all(slices: Callable[[], RealSlices], radius: int) -> Question[Part]:
-    """Return what is shown of copied discs where each image is aligned with all of 50 training subjects."""
-    name = f"a part of {4 * radius} mm copied, n = 50, windows of 36 mm, all subjects aligned"
-    return Question(name, lambda: part_copied(slices(), radius, subjects=50))
 
 
 def strong_copies(slices: Callable[[], RealSlices], subjects: int, share: float) -> Question[KnownTruth]:

@@ -277,28 +277,28 @@ def error_parts(error: str, expected: str) -> list[str]:
     return list(found.groups())[::2]
 
 
-@pytest.mark.parametrize(
-    ("number", "sentence"),
-    [
-        (errno.ENOSPC, "the disk is full; free some space and run again, what is finished is kept"),
-        (errno.EROFS, "the file system is read-only; choose another output_dir"),
-        (errno.EACCES, "permission denied; change the file's mode or choose another folder"),
-    ],
-)
+TAKES_NO_MORE = {
+    errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
+    errno.EROFS: "the file system is read-only; choose another output_dir",
+    errno.EACCES: "permission denied; change the file's mode or choose another folder",
+}
+
+
 @pytest.mark.parametrize("writer", ["numpy.save", "pathlib.Path.write_text"])
-def test_a_disk_that_takes_no_more(shell, monkeypatch, writer, number, sentence):
+def test_a_disk_that_takes_no_more(shell, monkeypatch, writer):
     """The shells of this suite may be root's, to whom no folder is read-only: the call fails instead."""
-
-    def fail(*_, **__):
-        raise OSError(number, os.strerror(number), "out/file")
-
     assert shell(*OWN)[0] == INCONCLUSIVE
     before = {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()}
-    with monkeypatch.context() as patch:
-        patch.setattr(writer, fail)
-        error, out = shell(*OWN, "--smoothing", "1.0", "--seed", "3")
-    assert (error, out) == (f"error: out/file: {sentence}", "")
-    assert {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()} == before
+    for number, sentence in TAKES_NO_MORE.items():
+
+        def fail(*_, number=number, **__):
+            raise OSError(number, os.strerror(number), "out/file")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, fail)
+            error, out = shell(*OWN, "--smoothing", "1.0", "--seed", "3")
+        assert (error, out) == (f"error: out/file: {sentence}", "")
+        assert {path: path.read_bytes() for path in Path("out").iterdir() if path.is_file()} == before
 
 
 def test_what_no_user_can_cause_keeps_its_traceback(shell, monkeypatch):
