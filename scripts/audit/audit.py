@@ -311,7 +311,7 @@ class Audit(Randomizable):
         degradation = searched.controls.degradation
         n, alone = null.subjects(units.level, searched.kind), chosen is left_out
         between = _similarity_auc(searched.search, units, chosen.units, leave_out=alone)
-        nothing = n < 1 or np.isneginf(chosen.found.statistic).all()
+        nothing = null.subjects(units.level) < 1 or np.isneginf(chosen.found.statistic).all()
         return Calibration(
             null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
             p_value=criteria.p_value,

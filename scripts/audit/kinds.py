@@ -22,7 +22,7 @@ from .neighbors import subject_similarities
 
 __all__ = ["Halves", "halves", "kind_shares", "kinds_of_subjects", "likeness_of_subjects"]
 
-APART = 0.7  # slices and volumes of one kind, however halved: 0.78 and more; of two kinds: at most 0.65
+APART = 0.7  # halves of one kind are 0.78 to 0.91 times as alike, of two 0.35 to 0.63: benchmarks/kinds.py
 LEAST_SHARE = 0.1  # of the subjects, to be a kind
 MOST_SUBJECTS, MOST_IMAGES = 256, 4  # that are compared, and of each subject
 ROUNDS = 20

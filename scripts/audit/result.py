@@ -203,6 +203,11 @@ class AuditResult:
                 (subjects < needed, f"There are {subjects} training subjects, and at least {needed} are needed."),
                 (self.calibration.null == "none", "There is no null: too few real images to compare with."),
                 (
+                    bool(self.calibration.kinds) and self.calibration.n < needed,
+                    "The training images are of several kinds, and of one of them the null has "
+                    f"{self.calibration.n} subjects, where at least {needed} are needed; give a holdout of all kinds.",
+                ),
+                (
                     low <= criteria.least_recall,
                     f"Of {self.control.images} copies that the audit made itself it would have called "
                     f"{self.control.recall:.0%} (95 % interval {low:.0%} to {high:.0%}); the interval must lie above "

@@ -77,6 +77,10 @@ def test_images_of_a_training_set_of_two_kinds_are_judged_by_their_own(train):
     of_one = audit()(two, embedded(generated[[1, 4, 6, 8]], "g"), embedded(of_kinds(images_of(30, seed=6)), "h"))
     assert of_one.calibration.null == "holdout" and of_one.calibration.n == 15
     assert audit()(train, train).calibration.kinds == []
+    lacking = audit()(two, embedded(generated, "g"), embedded(of_kinds(images_of(30, seed=6))[::2], "h"))
+    assert lacking.calibration.null == "holdout" and lacking.calibration.n == 0
+    assert lacking.memorized.tolist() == [False, True, False] + [False] * 20  # the second is of the kind that it has
+    assert any("of one of them the null has 0 subjects" in doubt for doubt in lacking.doubts)
 
 
 @pytest.mark.parametrize("copy", [True, False])
