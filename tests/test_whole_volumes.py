@@ -16,9 +16,9 @@ import shutil
 
 import numpy as np
 import pytest
-from heads import copy, head, write_heads
+from heads import FIELD, copy, head, write_heads
 from helpers import ROOT, read, run_config
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 COPIES = {"copy_a": 3, "copy_b": 7, "copy_c": 11}
 
@@ -98,7 +98,8 @@ def test_volumes_whose_voxel_size_is_wrong_are_set_right(folder, tmp_path):
     result = audit(tmp_path, "out", "--thumbnails", "False")
     assert result.returncode == 0, result.stderr
     matches = read(tmp_path / "out" / "matches.csv")
-    assert sum(row["memorized"] == "1" for row in matches) == 3
+    called = {row["generated_id"] for row in matches if row["memorized"] == "1"}
+    assert called >= {f"{name}.nii.gz" for name in COPIES} and len(called) <= 4  # at 5 % one may be wrong
     findings = json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["findings"]
     assert [finding["kind"] for finding in findings] == ["size"]
 
@@ -117,6 +118,15 @@ def test_volumes_that_show_less_are_compared_where_both_show_something(folder, t
     findings = json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["findings"]
     # simulated heads are so alike that a core, made as large as a head, fits too
     assert {finding["kind"] for finding in findings} <= {"view", "size"} and findings
+
+
+def test_noise_in_place_of_volumes_is_inconclusive(folder):
+    rng = np.random.default_rng(0)
+    noise = {f"n{i}": gaussian_filter(rng.uniform(0, 1, FIELD), 1.5).astype(np.float32) for i in range(8)}
+    write_heads(folder[0] / "noise", {name: (v - v.min()) / np.ptp(v) for name, v in noise.items()})
+    result = audit(folder[0], "of_noise", "--thumbnails", "False", "--volume_bends", "[]", generated="noise")
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "do not resemble the training images as a set" in result.stdout
 
 
 def test_training_in_3d_runs_resumes_and_keeps_its_best_weights(folder, tmp_path):

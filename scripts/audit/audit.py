@@ -180,8 +180,12 @@ class Audit(Randomizable):
 
         Training ids whose scans turn out to be near-copies of each other are one subject, and everything is judged by
         that: a copy of a scan that stands in the set twice has two best subjects and no peak.
+
+        Raises:
+            ValueError: if the holdout has fewer than six subjects.
         """
         self.set_random_state(self.seed)
+        self._check(holdout)
         subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
         searched = self._search(train, generated, holdout, subjects)
         merged: list[list[str]] = []
@@ -236,6 +240,15 @@ class Audit(Randomizable):
             shared=0 if holdout is None else len(train.shared(holdout)),
             shared_people=[] if holdout is None else self._shared_people(chosen, holdout, subjects),
         )
+
+    def _check(self, holdout: EmbeddingSet | None) -> None:
+        """Raise a ValueError for a holdout of too few subjects."""
+        needed = self.statistic.subjects + 1
+        if holdout is not None and (count := len(np.unique(holdout.subject_ids))) < needed:
+            raise ValueError(
+                f"holdout: expected images of at least {needed} subjects, found {count}; add some or leave it out: "
+                "training subjects are then left out in turn"
+            )
 
     def _search(
         self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects

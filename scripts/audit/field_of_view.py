@@ -27,7 +27,7 @@ from ..bundle.progress import Progress
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..similarity.volume_registration import register_volumes, resample_volumes
 
-__all__ = ["shown_as", "template_of"]
+__all__ = ["scrambled", "shown_as", "template_of"]
 
 FAINT = 0.05  # of the range: a voxel that shows nothing
 CLOSING, MARGIN = 2, 1  # voxels: gaps that are closed, and what is kept around the template
@@ -67,3 +67,21 @@ def shown_as(
         bright = np.percentile(lain, BRIGHTEST, axis=(1, 2, 3), keepdims=True)
         shown[start : start + BLOCK] = (lain / np.maximum(bright, 1e-6)).clip(0, 1)
     return replace(data, images=shown, vectors=embedder.embed_images(shown))
+
+
+def scrambled(volumes: NDArray, rng: np.random.RandomState) -> NDArray[np.float32]:
+    """Return volumes (N, X, Y, Z) of which the outline is left: the voxels above 0 in random order, then blurred.
+
+    Mean and standard deviation inside stay.
+    """
+    result = np.zeros(volumes.shape, np.float32)
+    for volume, target in zip(volumes.astype(np.float32), result):
+        inside = volume > 0
+        if not inside.any():
+            continue
+        values = volume[inside]
+        noise = np.zeros_like(volume)
+        noise[inside] = rng.permutation(values) - values.mean()
+        noise = ndimage.gaussian_filter(noise, 1.0)[inside]
+        target[inside] = (values.mean() + noise * (values.std() / max(noise.std(), 1e-6))).clip(1e-3, 1)
+    return result

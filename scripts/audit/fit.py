@@ -39,7 +39,7 @@ from ..images.correction import Correction, largest_object
 from ..images.items import Item
 from ..images.slices import object_mask
 from .degradation import match_degradation
-from .field_of_view import shown_as, template_of
+from .field_of_view import scrambled, shown_as, template_of
 from .findings import ANOTHER_VIEW, SetFit, findings
 from .neighbors import subject_similarities
 
@@ -211,9 +211,12 @@ class FitTest:
         rng = np.random.RandomState(self.seed)
         reference = _Reference(alike["train"], _draw(len(train), self.sample, rng), self.subjects)
         expected = reference.expected_beside(alike["generated"].images, rng, embedder)
-        sample = alike["generated"].vectors[_draw(len(generated), self.sample, rng)]
-        likeness = float(np.median(reference.likeness(sample)[0]))
-        if likeness < self.least_likeness * expected:
+        rows = _draw(len(generated), self.sample, rng)
+        likeness = float(np.median(reference.likeness(alike["generated"].vectors[rows])[0]))
+        # seen through one outline even noise is alike: what is shown must be far more so
+        noise = embedder.embed_images(scrambled(alike["generated"].images[rows], rng))
+        outline = float(np.median(reference.likeness(noise)[0]))
+        if likeness < max(self.least_likeness * expected, outline + max(0.0, expected - outline) / 2):
             return Fitted(sets, fit)
         found = [*findings(fit.correction, True, fit.mixed), ANOTHER_VIEW]
         return Fitted(alike, replace(fit, likeness=likeness, expected=expected, fits=True, findings=found))

@@ -35,6 +35,9 @@ def prepared_images(
         items: of images or volumes, as :func:`find_images` returns them.
         preprocessing: the bundle's chain, which makes a list of slices of a volume, or that of whole volumes.
         levels: in mm below the top of the object; of a volume only the slices nearest to these are kept. None: all.
+
+    Raises:
+        ValueError: if levels are given and the chain keeps volumes whole.
     """
     images: list[Prepared] = []
     for item in items:
@@ -46,6 +49,10 @@ def prepared_images(
                 number = np.unique(distance.argmin(1))
             images += [{**item, **made[i], "id": f"{item['id']}#z={i}"} for i in number.tolist()]
         else:
+            if levels is not None and made["image"].ndim == 4:
+                raise ValueError(
+                    f"levels: expected null, as volumes are kept whole, found {list(levels)}; leave it out"
+                )
             images.append({**item, **made})
     return images
 

@@ -189,6 +189,11 @@ class ShrinkToFitd(MapTransform):
 
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
         super().__init__(keys)
+        if len(spatial_size) != 2:
+            raise ValueError(
+                f"spatial_size: expected two sides for planar images, found {list(spatial_size)}; for whole volumes "
+                "lay configs/inference_3d.yaml over inference.yaml, of ldm/ an overlay that ends in _3d"
+            )
         self.spatial_size = spatial_size
 
     def __call__(self, data: Data) -> NewData:

@@ -46,11 +46,17 @@ class VolumeFieldd(MapTransform):
         pixel_mm: their side in mm.
 
     Raises:
-        ValueError: if the volume has several channels, no object, values that are not finite, or is a plane.
+        ValueError: for another number of sides, or if the volume has several channels, no object, values that are not
+            finite, or is a plane.
     """
 
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], pixel_mm: float) -> None:
         super().__init__(keys)
+        if len(spatial_size) != 3:
+            raise ValueError(
+                f"spatial_size: expected three sides for whole volumes, found {list(spatial_size)}; of ldm/ take a "
+                "size of volumes, and overlays that end in _3d_cpu last"
+            )
         self.spatial_size, self.pixel_mm = tuple(spatial_size), pixel_mm
         self.resample = Spacing([pixel_mm] * 3, mode="bilinear", padding_mode="border")
 

@@ -91,9 +91,8 @@ def _of_kind(kinds: Sequence[float]) -> str:
     """Return what is said of training images of several kinds."""
     if not kinds:
         return ""
-    return (
-        f" of an image's kind (training images of {len(kinds)} kinds: {', '.join(f'{share:.0%}' for share in kinds)})"
-    )
+    shares = ", ".join(f"{share:.0%}" for share in kinds)
+    return f" at least of an image's kind (training images of {len(kinds)} kinds: {shares})"
 
 
 def _null_line(result: AuditResult) -> str:

@@ -83,6 +83,11 @@ def test_images_of_a_training_set_of_two_kinds_are_judged_by_their_own(train):
     assert any("of one of them the null has 0 subjects" in doubt for doubt in lacking.doubts)
 
 
+def test_a_holdout_of_few_subjects_is_refused(train):
+    with pytest.raises(ValueError, match="holdout: expected images of at least 6 subjects, found 5; add some or leave"):
+        audit()(train, train, embedded(images_of(5, seed=6), "h"))
+
+
 @pytest.mark.parametrize("copy", [True, False])
 def test_one_generated_image(train, copy):
     image = train.images[7:8] if copy else images_of(1, seed=9)

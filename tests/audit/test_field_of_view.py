@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from heads import FIELD, copy, head
 
-from scripts.audit.field_of_view import shown_as, template_of
+from scripts.audit.field_of_view import scrambled, shown_as, template_of
 from scripts.embedder.embedding_set import EmbeddingSet
 
 
@@ -56,6 +57,16 @@ def test_the_template_is_the_volume_that_the_others_resemble():
     vectors = np.array([[1, 0], [0.9, 0.44], [0.6, -0.8], [0, 1]], np.float32)
     chosen = template_of(replace(data, vectors=vectors))
     np.testing.assert_array_equal(chosen, data.images[1].astype(np.float32))
+
+
+def test_of_scrambled_volumes_the_outline_is_left():
+    heads = np.stack([head(0), head(1), np.zeros(FIELD, np.float32)])
+    found = scrambled(heads, np.random.RandomState(0))
+    assert ((found > 0) == (heads > 0)).all()
+    for before, after in zip(heads[:2], found):
+        inside = before > 0
+        assert after[inside].mean() == pytest.approx(before[inside].mean(), abs=0.05)
+        assert abs(np.corrcoef(after[inside], before[inside])[0, 1]) < 0.1
 
 
 def test_an_empty_template_shows_nothing():

@@ -10,6 +10,7 @@
 # limitations under the License.
 
 import numpy as np
+import pytest
 import torch
 
 from scripts.images.loading import SliceSet, prepared_images
@@ -46,3 +47,10 @@ def test_the_items_are_left_as_they_are():
 
     prepared_images([item], chain)
     assert item == {"id": "a", "image": "a.png", "subject_id": "s", "mask": "m.nii"}
+
+
+def test_levels_are_asked_of_slices_alone():
+    volume = {"image": torch.zeros(1, 4, 4, 4), "level": np.nan, "slice": -1}
+    assert len(prepared_images([{"id": "a"}], lambda item: volume)) == 1
+    with pytest.raises(ValueError, match=r"levels: expected null, as volumes are kept whole, found \[48.0\]"):
+        prepared_images([{"id": "a"}], lambda item: volume, levels=[48.0])

@@ -20,6 +20,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 
 from scripts import component
 from scripts.images.datalists import find_images
+from scripts.images.slices import ShrinkToFitd
 from scripts.images.volume_field import VolumeFieldd, whole_volumes
 
 CONFIGS = ["configs/inference.yaml", "configs/inference_3d.yaml"]
@@ -102,3 +103,10 @@ def test_volumes_are_taken_whole_where_all_sets_hold_some(tmp_path):
     assert not whole_volumes("auto", Files(train=volumes, generated=volumes))
     with pytest.raises(ValueError, match="volumes must be auto, whole or slices, got 'all'"):
         whole_volumes("all", Files(train=volumes))
+
+
+def test_a_field_of_two_sides_and_slices_of_three_are_an_error():
+    with pytest.raises(ValueError, match=r"spatial_size: expected three sides for whole volumes, found \[96, 112\]"):
+        VolumeFieldd("image", (96, 112), 2.0)
+    with pytest.raises(ValueError, match=r"spatial_size: expected two sides for planar images, found \[48, 56, 40\]"):
+        ShrinkToFitd("image", FIELD)

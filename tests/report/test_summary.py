@@ -99,7 +99,7 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
     assert "to 100%), 25% were each the only one." in text
     text = text_of(replace(result, calibration=replace(result.calibration, kinds=[0.6, 0.4])), checkpoint)
-    assert "subjects of an image's kind (training images of 2 kinds: 60%, 40%), tail p-values" in text
+    assert "subjects at least of an image's kind (training images of 2 kinds: 60%, 40%), tail p-values" in text
 
 
 def text_of(result, checkpoint) -> str:
