@@ -31,7 +31,7 @@ from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
 from ..decision.near_copies import joined, near_copies, shared_people
-from ..decision.rates import auc, rank_calls_needed
+from ..decision.rates import rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
@@ -42,9 +42,8 @@ from .controls import Controls, SearchedNull
 from .degradation import Change, Degradation, match_degradation
 from .findings import SetFit
 from .kinds import kind_shares, kinds_of_subjects
-from .neighbors import subject_similarities
 from .result import AuditResult, BentRecall, Calibration
-from .search import Found, Search, Units
+from .search import Found, Search, Units, similarity_auc
 
 __all__ = ["Audit"]
 
@@ -323,7 +322,7 @@ class Audit(Randomizable):
         null, criteria, transform = chosen.null, self.criteria, self.null_transform
         degradation = searched.controls.degradation
         n, alone = null.subjects(units.level, searched.kind), chosen is left_out
-        between = _similarity_auc(searched.search, units, chosen.units, leave_out=alone)
+        between = similarity_auc(searched.search, units, chosen.units, leave_out=alone)
         nothing = null.subjects(units.level) < 1 or np.isneginf(chosen.found.statistic).all()
         return Calibration(
             null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
@@ -344,18 +343,3 @@ class Audit(Randomizable):
             if alone
             else compare_nulls(null, left_out.null, found.statistic, units.level, criteria, searched.kind),
         )
-
-
-def _similarity_auc(search: Search, units: Units, null_units: Units, leave_out: bool) -> float | None:
-    """Return the AUC of the generated images' similarity to all of train, its median over subjects, against the null's.
-
-    None where either is similar to nobody. `leave_out` bars the null's own subjects.
-    """
-    medians = []
-    for sample, barred in ((units, False), (null_units, leave_out)):
-        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
-        if barred:
-            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
-        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
-        medians.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
-    return auc(*medians) if all(map(len, medians)) else None

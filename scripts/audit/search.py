@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.progress import Progress
+from ..decision.rates import auc
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
-from .neighbors import nearest_subjects
+from .neighbors import nearest_subjects, subject_similarities
 
-__all__ = ["Found", "Search", "Units"]
+__all__ = ["Found", "Search", "Units", "similarity_auc"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +156,18 @@ class Search:
             matrix=matrix,
             mirrored=mirrored,
         )
+
+
+def similarity_auc(search: Search, units: Units, null_units: Units, leave_out: bool) -> float | None:
+    """Return the AUC of the generated images' similarity to all of train, its median over subjects, against the null's.
+
+    None where either is similar to nobody. `leave_out` bars the null's own subjects.
+    """
+    medians = []
+    for sample, barred in ((units, False), (null_units, leave_out)):
+        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
+        if barred:
+            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
+        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
+        medians.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
+    return auc(*medians) if all(map(len, medians)) else None
