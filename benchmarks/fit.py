@@ -169,18 +169,20 @@ def write_two_kinds(base: Path, target: Path) -> tuple[Path, Path]:
     second = set(sorted({row["subject_id"] for row in rows})[::2])
     for folder in ("train", "generated"):
         (target / folder).mkdir(parents=True)
+
+    def write(source: Path, path: Path, other: bool) -> None:
+        image = np.asarray(Image.open(source), np.float32)
+        changed = other_contrast(image) if other else image
+        Image.fromarray(changed.clip(0, 255).astype(np.uint8)).save(path)
+
     for row in rows:
-        image = np.asarray(Image.open(base / row["image"]), np.float32)
-        changed = other_contrast(image) if row["subject_id"] in second else image
-        row["image"] = str(Path("train") / Path(row["image"]).name)
-        Image.fromarray(changed.clip(0, 255).astype(np.uint8)).save(target / row["image"])
+        source, row["image"] = base / row["image"], str(Path("train") / Path(row["image"]).name)
+        write(source, target / row["image"], row["subject_id"] in second)
     write_table(target / "train.csv", rows)
     for number, row in enumerate(read_table(base / "truth.csv")):
         path = next((base / "generated").glob(f"{Path(row['generated_id']).name.split('.')[0]}.*"))
-        image = np.asarray(Image.open(path), np.float32)
         other = row["subject_id"] in second if row["subject_id"] else number % 2 == 0
-        changed = other_contrast(image) if other else image
-        Image.fromarray(changed.clip(0, 255).astype(np.uint8)).save(target / "generated" / path.name)
+        write(path, target / "generated" / path.name, other)
     return target / "train.csv", target / "generated"
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.audit.kinds import MOST_SUBJECTS, kind_shares, kinds_of_subjects
+from scripts.audit.kinds import kind_shares, kinds_of_subjects
 
 
 def people(sizes: list[int], images: int = 2, likeness: float = 0.5, dims: int = 200, seed: int = 0):
@@ -34,12 +34,11 @@ def same_groups(found: np.ndarray, truth: np.ndarray) -> bool:
     return len(set(zip(found, truth))) == len(set(found)) == len(set(truth))
 
 
-@pytest.mark.parametrize("sizes", [[20, 20], [30, 8], [12, 9, 15], [400, 200]])
+@pytest.mark.parametrize("sizes", [[20, 20], [30, 8], [12, 9, 15], [400, 200]])  # of the last not all are compared
 def test_kinds_are_told_apart(sizes):
     vectors, truth = people(sizes)
     found = kinds_of_subjects(vectors, np.repeat(np.arange(len(truth)), 2), 6)
     assert same_groups(found, truth)
-    assert len(truth) <= MOST_SUBJECTS or len(truth) > 2 * MOST_SUBJECTS  # the last has subjects that are not compared
 
 
 @pytest.mark.parametrize("seed", range(5))
