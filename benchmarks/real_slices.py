@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from scripts.audit.audit import Audit
 from scripts.audit.degradation import Change
+from scripts.audit.parts import paste_part
 from scripts.audit.search import Search, Units
 from scripts.bundle.components import component
 from scripts.decision.null import Null
@@ -40,9 +41,10 @@ from scripts.images.items import Item, RandomTransform
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Alignment, Pairs, Verifier
 
-__all__ = ["Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
+__all__ = ["ImagePart", "Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
 
 DETECT = ROOT / "configs" / "detect.yaml"
+ImagePart = float | Literal["half"]
 LEAST_DISTANCE = 1e-6  # keeps the logarithm of a perfect copy's finite
 
 
@@ -56,7 +58,8 @@ class Scenario:
         share: of the generated images that are copies.
         strength: random dictionary transform of every generated image: new ones are moved and degraded as copies are.
         change: what the generator does to all its images (N, H, W).
-        radius: of the part of a training image, in pixels, that a copy puts into an unseen one; 0 copies all of it.
+        part: of a training image that a copy puts into an unseen one: a disc so many pixels wide, or the left or right
+            half; None copies all of it.
     """
 
     train_subjects: int = 100
@@ -64,7 +67,7 @@ class Scenario:
     share: float = 0.0
     strength: RandomTransform | None = None
     change: Change | None = None
-    radius: float = 0.0
+    part: ImagePart | None = None
 
     @property
     def copies(self) -> int:
@@ -96,8 +99,12 @@ class RememberingVerifier(Verifier):
         super().__init__(smoothing, block, window, bend)
         self.known: dict[bytes, tuple] = {}
 
-    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
-        """Return what :class:`Verifier` returns."""
+    def align(
+        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+    ) -> Alignment:
+        """Return what :class:`Verifier` returns; the squares of a part are too many to be remembered."""
+        if self.window:
+            return super().align(queries, references, pairs, start)
         if pairs is not None:
             queries, references = queries[pairs[0]], references[pairs[1]]
         keys = [
@@ -188,8 +195,8 @@ class RealSlices:
             subject = self.subjects[str(rng.choice(train if copied else unseen))]
             row = rng.randint(len(subject.images))
             image, level = subject.images[row].astype(np.float32), subject.level[row]
-            if scenario.radius and copied:
-                image = self._part(image, level, unseen, scenario.radius, rng)
+            if scenario.part is not None and copied:
+                image = self._part(image, level, unseen, scenario.part, rng)
             if scenario.strength is not None:
                 scenario.strength.set_random_state(state=rng)
                 image = scenario.strength({"image": torch.from_numpy(image[None])})["image"][0].numpy()
@@ -199,17 +206,17 @@ class RealSlices:
         return self._embedded(stacked, np.array(levels), [f"g{i}" for i in range(scenario.generated)])
 
     def _part(
-        self, source: NDArray, level: float, unseen: list[str], radius: float, rng: np.random.RandomState
+        self, source: NDArray, level: float, unseen: list[str], part: ImagePart, rng: np.random.RandomState
     ) -> NDArray[np.float32]:
-        """Put a disc of `source` into an unseen image of about its level, to which it is aligned first."""
+        """Put a part of `source` into an unseen image of about its level, to which it is aligned first."""
         subject = self.subjects[str(rng.choice(unseen))]
         host = subject.images[np.abs(subject.level - level).argmin()].astype(np.float32)[None]
         warped, _ = render(host, source[None], Verifier().align(host, source[None]).matrix)
-        inside = np.argwhere(ndimage.distance_transform_edt(host[0] > 0.1) > 0.7 * radius)
-        row, column = inside[rng.randint(len(inside))] if len(inside) else np.array(host.shape[1:]) // 2
-        y, x = np.ogrid[: host.shape[1], : host.shape[2]]
-        weight = ndimage.gaussian_filter((np.hypot(y - row, x - column) < radius).astype(np.float32), 1.0)
-        return weight * warped[0] + (1 - weight) * host[0]
+        if part == "half":
+            x = np.arange(host.shape[1])[:, None] < host.shape[1] / 2  # left or right of the middle
+            weight = ndimage.gaussian_filter1d((x == rng.randint(2)).astype(np.float32), 1.0, axis=0)
+            return weight * warped[0] + (1 - weight) * host[0]
+        return paste_part(host[0], warped[0], part, rng)
 
     def _embedded(self, images: NDArray, level: NDArray, subjects: list[str]) -> EmbeddingSet:
         """Return planar images (N, H, W) as a data set of one file each."""
@@ -225,10 +232,10 @@ class RealSlices:
         subject = np.unique(train.subject_ids, return_inverse=True)[1]
         search = Search(train.vectors, train.images, subject, self.audit.verifier, self.audit.k)
 
-        def closeness(data: EmbeddingSet, subject: NDArray, leave_out: bool) -> NDArray[np.float64]:
+        def closeness(data: EmbeddingSet, subject: NDArray) -> NDArray[np.float64]:
             units = Units(data.vectors, data.images, np.arange(len(data)), data.level, subject)
-            return -np.log(np.maximum(1 - search(units, leave_out).aligned_ssim.max(1), LEAST_DISTANCE))
+            return -np.log(np.maximum(1 - search(units, subject).aligned_ssim.max(1), LEAST_DISTANCE))
 
-        null = Null(closeness(train, subject, leave_out=True), subject, train.level, 2)
-        values = closeness(generated, np.full(len(generated), -1), leave_out=False)
+        null = Null(closeness(train, subject), subject, train.level, 2)
+        values = closeness(generated, np.full(len(generated), -1))
         return benjamini_hochberg(null.p_values(values, generated.level)) <= FDR

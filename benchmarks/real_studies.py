@@ -29,14 +29,12 @@ from scripts.similarity.verification import Verifier
 __all__ = [
     "FalseAlarms",
     "KnownTruth",
-    "Part",
     "Recovery",
     "blurred",
     "false_alarms",
     "known_transforms",
     "known_truth",
     "noisy",
-    "part_copied",
 ]
 
 GRID = 37  # every so many pixels of the head are followed
@@ -71,13 +69,6 @@ class KnownTruth(TypedDict):
     wrong: int
 
 
-class Part(TypedDict):
-    """Mean recall and false share of audits where parts of images are copied."""
-
-    recall: float
-    false_share: float
-
-
 def false_alarms(slices: RealSlices, splits: int, change: Change | None = None, raw: bool = False) -> FalseAlarms:
     """Return in how many audits anything is called, where nothing is copied."""
     found = _audits(slices, Scenario(change=change), splits, raw)
@@ -99,15 +90,6 @@ def known_truth(slices: RealSlices, scenario: Scenario, splits: int = 10) -> Kno
         mean_false_share=float(np.mean([outcome.false_share for outcome in found])),
         called=sum(outcome.calls for outcome in found),
         wrong=round(sum(outcome.false_share * outcome.calls for outcome in found)),
-    )
-
-
-def part_copied(slices: RealSlices, radius: int, splits: int = 3) -> Part:
-    """Return recall and false share where a disc of this radius, in pixels, is all that 30 of 100 images copy."""
-    found = _audits(slices, Scenario(share=0.3, radius=radius), splits)
-    return Part(
-        recall=float(np.mean([outcome.recall for outcome in found])),
-        false_share=float(np.mean([outcome.false_share for outcome in found])),
     )
 
 

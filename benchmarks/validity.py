@@ -29,7 +29,7 @@ from bundle_root import ROOT
 from monai.networks.nets import AutoencoderKL
 from populations import POPULATIONS
 from question import FDR, Question, Row, table
-from real_slices import RealSlices, Scenario
+from real_slices import ImagePart, RealSlices, Scenario
 from real_studies import (
     FalseAlarms,
     KnownTruth,
@@ -38,7 +38,6 @@ from real_studies import (
     known_transforms,
     known_truth,
     noisy,
-    part_copied,
 )
 from scipy import stats
 from simulated import (
@@ -63,6 +62,9 @@ __all__ = ["real", "simulated"]
 SIZES = ((20, 100), (20, 1000), (50, 1000), (100, 100), (100, 1000), (100, 10_000), (500, 1000))
 SHARES = (0.0, 0.01, 0.05, 0.2, 0.5)  # of copies among the generated images
 LEAST_RECALL = {"iid": 0.95, "low-dimensional": 0.80}  # where one image in a hundred is a copy
+# copied parts, in pixels of 2 mm, and the recall that is asked of them
+PARTS: dict[ImagePart, float] = {20.0: 0.5, 30.0: 0.9, "half": 0.9}
+BINOMIAL = "wrong calls within a 99.9 % binomial limit"
 NOT_ASKED = "look-alikes"  # hardly ever in the training set: nothing in the images says that they are no copies
 
 
@@ -184,7 +186,7 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
     Images and weights are read when the first question needs them.
     """
     whole = functools.cache(lambda: RealSlices(dataset_dir, split_file))
-    windows = functools.cache(lambda: RealSlices(dataset_dir, split_file, window=30, k=12))
+    squares = functools.cache(lambda: RealSlices(dataset_dir, split_file, window=16, bends=[]))
     trip = functools.cache(lambda: round_trip(autoencoder_file))
     few = "at most a tenth of the audits with a call"
 
@@ -217,7 +219,7 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
             "real slices, unseen ones through an autoencoder, raw similarity",
             lambda: false_alarms(whole(), 40, trip(), raw=True),
         ),
-        *(question for radius in (10, 15, 20, 30, 40) for question in parts(whole, windows, radius)),
+        *(question for part in PARTS for question in parts(whole, squares, part)),
         *(strong_copies(whole, subjects, share) for subjects in (20, 50, 100) for share in (0.01, 0.05, 0.2, 0.5)),
     ]
 
@@ -229,11 +231,19 @@ def round_trip(autoencoder_file: str) -> RoundTrip:
     return RoundTrip(network)
 
 
-def parts(whole: Callable[[], RealSlices], windows: Callable[[], RealSlices], radius: int) -> list[Question]:
-    """Return what is shown of copied discs of this radius, in pixels of 2 mm."""
+def parts(whole: Callable[[], RealSlices], squares: Callable[[], RealSlices], part: ImagePart) -> list[Question]:
+    """Return what is asked of copied parts: discs, so many pixels of 2 mm wide, or halves of a head."""
+    name = "half a head" if part == "half" else f"a part of {2 * part:g} mm"
+    scenario = Scenario(share=0.3, part=part)
+    least = PARTS[part]
     return [
-        Question(f"a part of {4 * radius} mm copied, the whole compared", lambda: part_copied(whole(), radius)),
-        Question(f"a part of {4 * radius} mm copied, windows of 60 mm", lambda: part_copied(windows(), radius)),
+        Question(f"{name} copied, the whole compared", lambda: known_truth(whole(), scenario, 3)),
+        Question(
+            f"{name} copied, squares of 32 to 48 mm",
+            lambda: known_truth(squares(), scenario, 3),
+            f"{BINOMIAL}; recall at least {least}",
+            lambda found: few_wrong(found) and found["recall"] >= least,
+        ),
     ]
 
 
@@ -244,12 +254,12 @@ def strong_copies(slices: Callable[[], RealSlices], subjects: int, share: float)
         strength = component(ROOT / "configs" / "planted_copies.yaml", "strengths")["strong"]
         return known_truth(slices(), Scenario(train_subjects=subjects, share=share, strength=strength))
 
-    return Question(
-        f"real slices, n = {subjects}, {share:.0%} strong copies",
-        run,
-        "wrong calls within a 99.9 % binomial limit",
-        lambda found: found["wrong"] <= stats.binom.ppf(0.999, found["called"], FDR),
-    )
+    return Question(f"real slices, n = {subjects}, {share:.0%} strong copies", run, BINOMIAL, few_wrong)
+
+
+def few_wrong(found: KnownTruth) -> bool:
+    """Return whether no more calls are wrong than the false-discovery rate explains."""
+    return bool(found["wrong"] <= stats.binom.ppf(0.999, found["called"], FDR))
 
 
 def answer(questions: list[Question], folder: Path, shown: list[Question] | None = None) -> None:

@@ -43,7 +43,9 @@ class Remembering(VolumeVerifier):
         super().__init__()
         self.known: dict[tuple[bytes, bytes], tuple] = {}
 
-    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
+    def align(
+        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+    ) -> Alignment:
         """Return what :class:`VolumeVerifier` returns."""
         first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
         names = [[hash_of(volume) for volume in volumes] for volumes in (queries, references)]

@@ -178,7 +178,7 @@ class MemorizationMetric(CumulativeIterationMetric):
         search = Search(self.vectors, self.images, self.subjects, self.verifier, self.k, self.statistic)
         own = np.full(count, -1) if leave_out is None else leave_out
         units = Units(vectors, images, np.arange(count), np.full(count, np.nan), own)
-        verified = search(units, leave_out=leave_out is not None)
+        verified = search(units, own)
         return _Found.of(verified.aligned_ssim, verified.subject, verified.image, self.statistic)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_demo_writes_the_contract(demo):
     matches = (demo[0] / "matches.csv").read_text().splitlines()[0]
     assert matches == (
         "generated_id,generated_path,train_id,train_path,train_subject,similarity,aligned_ssim,mirrored,statistic,"
-        "p_value,q_value,label,memorized,verdict"
+        "p_value,q_value,label,memorized,verdict,part"
     )
     report = json.loads((demo[0] / "report.json").read_text())
     assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "repeated": [], "skipped": []}
@@ -134,6 +134,32 @@ def test_pseudonyms_and_no_thumbnails(demo, tmp_path):
     for name in ("matches.csv", "report.json", "report.html"):
         assert not re.search(r"sub-\d\d", (tmp_path / "again" / name).read_text()), name
     assert 'alt="training' not in (tmp_path / "again" / "report.html").read_text()
+
+
+def test_copies_of_parts_are_looked_for(tmp_path):
+    """The left half of a training image in a new image, and two new images."""
+    new = [row["generated_id"] for row in read(ROOT / "demo" / "truth.csv") if not row["train_id"]][:3]
+    (tmp_path / "generated").mkdir()
+    for name in new:
+        pixels = np.asarray(Image.open(ROOT / "demo" / "generated" / name)).copy()
+        if name == new[0]:
+            half = pixels.shape[1] // 2
+            pixels[:, :half] = np.asarray(Image.open(ROOT / "demo" / "train" / "sub-16_z08.png"))[:, :half]
+        Image.fromarray(pixels).save(tmp_path / "generated" / name)
+    folders = ("--train_dir", DEMO["train_dir"], "--generated_dir", "generated")
+    quick = ("--parts_k", "12", "--part_images", "1", *FEW)
+    result = run_config("detect.yaml", tmp_path, *folders, "--window", "16", "--output_dir", "out", *quick)
+    assert result.returncode == 0, result.stderr
+    first, *others = read(tmp_path / "out" / "matches.csv")
+    assert first["train_id"] == "sub-16_z08.png" and first["memorized"] == "1"
+    row, column, side = map(int, first["part"].split())
+    assert side in (16, 20, 24) and row + side / 2 < 48, "in the left half"
+    assert [row["memorized"] for row in others] == ["0", "0"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    jsonschema.validate(report, json.loads((ROOT / "configs" / "report.schema.json").read_text()))
+    assert [part["pixels"] for part in report["positive_control"]["parts"]] == [20, 30]
+    assert "copies of parts of training images, 30 pixels wide, would have been called" in result.stdout
+    assert "The yellow square is the part that decided" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_markup_in_file_names_is_escaped(tmp_path):

@@ -35,7 +35,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, run_config
 from PIL import Image
 
 import scripts
@@ -104,7 +104,7 @@ ARGUMENTS = [
     (("--fdr", "5"), "fdr must be in (0, 1), got 5"),
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
     (("--slice_levels", "12"), "--slice_levels: expected 2 numbers, as \"[12.0, 112.0]\", found 12"),
-    (("--control_images", "0"), "null_subjects, null_slices, control_images and bent_images must be at least 1, got 300, 8, 0 and 20"),
+    (("--control_images", "0"), "null_subjects, null_slices, control_images, bent_images and part_images must be at least 1, got 300, 8, 0, 20 and 3"),
     (("--p_value", "tial"), "p_value must be tail or rank, got 'tial'"),
     (("--on_error", "ignore"), "on_error must be raise or skip, got 'ignore'"),
     (("--max_skipped", "10"), "max_skipped must be a share, 0 to 1, got 10"),
@@ -313,8 +313,7 @@ def test_what_no_user_can_cause_keeps_its_traceback(shell, monkeypatch):
 def test_verbose_keeps_the_traceback_and_says_more(shell):
     with pytest.raises(RuntimeError, match="Failed to"):
         shell("--verbose", "--checkpoint", "none.pt")
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", DETECT, *OWN]
-    quiet, loud = (subprocess.run([*command, *more], capture_output=True, text=True) for more in ((), ("--verbose",)))
+    quiet, loud = (run_config("detect.yaml", Path.cwd(), *OWN, *more) for more in ((), ("--verbose",)))
     assert quiet.stdout == loud.stdout != ""
     assert "%|" not in quiet.stderr and "DEBUG" not in quiet.stderr  # no terminal, no progress bar
     assert "DEBUG train: 8 files of 4 subjects" in loud.stderr and "DEBUG generated: 3 images, 0 of them" in loud.stderr

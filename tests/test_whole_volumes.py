@@ -120,6 +120,7 @@ def test_volumes_that_show_less_are_compared_where_both_show_something(folder, t
     assert {finding["kind"] for finding in findings} <= {"view", "size"} and findings
 
 
+@pytest.mark.slow
 def test_noise_in_place_of_volumes_is_inconclusive(folder):
     rng = np.random.default_rng(0)
     noise = {f"n{i}": gaussian_filter(rng.uniform(0, 1, FIELD), 1.5).astype(np.float32) for i in range(8)}

@@ -24,7 +24,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from monai.transforms import Compose, Randomizable
+from monai.transforms import Randomizable
 from numpy.typing import NDArray
 
 from ..decision.criteria import Criteria
@@ -35,19 +35,17 @@ from ..decision.rates import rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
-from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..similarity.verification import Verifies
-from .controls import Controls, SearchedNull
+from .controls import Controls, SearchedNull, bent_by
 from .degradation import Change, Degradation, match_degradation
 from .findings import SetFit
 from .kinds import kind_shares, kinds_of_subjects
-from .result import AuditResult, BentRecall, Calibration
+from .result import AuditResult, Calibration
 from .search import Found, Search, Units, similarity_auc
 
 __all__ = ["Audit"]
 
-BEND_GRID = 6  # control points a side of a copy's deformation
 MOST_BENT = 20.0  # pixels; the control points lie no farther apart
 MOST_CONTROLS = 100_000
 
@@ -109,6 +107,8 @@ class Audit(Randomizable):
         control_images: images in the positive control.
         bends: in pixels; the control's recall is also measured on copies that are bent so much besides.
         bent_images: copies at each of these.
+        part_sizes: in pixels; where the verifier looks for copies of a part, the control's copies are discs so wide.
+        part_images: of each candidate subject, that are then aligned.
         seed: of all sampling.
 
     Raises:
@@ -129,6 +129,8 @@ class Audit(Randomizable):
         control_images: int = 60,
         bends: Sequence[float] = (),
         bent_images: int = 20,
+        part_sizes: Sequence[float] = (20.0, 30.0),
+        part_images: int = 3,
         seed: int = 0,
     ) -> None:
         self.criteria, self.statistic = criteria or Criteria(), LocalStatistic() if statistic is None else statistic
@@ -138,10 +140,10 @@ class Audit(Randomizable):
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
-        if min(null_subjects, null_slices, control_images, bent_images) < 1:
+        if min(null_subjects, null_slices, control_images, bent_images, part_images) < 1:
             raise ValueError(
-                "null_subjects, null_slices, control_images and bent_images must be at least 1, got "
-                f"{null_subjects}, {null_slices}, {control_images} and {bent_images}"
+                "null_subjects, null_slices, control_images, bent_images and part_images must be at least 1, got "
+                f"{null_subjects}, {null_slices}, {control_images}, {bent_images} and {part_images}"
             )
         if max(control_images, bent_images) > MOST_CONTROLS:
             raise ValueError(
@@ -152,12 +154,15 @@ class Audit(Randomizable):
             raise ValueError(f"bends must be positive, got {list(bends)}")
         if not all(pixels <= MOST_BENT for pixels in bends):
             raise ValueError(f"bends must be at most {MOST_BENT:g} pixels, got {list(bends)}")
+        if not part_sizes or min(part_sizes) <= 0:
+            raise ValueError(f"part_sizes must be positive, at least one, got {list(part_sizes)}")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
         self.embedder, self.verifier, self.control, self.k = embedder, verifier, control, k
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
-        self.bends, self.bent_images = bends, bent_images
+        self.bends, self.bent_images, self.part_sizes = bends, bent_images, sorted(part_sizes)
+        self.part_images = part_images
         self.seed = seed
 
     def using(self, embedder: ImageEmbedder) -> Audit:
@@ -206,14 +211,17 @@ class Audit(Randomizable):
             decision=decision,
             criteria=self.criteria,
         )
-        control, control_ssim = recall_on(self.control, self.control_images)
+        sizes = self.part_sizes if self.verifier.window else [0.0]
+        control, control_ssim = recall_on(self.control, self.control_images, part=sizes[-1])
         thresholds = Thresholds.fit(chosen.found.best_ssim, control_ssim, self.criteria)
         level = set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R)
-        bent = []  # last, so that no other draw depends on it
-        for pixels in self.bends:
-            bend = RandCopyd("image", elastic=(pixels, pixels), grid=BEND_GRID)
-            more, _ = recall_on(Compose([bend, self.control]), self.bent_images)
-            bent.append(BentRecall(pixels, more.images, more.recall, more.ci95))
+        # last, so that no other draw depends on it
+        bent = [
+            recall_on(bent_by(pixels, self.control), self.bent_images, part=sizes[-1])[0].at(pixels)
+            for pixels in self.bends
+        ]
+        parts = [recall_on(self.control, self.control_images, part=size)[0].at(size) for size in sizes[:-1]]
+        parts += [control.at(size) for size in sizes[-1:] if size]
         return AuditResult(
             train=train,
             generated=generated,
@@ -229,7 +237,7 @@ class Audit(Randomizable):
             statistic_used=self.statistic,
             verifier=self.verifier,
             calibration=self._calibration(searched, decision),
-            control=replace(control, bent=bent),
+            control=replace(control, bent=bent, parts=parts),
             set_level=level,
             thresholds=thresholds,
             detail=self._detail(train, units, found, decision.memorized),
@@ -253,9 +261,8 @@ class Audit(Randomizable):
         self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects
     ) -> _Searched:
         volumes = bool((np.bincount(generated.file) > 1).any())
-        search = Search(
-            train.vectors, train.images, subjects.number, self.verifier, self.k, self.statistic, whole_files=volumes
-        )
+        known = train.vectors, train.images, subjects.number
+        search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.part_images)
         units = search.units(generated, np.full(len(generated), -1))
         found = search(units, name="generated images")
         degradation = self._degradation(train, generated)
@@ -269,11 +276,13 @@ class Audit(Randomizable):
         self, train: EmbeddingSet, units: Units, found: Found, called: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
         """Return how far the detail of each called unit (U,) and its match agrees, mean over slices; NaN for others."""
-        rows = np.flatnonzero(called[units.unit])
+        rows = np.flatnonzero(called[units.unit]) if found.parts is None else found.parts.row[called]
         best = found.best[units.unit[rows]]
         matches = found.image[rows, best]
         rows, best, matches = (values[matches >= 0] for values in (rows, best, matches))
-        agreement = self.verifier.detail(units.images[rows], train.images[matches], found.matrix[rows, best])
+        squares = None if found.parts is None else found.parts.square[units.unit[rows]]
+        pairs = units.images[rows], train.images[matches], found.matrix[rows, best], squares
+        agreement = self.verifier.detail(*pairs)
         total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
         return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 
@@ -286,7 +295,9 @@ class Audit(Randomizable):
             subject = np.concatenate([subject, units.subject])
             statistic = np.concatenate([statistic, more.statistic])
             nearest = np.concatenate([nearest, more.nearest])
-        groups = near_copies(statistic, self._second(found), subject, nearest, self.criteria.near_copy_fdr, untested)
+        groups = near_copies(
+            statistic, found.second(self.statistic), subject, nearest, self.criteria.near_copy_fdr, untested
+        )
         owner = subjects.number[np.unique(train.file, return_index=True)[1]]  # of each file
         return joined([*groups, *(np.unique(owner[files]).tolist() for files in train.same_image())])
 
@@ -297,18 +308,12 @@ class Audit(Randomizable):
         found, names = searched.found, np.unique(holdout.subject_ids)
         pairs = shared_people(
             found.statistic,
-            self._second(found),
+            found.second(self.statistic),
             searched.units.subject,
             found.nearest,
             self.criteria.near_copy_fdr,
         )
         return [(str(names[a]), str(subjects.names[b])) for a, b in pairs]
-
-    def _second(self, found: Found) -> NDArray[np.float64]:
-        """Return the statistic (U,) of the candidates without the best one."""
-        rest = found.aligned_ssim.copy()
-        rest[np.arange(len(rest)), found.best] = -np.inf
-        return self.statistic(rest)
 
     def _degradation(self, train: EmbeddingSet, generated: EmbeddingSet) -> Degradation:
         """Return what makes real images as soft and as noisy as the generated ones."""

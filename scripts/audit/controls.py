@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from monai.transforms import Compose
 from numpy.typing import NDArray
 
 from ..decision.criteria import Criteria
@@ -27,16 +28,24 @@ from ..decision.decide import Decision, called_if_added
 from ..decision.null import Null
 from ..decision.rates import exact_interval
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
+from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..images.subjects import starts_of_runs
 from .degradation import Degradation
 from .neighbors import nearest_subjects
+from .parts import paste_part
 from .result import Control
 from .search import Found, Search, Units
 
-__all__ = ["Controls", "SearchedNull"]
+__all__ = ["Controls", "SearchedNull", "bent_by"]
 
+BEND_GRID = 6  # control points a side of a copy's deformation
 LIKELY_PAIRS = 100  # bounds the cost in training sets of any size
+
+
+def bent_by(pixels: float, control: RandomTransform) -> RandomTransform:
+    """Return a control whose copies are bent besides, by so many pixels (standard deviation at the control points)."""
+    return Compose([RandCopyd("image", elastic=(pixels, pixels), grid=BEND_GRID), control])
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Controls:
             levels: (U,) of the generated images; only slices that these can ask for are searched.
         """
         units = self._real_images(train, subjects, levels)
-        found = self.search(units, leave_out=True, name="left-out training images")
+        found = self.search(units, units.subject, name="left-out training images")
         null = Null(found.statistic, units.subject, units.level, 2, found.nearest, self.kind_of(found))
         return SearchedNull(units, found, null)
 
@@ -114,7 +123,7 @@ class Controls:
         units = self._degraded(self.search.units(train, subjects, rows[chosen]))
         return (
             units,
-            self.search(units, leave_out=True, name="training subjects that are alike"),
+            self.search(units, units.subject, name="training subjects that are alike"),
             len(mutual) - len(best),
         )
 
@@ -172,14 +181,16 @@ class Controls:
         null: Null,
         decision: Decision,
         criteria: Criteria,
+        part: float = 0.0,
     ) -> tuple[Control, NDArray[np.float64]]:
         """Return the recall on degraded, moved copies of `count` training images, and their best aligned SSIM.
 
         A copy counts as called if it would be, were it alone added to the generated images, with its own subject as
-        the best match.
+        the best match. `part` copies a disc so many pixels wide into an image of another subject, whom the search must
+        not find; 0: the whole image.
         """
-        copies = self._copies(self.search.units(train, subjects), transform, count)
-        found = self.search(copies, name="positive control")
+        copies, hosts = self._copies(self.search.units(train, subjects), transform, count, part)
+        found = self.search(copies, hosts, name="positive control")
         p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria, self.kind_of(found))
         right = found.nearest == copies.subject
         hits = int((called_if_added(decision.p_value, p, criteria) & right).sum())
@@ -194,19 +205,44 @@ class Controls:
         )
         return control, found.best_ssim
 
-    def _copies(self, everything: Units, transform: RandomTransform, count: int) -> Units:
-        """Return copies of `count` units at random, transformed, then degraded as the generated images are."""
+    def _copies(
+        self, everything: Units, transform: RandomTransform, count: int, part: float
+    ) -> tuple[Units, NDArray[np.int64]]:
+        """Return copies of `count` units at random, transformed, then degraded as the generated images are; and in
+        whose images they lie, (U,), -1 where the whole is copied."""
         chosen = np.sort(self.rng.choice(len(everything), min(count, len(everything)), replace=False))
         transform.set_random_state(state=self.rng)
-        images = []
-        for unit in chosen:
-            stack = torch.from_numpy(everything.images[everything.rows(unit)].astype(np.float32))
-            images.append(self.degradation(transform({"image": stack})["image"].numpy(), self.rng))
+        images, hosts = [], np.full(len(chosen), -1)
+        for number, unit in enumerate(chosen):
+            stack = everything.images[everything.rows(unit)].astype(np.float32)
+            if part:
+                host = self._host(everything, unit)
+                hosts[number] = everything.subject[host]
+                stack = self._part_of(stack, everything.images[everything.rows(host)].astype(np.float32), part)
+            moved = transform({"image": torch.from_numpy(stack)})["image"].numpy()
+            images.append(self.degradation(moved, self.rng))
         pixels = np.concatenate(images)
-        return Units(
+        units = Units(
             self.embedder.embed_images(pixels),
             pixels,
             np.repeat(np.arange(len(chosen)), [len(stack) for stack in images]),
             everything.level[chosen],
             everything.subject[chosen],
         )
+        return units, hosts
+
+    def _host(self, everything: Units, unit: int) -> int:
+        """Return a unit of another subject, at about the same level where levels are known."""
+        others = np.unique(everything.subject[everything.subject != everything.subject[unit]])
+        if not len(others):
+            return unit
+        theirs = np.flatnonzero(everything.subject == self.rng.choice(others))
+        away = np.abs(everything.level[theirs] - everything.level[unit])
+        return int(theirs[away.argmin()] if np.isfinite(away).all() else self.rng.choice(theirs))
+
+    def _part_of(self, source: NDArray, host: NDArray, part: float) -> NDArray[np.float32]:
+        """Return the images of a host (N, H, W) with a disc of the source's, which are aligned to them first."""
+        source = source[np.minimum(np.arange(len(host)), len(source) - 1)]
+        verifier = self.search.verifier
+        aligned = verifier.show(host, source, verifier.align(host, source).matrix)
+        return np.stack([paste_part(*pair, part, self.rng) for pair in zip(host, aligned)])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..images.subjects import starts_of_runs
 
-__all__ = ["Candidates", "nearest_subjects", "subject_similarities"]
+__all__ = ["Candidates", "nearest_images", "nearest_subjects", "subject_similarities"]
 
 
 class Candidates(NamedTuple):
@@ -93,6 +93,37 @@ def nearest_subjects(
         pairs = queries[rows].astype(float) * references[image[rows, column]]
         similarity[rows, column] = pairs.sum(1)
     return Candidates(chosen, image, similarity)
+
+
+def nearest_images(
+    queries: NDArray[np.float32],
+    references: NDArray[np.float32],
+    subjects: NDArray[np.int64],
+    chosen: NDArray[np.int64],
+    count: int,
+) -> NDArray[np.int64]:
+    """Return the `count` most similar references of each query's chosen subjects, best first, -1 where fewer exist.
+
+    Args:
+        queries: (Q, D), L2-normalised.
+        references: (R, D), L2-normalised.
+        subjects: (R,), each reference's subject number.
+        chosen: (Q, k) subject numbers, -1 for none.
+        count: at least 1; the result is (Q, k, count).
+
+    Cost: Q x R multiplications of vectors, and as many numbers in memory; queries come in blocks.
+    """
+    order = np.argsort(subjects, kind="stable")
+    numbers = np.arange(int(subjects.max(initial=-1)) + 2)
+    ends = np.searchsorted(subjects[order], numbers)
+    similarity = queries @ references[order].T
+    found = np.full((*chosen.shape, count), -1, np.int64)
+    for subject in np.unique(chosen[chosen >= 0]):
+        q, c = np.nonzero(chosen == subject)
+        mine = slice(ends[subject], ends[subject + 1])
+        best = np.argsort(-similarity[q, mine], axis=1, kind="stable")[:, :count]
+        found[q, c, : best.shape[1]] = order[mine][best]
+    return found
 
 
 def subject_similarities(

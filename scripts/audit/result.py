@@ -32,7 +32,7 @@ from ..similarity.verification import Verifies
 from .findings import SetFit
 from .search import Found, Units
 
-__all__ = ["AuditResult", "BentRecall", "Calibration", "Control", "Match", "Tier", "Verdict"]
+__all__ = ["AuditResult", "Calibration", "Control", "ControlRecall", "Match", "Tier", "Verdict"]
 
 
 class Tier(StrEnum):
@@ -88,8 +88,9 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class BentRecall:
-    """The recall on `images` copies that are bent by `pixels` besides (standard deviation at the control points)."""
+class ControlRecall:
+    """The recall on `images` copies that are bent by `pixels` besides (standard deviation at the control points), or
+    that are parts so many pixels wide."""
 
     pixels: float
     images: int
@@ -102,14 +103,20 @@ class Control:
     """The positive control: of `images` degraded copies of training images, the share that would have been called with
     the right subject (`recall`, with its 95 % interval) among the images that were, and the share whose subject is the
     best match. `bent` says how the recall falls where a generator bends its copies, `alone` what it is for a copy that
-    is the only one: other calls make it easier."""
+    is the only one: other calls make it easier. Where copies of a part are looked for, the copies are parts, and
+    `parts` has the recall by their width, the widest last, which is the one above."""
 
     images: int
     recall: float
     ci95: tuple[float, float]
     source_found: float
-    bent: list[BentRecall] = field(default_factory=list)
+    bent: list[ControlRecall] = field(default_factory=list)
     alone: float = 0.0
+    parts: list[ControlRecall] = field(default_factory=list)
+
+    def at(self, pixels: float) -> ControlRecall:
+        """Return the recall as that of copies so bent, or of parts so wide."""
+        return ControlRecall(pixels, self.images, self.recall, self.ci95)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,8 @@ class Match:
 
     `rows` are its rows in the generated set, `file` its file there. `subject` is the training subject's number, -1 for
     none. `row` is the row that matches best and `train_row` what it matches; `train_file` is the file that most rows
-    match. `similarity` is the mean cosine of the rows, `aligned_ssim` their mean.
+    match. `similarity` is the mean cosine of the rows, `aligned_ssim` their mean. `square` is the one that decided
+    where copies of a part are looked for: first row, first column and side, in pixels.
     """
 
     unit: int
@@ -131,6 +139,7 @@ class Match:
     similarity: float
     aligned_ssim: float
     mirrored: bool
+    square: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -296,8 +305,8 @@ class AuditResult:
     def match(self, unit: int) -> Match:
         """Return the best training image of one generated image or volume."""
         rows, best = self.units.rows(unit), self.found.best[unit]
-        images = self.found.image[rows, best]
-        strongest = int(self.found.slice_ssim[rows, best].argmax())
+        images, parts = self.found.image[rows, best], self.found.parts
+        strongest = int(self.found.slice_ssim[rows, best].argmax() if parts is None else parts.row[unit] - rows[0])
         return Match(
             unit=unit,
             rows=rows,
@@ -309,4 +318,5 @@ class AuditResult:
             similarity=float(self.found.similarity[rows, best].mean()),
             aligned_ssim=float(self.found.aligned_ssim[unit, best]),
             mirrored=bool(self.found.mirrored[rows, best].mean() > 0.5),
+            square=None if parts is None else tuple(parts.square[unit].tolist()),
         )

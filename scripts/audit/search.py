@@ -24,7 +24,8 @@ from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
-from .neighbors import nearest_subjects, subject_similarities
+from .neighbors import Candidates, nearest_images, nearest_subjects, subject_similarities
+from .parts import Parts, strongest_squares
 
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
 
@@ -58,7 +59,8 @@ class Found:
 
     `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices,
     `statistic` (U,) what they amount to; `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3)
-    or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes.
+    or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes. Where copies of a part are looked
+    for, `parts` says which square of which row decided, and all SSIM is that of such squares.
     """
 
     subject: NDArray[np.int64]
@@ -69,6 +71,7 @@ class Found:
     slice_ssim: NDArray[np.float32]
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
+    parts: Parts | None = None
 
     @property
     def best(self) -> NDArray[np.int64]:
@@ -89,6 +92,12 @@ class Found:
         """Return values (U, k, ...) at each unit's best candidate, (U, ...)."""
         return values[np.arange(len(values)), self.best]
 
+    def second(self, statistic: Statistic) -> NDArray[np.float64]:
+        """Return the statistic (U,) of the candidates without the best one."""
+        rest = self.aligned_ssim.copy()
+        rest[np.arange(len(rest)), self.best] = -np.inf
+        return statistic(rest) * (1 if self.parts is None else self.parts.weight)
+
 
 @dataclass(frozen=True)
 class Search:
@@ -99,8 +108,10 @@ class Search:
             from 0.
         verifier: aligns a training image to a generated one.
         k: candidate subjects.
-        statistic: of their aligned SSIM.
+        statistic: of their aligned SSIM; where parts are looked for, of the square in which it is largest.
         whole_files: a file is one unit, as a volume is; else each image is one.
+        images_a_subject: images of each candidate that are aligned where parts are looked for: of many slices the most
+            alike is seldom the one whose part was copied.
         block: pairs aligned at a time.
 
     Raises:
@@ -114,7 +125,8 @@ class Search:
     k: int
     statistic: Statistic = LocalStatistic()
     whole_files: bool = False
-    block: int = 256
+    images_a_subject: int = 3
+    block: int = 1024
 
     def __post_init__(self) -> None:
         if self.k < self.statistic.subjects:
@@ -128,21 +140,24 @@ class Search:
         level = np.full(len(first), np.nan) if self.whole_files else data.level[rows]
         return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
 
-    def __call__(self, units: Units, leave_out: bool = False, name: str = "") -> Found:
-        """Return the verified candidates; `leave_out` bars each unit's own subject from its search."""
-        exclude = units.subject if leave_out else None
-        candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, exclude)
+    def __call__(self, units: Units, barred: NDArray[np.int64] | None = None, name: str = "") -> Found:
+        """Return the verified candidates; `barred` (U,) is a subject that each unit must not find, -1 for none."""
+        candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
+        with Progress(total=int((candidates.image >= 0).sum()), desc=f"aligning {name}", unit="pair") as bar:
+            return (self._in_squares if self.verifier.window else self._whole)(units, candidates, bar)
+
+    def _whole(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
+        """Align and score whole images: a unit's candidate has the mean of its images."""
         shape = candidates.image.shape
         ssim = np.full(shape, -np.inf, np.float32)
         axes = self.images.ndim - 1
         matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
-        with Progress(total=len(rows), desc=f"aligning {name}", unit="pair") as bar:
-            for start in range(0, len(rows), self.block):
-                q, c = rows[start : start + self.block], columns[start : start + self.block]
-                found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
-                ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
-                bar.update(len(q))
+        for start in range(0, len(rows), self.block):
+            q, c = rows[start : start + self.block], columns[start : start + self.block]
+            found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
+            ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
+            bar.update(len(q))
         starts = starts_of_runs(units.unit)
         sizes = np.diff(np.r_[starts, len(units.unit)])
         mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)
@@ -155,6 +170,52 @@ class Search:
             slice_ssim=ssim,
             matrix=matrix,
             mirrored=mirrored,
+        )
+
+    def _in_squares(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
+        """Align several images of each candidate and score them square by square: the most striking square decides."""
+        count, k = candidates.image.shape
+        grid = self.verifier.grid(self.images.shape[1:])
+        image, ssim = candidates.image.copy(), np.full((count, k), -np.inf, np.float32)
+        matrix, mirrored = np.zeros((count, k, 2, 3)), np.zeros((count, k), bool)
+        square, value = np.zeros(count, np.int64), np.full(count, -np.inf)
+        step = max(1, self.block // (k * self.images_a_subject))  # rows, all candidates of each
+        for begin in range(0, count, step):
+            block = slice(begin, begin + step)
+            chosen = candidates.subject[units.unit[block]]
+            images = nearest_images(units.vectors[block], self.vectors, self.subjects, chosen, self.images_a_subject)
+            agreement = np.full((*images.shape, len(grid)), np.nan, np.float32)  # (q, k, images, W)
+            maps, flips = np.zeros((*images.shape, 2, 3)), np.zeros(images.shape, bool)
+            for n in range(images.shape[2]):
+                q, c = np.nonzero(images[:, :, n] >= 0)
+                start = maps[q, c, 0] if n else None  # that of the subject's first image is nearly right
+                found = self.verifier.align(units.images[block], self.images, (q, images[q, c, n]), start)
+                agreement[q, c, n], maps[q, c, n], flips[q, c, n] = found.squares, found.matrix, found.mirrored
+            known = np.where(np.isnan(agreement), -np.inf, agreement)
+            square[block], value[block] = strongest_squares(known.max(2), grid, self.statistic)
+            there = np.take_along_axis(known, square[block, None, None, None], 3)[..., 0]
+            best = there.argmax(2)[:, :, None]  # the image that agrees most in the square that decides
+            image[block] = np.take_along_axis(images, best, 2)[:, :, 0]
+            # -1, the least SSIM, where a candidate shows nothing in that square
+            ssim[block] = np.where(image[block] >= 0, np.maximum(there.max(2), -1), -np.inf)
+            mirrored[block] = np.take_along_axis(flips, best, 2)[:, :, 0]
+            matrix[block] = np.take_along_axis(maps, best[..., None, None], 2)[:, :, 0]
+            bar.update(int((images[:, :, 0] >= 0).sum()))
+        parts = Parts.of(units.unit, value, square, grid)
+        similarity = np.full(image.shape, -np.inf)
+        for column in range(k):
+            rows = np.flatnonzero(image[:, column] >= 0)
+            similarity[rows, column] = (units.vectors[rows].astype(float) * self.vectors[image[rows, column]]).sum(1)
+        return Found(
+            subject=candidates.subject,
+            aligned_ssim=ssim[parts.row].astype(float),
+            statistic=value[parts.row],
+            image=image,
+            similarity=similarity,
+            slice_ssim=ssim,
+            matrix=matrix,
+            mirrored=mirrored,
+            parts=parts,
         )
 
 

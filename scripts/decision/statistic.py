@@ -84,7 +84,8 @@ class LocalStatistic:
         if aligned_ssim.shape[1] < self.subjects:
             return np.full(len(aligned_ssim), -np.inf)
         distance = np.where(np.isfinite(aligned_ssim), np.maximum(1 - aligned_ssim, self.least_distance), np.inf)
-        logs = np.log(np.sort(distance, axis=1)[:, : self.subjects])
+        nearest = np.partition(distance, self.subjects - 1, axis=1)[:, : self.subjects]
+        logs = np.log(np.sort(nearest, axis=1))
         known = np.isfinite(logs).all(1)
         statistic = np.full(len(logs), -np.inf)
         statistic[known] = logs[known, 1:].mean(1) - logs[known, 0]

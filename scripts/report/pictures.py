@@ -33,6 +33,7 @@ from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slic
 __all__ = ["DIFFERENCE", "Evidence", "Motion", "Picture", "evidence", "histogram", "sections", "thumbnail"]
 
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
+OUTLINE = (255, 210, 0)  # colour of the square that decided
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
 ENLARGED = 2  # times the voxels of a whole volume, in its sections
 SCALE_MM = 50.0  # of the bar below a section
@@ -100,7 +101,8 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
         return _whole_evidence(result, match, pixel_mm)
     upright = bool(result.generated.slice[match.row] >= 0)
     level = float(result.generated.level[match.row])
-    volumes = _aligned_volumes(result, match, pixel_mm) if len(match.rows) > 1 else None
+    cut = len(match.rows) > 1 and match.square is None  # a part lies in one slice
+    volumes = _aligned_volumes(result, match, pixel_mm) if cut else None
     if volumes is not None:
         planes = zip(
             sections(volumes.query, volumes.strongest, volumes.spacing),
@@ -112,7 +114,7 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
     reference = result.train.images[match.train_row][None].astype(np.float32)
     matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
     warped = result.verifier.show(query, reference, matrix)
-    return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm)), level=level)
+    return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm, match.square)), level=level)
 
 
 def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence:
@@ -153,19 +155,38 @@ def thumbnail(result: AuditResult, match: Match) -> str:
     return _data_uri(result.units.images[match.row].astype(np.float32), upright)
 
 
-def _pictures(planes: Iterable[tuple[NDArray, NDArray]], upright: bool, pixel_mm: float) -> Iterator[Picture]:
-    """Yield three pictures a plane; slices of volumes are RAS, so that left is left."""
+def _pictures(
+    planes: Iterable[tuple[NDArray, NDArray]],
+    upright: bool,
+    pixel_mm: float,
+    square: tuple[int, int, int] | None = None,
+) -> Iterator[Picture]:
+    """Yield three pictures a plane, with the square that decided; slices of volumes are RAS, so that left is left."""
     for (generated, aligned), sides in zip(planes, ("LRAP", "LRSI", "PASI")):
         shown = (sides, SCALE_MM / (pixel_mm * len(generated))) if upright else ("", 0.0)
-        yield Picture("generated", _data_uri(generated, upright), *shown)
-        yield Picture("training, aligned", _data_uri(aligned, upright), *shown)
-        yield Picture("difference", _data_uri(_coloured(generated - aligned), upright), *shown)
+        trio = {
+            "generated": generated,
+            "training, aligned": aligned,
+            "difference": _coloured(generated - aligned),
+        }
+        for title, image in trio.items():
+            yield Picture(title, _data_uri(image if square is None else _outlined(image, square), upright), *shown)
 
 
 def _coloured(difference: NDArray) -> NDArray[np.float32]:
     """Return the colours (W, H, 3) in [0, 1] of a difference (W, H)."""
     share = (difference / DIFFERENCE).clip(-1, 1)[..., None]
     return (np.maximum(share, 0) * BRIGHTER + np.maximum(-share, 0) * DARKER) / 255
+
+
+def _outlined(image: NDArray, square: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return an image (W, H) or (W, H, colour) in [0, 1] as colours, with the outline of a square."""
+    drawn = np.repeat(image[..., None], 3, 2) if image.ndim == 2 else image.copy()
+    row, column, side = square
+    inside = np.zeros(image.shape[:2], bool)
+    inside[row : row + side, column : column + side] = True
+    drawn[inside & ~ndimage.binary_erosion(inside)] = np.array(OUTLINE) / 255
+    return drawn.astype(np.float32)
 
 
 @dataclass(frozen=True)

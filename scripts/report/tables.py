@@ -34,7 +34,8 @@ __all__ = ["Group", "MatchRow", "SliceRow", "csv_text", "groups", "match_rows", 
 class MatchRow:
     """A row of matches.csv, one a generated image or volume, with its columns in order.
 
-    `memorized` is q <= fdr, and `verdict` copy, likeness or none."""
+    `memorized` is q <= fdr, and `verdict` copy, likeness or none. `part` is the square that decided where copies of a
+    part are looked for, else empty: its first row, first column and side, in pixels of the embedder's field."""
 
     generated_id: str
     generated_path: str
@@ -50,6 +51,7 @@ class MatchRow:
     label: str
     memorized: int
     verdict: str
+    part: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def _match_row(result: AuditResult, unit: int, label: str, tier: Tier) -> MatchR
         label=label,
         memorized=int(result.memorized[unit]),
         verdict=tier.value,
+        part=" ".join(map(str, match.square or ())),
     )
 
 

@@ -30,9 +30,12 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
     control = summary.positive_control
     low, high = control.ci95
     lines.append(
-        f"Positive control: {control.recall:.0%} of {control.images} degraded copies of training images would "
+        f"Positive control: {control.recall:.0%} of {control.images} degraded copies of {_copied(control)} would "
         f"have been called (95 % interval {low:.0%} to {high:.0%}){_alone(control)}."
     )
+    if narrow := control.parts[:-1]:
+        shares = ", ".join(f"{part.recall:.0%} of those {part.pixels:g} pixels wide" for part in narrow)
+        lines.append(f"Of smaller parts: {shares}.")
     if control.bent:
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
         unit = "voxels" if result.whole else "pixels"
@@ -42,6 +45,13 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
     lines.append(f"Report: {page}")
     return "\n".join(map(visible, lines))
+
+
+def _copied(control: Control) -> str:
+    """Return what the control's copies are copies of."""
+    return (
+        f"parts of training images, {control.parts[-1].pixels:g} pixels wide," if control.parts else "training images"
+    )
 
 
 def _alone(control: Control) -> str:

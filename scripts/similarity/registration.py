@@ -205,8 +205,34 @@ def _align_pairs(
         flips[n] = flip
 
 
-def register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
-    """Return the maps (P, 2, 3) from query to reference pixels."""
+@kernel(parallel=True)
+def _refine_pairs(
+    middle: NDArray, fine: NDArray, first: NDArray, second: NDArray, parameters: NDArray, flips: NDArray
+) -> None:
+    """Refine the parameters (P, 7), at full resolution, that lay image second[p] on first[p] already."""
+    for n in numba.prange(first.shape[0]):
+        i, j = first[n], second[n]
+        p = parameters[n].copy()
+        p[2:4] /= PYRAMID[1]
+        p, error = _fit(middle[i], middle[j], flips[n], p, ITERATIONS[1])
+        p = p.copy()
+        p[2:4] *= PYRAMID[1] / PYRAMID[2]
+        p, error = _fit(fine[i], fine[j], flips[n], p, ITERATIONS[2])
+        parameters[n] = p
+
+
+def register(
+    queries: NDArray,
+    references: NDArray,
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    start: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return the maps (P, 2, 3) from query to reference pixels of `pairs`, rows of queries and of references.
+
+    None: each query with the reference of its own row. Pyramids are built once an image, however many pairs it is in.
+    `start` (P, 2, 3) are maps that are nearly right, as those of a neighbouring slice, and are refined alone.
+    """
+    first, second = pairs or (np.arange(len(queries)),) * 2
     levels = []
     for stride in PYRAMID:
         sigma = 0.5 * stride
@@ -214,11 +240,17 @@ def register(queries: NDArray, references: NDArray) -> NDArray[np.float64]:
         # pixels symmetric about the centre, so that the centre stays the centre at every level
         starts = [(n - 1) % stride // 2 for n in stack.shape[1:]]
         levels.append(np.ascontiguousarray(stack[:, starts[0] :: stride, starts[1] :: stride]))
-    count = len(queries)
-    parameters, flips = np.empty((count, 7)), np.empty((count, 2))
-    first = np.arange(count)
+    second = second + len(queries)
     coarse, middle, fine = levels
-    _align_pairs(coarse, middle, fine, first, first + count, parameters, flips)
+    if start is None:
+        parameters, flips = np.empty((len(first), 7)), np.empty((len(first), 2))
+        _align_pairs(coarse, middle, fine, first, second, parameters, flips)
+    else:
+        flips = np.where(np.linalg.det(start[:, :, :2])[:, None] < 0, FLIPS[2], FLIPS[0])
+        parameters = np.zeros((len(first), 7))
+        parameters[:, :2], parameters[:, 2:4] = start[:, :, 0], start[:, :, 2]
+        parameters[:, 5] = 1  # the gain
+        _refine_pairs(middle, fine, first, second, parameters, flips)
     a, b = parameters[:, 0], parameters[:, 1]
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)

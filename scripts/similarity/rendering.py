@@ -104,13 +104,20 @@ def _fit_gains(queries: NDArray, images: NDArray, union: NDArray, warped: NDArra
 
 
 def render(
-    queries: NDArray, references: NDArray, matrix: NDArray, bend: bool = False
+    queries: NDArray,
+    references: NDArray,
+    matrix: NDArray,
+    bend: bool = False,
+    pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the references on their queries' grids and contrast, and both foregrounds' union, (P, H, W).
 
-    `bend` bends them onto the queries, too.
+    `bend` bends them onto the queries, too. `pairs` are rows of queries and of references; None: row by row.
     """
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
+    if pairs is not None:
+        queries, references = queries[pairs[0]], references[pairs[1]]
+        masks = [mask[rows] for mask, rows in zip(masks, pairs)]
     union = (masks[0] > 0.5) | (resample(masks[1], matrix) > 0.5)
     warped = fit_gains(queries, resample(references, matrix), union)
     if bend:

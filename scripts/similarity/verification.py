@@ -18,15 +18,19 @@ pyramid with several starts, in one numba kernel that takes pairs in parallel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..images.foreground import foreground
 from .detail import detail_agreement
 from .registration import register
 from .rendering import render
+from .squares import grid_of_squares, ssim_of_squares
 from .ssim import ssim_pairs
 
 __all__ = ["Alignment", "Pairs", "Verifier", "Verifies"]
@@ -34,7 +38,7 @@ __all__ = ["Alignment", "Pairs", "Verifier", "Verifies"]
 
 MOST_SMOOTHING = 20.0  # pixels; more leaves nothing of an image
 LEAST_WINDOW = 12  # pixels; smaller squares of different people are alike
-LEAST_FOREGROUND = 0.6  # of a square, to be compared
+SIDES = (1.0, 1.25, 1.5)  # of the squares, in windows: a large one tells more of a part that fills it
 
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]  # row numbers of queries, and of references
@@ -45,26 +49,35 @@ class Alignment(NamedTuple):
 
     `matrix` (P, 2, 3) maps query to reference pixels, both counted from the image centre in (row, column) order; of
     volumes it is (P, 3, 4), in mm.
-    `mirrored` (P,) says that the map reverses handedness; `aligned_ssim` (P,) is the foreground SSIM.
+    `mirrored` (P,) says that the map reverses handedness; `aligned_ssim` (P,) is the foreground SSIM. Where copies of a
+    part are looked for, `squares` (P, W) is that of each square, NaN where one shows too little, and `aligned_ssim` the
+    best of them; else W is 0.
     """
 
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     aligned_ssim: NDArray[np.float32]
+    squares: NDArray[np.float32]
 
 
 class Verifies(Protocol):
     """What aligns, scores and shows pairs: :class:`Verifier` images, and
-    :class:`~scripts.similarity.volume_verification.VolumeVerifier` volumes. `window` is the side of the squares that
-    decide where copies of a part are looked for, 0: the whole."""
+    :class:`~scripts.similarity.volume_verification.VolumeVerifier` volumes. `window` is the side of the least squares
+    that decide where copies of a part are looked for, 0: the whole."""
 
     window: int
 
-    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, /) -> Alignment: ...
+    def align(
+        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None, /
+    ) -> Alignment: ...
 
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float32]: ...
 
-    def detail(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float64]: ...
+    def detail(
+        self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None, /
+    ) -> NDArray[np.float64]: ...
+
+    def grid(self, shape: Sequence[int], /) -> NDArray[np.int64]: ...
 
 
 class Verifier:
@@ -74,11 +87,13 @@ class Verifier:
         smoothing: sigma in pixels of a Gaussian on both images before the SSIM; it takes the generator's noise out of
             the comparison. 0 compares the images as they are.
         block: pairs aligned at a time; bounds the memory.
-        window: 0 scores the whole foreground; else the score is that of the best square of so many pixels a side, for
-            copies of a part of an image. At least 12.
-        bend: bend each training image onto the generated one before it is scored, by some pixels at most.
+        window: 0 scores the whole foreground; else squares of so many pixels a side, and of a quarter and half as much
+            more, for copies of a part of an image. At least 12.
+        bend: bend each training image onto the generated one before it is scored, by some pixels at most; not where
+            parts are looked for, as a part of one image in another bends neither.
 
-    Cost: about 4 ms a pair at 96 x 112 on two cores (benchmarks/speed.py).
+    Cost: about 4 ms a pair at 96 x 112 on two cores, 3 ms where parts are looked for (benchmarks/speed.py). What is
+    done to an image rather than to a pair is done once in a block.
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
@@ -88,20 +103,22 @@ class Verifier:
             raise ValueError(f"block must be 1 or more, got {block}")
         if 0 != window < LEAST_WINDOW:
             raise ValueError(f"window must be 0, for the whole image, or at least {LEAST_WINDOW} pixels, got {window}")
-        self.smoothing, self.block, self.window, self.bend = smoothing, block, window, bend
+        self.smoothing, self.block, self.window = smoothing, block, window
+        self.bend = bend and not window
 
-    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
+    def align(
+        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+    ) -> Alignment:
         """Align references[p] to queries[p], or of `pairs` the references' rows pairs[1] to the queries' pairs[0].
 
-        Both are (P, H, W) in [0, 1], background near 0.
+        Both are (P, H, W) in [0, 1], background near 0. `start` (P, 2, 3) are maps that are nearly right, as those of a
+        neighbouring slice; they are refined, in a third of the time.
 
         Raises:
             ValueError: if the shapes differ, or the window is larger than the images.
         """
-        if pairs is not None:
-            queries, references = queries[pairs[0]], references[pairs[1]]
-        queries, references = (np.ascontiguousarray(a, np.float32) for a in (queries, references))
-        if queries.shape != references.shape or queries.ndim != 3:
+        fit = queries.shape[1:] == references.shape[1:] and (pairs is not None or len(queries) == len(references))
+        if not fit or queries.ndim != 3:
             raise ValueError(
                 f"queries and references must have one shape (P, H, W), got {queries.shape} and {references.shape}"
             )
@@ -109,51 +126,55 @@ class Verifier:
             raise ValueError(
                 f"window must be at most {max(queries.shape[1:])} pixels, the images' longer side, got {self.window}"
             )
-        matrix = np.empty((len(queries), 2, 3))
-        scores = np.empty(len(queries), np.float32)
-        for start in range(0, len(queries), self.block):
-            part = slice(start, start + self.block)
-            matrix[part] = register(queries[part], references[part])
-            scores[part] = self._score(queries[part], references[part], matrix[part])
-        return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores)
+        first, second = pairs or (np.arange(len(queries)),) * 2
+        grid = self.grid(queries.shape[1:])
+        matrix = np.empty((len(first), 2, 3))
+        scores = np.empty(len(first), np.float32)
+        squares = np.empty((len(first), len(grid)), np.float32)
+        for begin in range(0, len(first), self.block):
+            part = slice(begin, begin + self.block)
+            (q, i), (r, j) = (np.unique(rows[part], return_inverse=True) for rows in (first, second))
+            query, reference = (np.ascontiguousarray(a, np.float32) for a in (queries[q], references[r]))
+            matrix[part] = register(query, reference, (i, j), None if start is None else start[part])
+            query, reference = self._smooth(query), self._smooth(reference)
+            warped, union = render(query, reference, matrix[part], self.bend, (i, j))
+            if self.window:
+                shown = foreground(torch.from_numpy(query)).numpy()[i]
+                squares[part] = ssim_of_squares(query[i], warped, union, grid, shown)
+                scores[part] = np.where(np.isnan(squares[part]), -1, squares[part]).max(1, initial=-1)
+            else:
+                scores[part] = ssim_pairs(
+                    query[i], warped, form="foreground", data_range=1.0, foreground_x=union, foreground_y=union
+                )
+        return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores, squares)
+
+    def grid(self, shape: Sequence[int]) -> NDArray[np.int64]:
+        """Return the squares (W, 3) of images of a shape (H, W): first row, first column, side. None for the whole."""
+        return grid_of_squares(shape, [round(share * self.window) for share in SIDES] if self.window else [])
 
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         """Return the references (P, H, W) as they are compared with their queries, but not smoothed."""
         return render(queries, references, matrix, self.bend)[0]
 
-    def detail(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
-        """Return how far the detail of aligned pairs (P, H, W) agrees, (P,) in [-1, 1], as `detail_agreement` says."""
+    def detail(
+        self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None
+    ) -> NDArray[np.float64]:
+        """Return how far the detail of aligned pairs (P, H, W) agrees, (P,) in [-1, 1], as `detail_agreement` says.
+
+        `squares` (P, 3) of :meth:`grid` ask it of these alone.
+        """
         found = np.empty(len(queries))
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
             query, reference = (self._smooth(a[part].astype(np.float32)) for a in (queries, references))
-            found[part] = detail_agreement(query, *render(query, reference, matrix[part], self.bend))
+            warped, union = render(query, reference, matrix[part], self.bend)
+            if squares is not None:
+                inside = np.zeros_like(union)
+                for mask, (row, column, side) in zip(inside, squares[part]):
+                    mask[row : row + side, column : column + side] = True
+                union &= inside
+            found[part] = detail_agreement(query, warped, union)
         return found
-
-    def _score(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
-        queries = self._smooth(queries)
-        warped, union = render(queries, self._smooth(references), matrix, self.bend)
-        if self.window:
-            return _best_window(queries, warped, union, min(self.window, *queries.shape[1:]))
-        return ssim_pairs(queries, warped, form="foreground", data_range=1.0, foreground_x=union, foreground_y=union)
 
     def _smooth(self, images: NDArray) -> NDArray:
         return ndimage.gaussian_filter(images, (0, self.smoothing, self.smoothing)) if self.smoothing else images
-
-
-def _best_window(queries: NDArray, warped: NDArray, union: NDArray, window: int) -> NDArray[np.float32]:
-    """Return the highest foreground SSIM of each pair (P, H, W) over squares that are mostly foreground, (P,).
-
-    Squares lie a third of their side apart; -1 where none is foreground enough.
-    """
-    best = np.full(len(queries), -1, np.float32)
-    step = window // 3
-    for i in range(0, queries.shape[1] - window + 1, step):
-        for j in range(0, queries.shape[2] - window + 1, step):
-            square = (slice(None), slice(i, i + window), slice(j, j + window))
-            inside = np.flatnonzero(union[square].mean((1, 2)) > LEAST_FOREGROUND)
-            if len(inside):
-                x, y, mask = (np.ascontiguousarray(a[square][inside]) for a in (queries, warped, union))
-                score = ssim_pairs(x, y, form="foreground", data_range=1.0, foreground_x=mask, foreground_y=mask)
-                best[inside] = np.maximum(best[inside], score)
-    return best

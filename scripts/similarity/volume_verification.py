@@ -17,6 +17,8 @@ monotone map of intensity are undone, by one registration in space instead of on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from scipy import ndimage
 from ..images.foreground import foreground
 from .detail import detail_agreement
 from .rendering import fit_gains
+from .squares import grid_of_squares
 from .ssim import ssim_pairs
 from .verification import MOST_SMOOTHING, Alignment, Pairs
 from .volume_deformation import deform_volumes
@@ -58,11 +61,13 @@ class VolumeVerifier:
         self.voxel_mm, self.smoothing, self.block, self.bend = voxel_mm, smoothing, block, bend
         self._spacing = (np.full(3, float(voxel_mm)), np.full(3, float(voxel_mm)))
 
-    def align(self, queries: NDArray, references: NDArray, pairs: Pairs | None = None) -> Alignment:
+    def align(
+        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+    ) -> Alignment:
         """Align references[pairs[1]] to queries[pairs[0]], or without `pairs` each reference to the query beside it.
 
         Volumes are (N, X, Y, Z) in [0, 1], background near 0. The maps are (P, 3, 4), query to reference in mm about
-        the volumes' centres.
+        the volumes' centres. `start` is of images alone.
 
         Raises:
             ValueError: if the shapes differ.
@@ -73,8 +78,8 @@ class VolumeVerifier:
             )
         first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
         matrix, scores = np.empty((len(first), 3, 4)), np.empty(len(first), np.float32)
-        for start in range(0, len(first), self.block):
-            part = slice(start, start + self.block)
+        for begin in range(0, len(first), self.block):
+            part = slice(begin, begin + self.block)
             # a volume of several pairs is smoothed once
             (mine, i), (theirs, j) = (np.unique(numbers[part], return_inverse=True) for numbers in (first, second))
             query, reference = np.asarray(queries[mine], np.float32), np.asarray(references[theirs], np.float32)
@@ -86,15 +91,24 @@ class VolumeVerifier:
                 query[i][:, None], warped[:, None], form="foreground", data_range=1.0,
                 foreground_x=both[:, None], foreground_y=both[:, None],
             )  # fmt: skip
-        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores)
+        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores, np.empty((len(first), 0), np.float32))
 
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         """Return the references (P, X, Y, Z) as they are compared with their queries, but not smoothed."""
         queries, references = (np.asarray(a, np.float32) for a in (queries, references))
         return self._render(queries, references, np.arange(len(references)), matrix, _foreground(queries))[0]
 
-    def detail(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
-        """Return how far the detail of aligned pairs (P, X, Y, Z) agrees, (P,) in [-1, 1]: `detail_agreement`."""
+    def grid(self, shape: Sequence[int]) -> NDArray[np.int64]:
+        """Return no squares (0, 3)."""
+        return grid_of_squares(shape, [])
+
+    def detail(
+        self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None
+    ) -> NDArray[np.float64]:
+        """Return how far the detail of aligned pairs (P, X, Y, Z) agrees, (P,) in [-1, 1]: `detail_agreement`.
+
+        `squares` are of images alone.
+        """
         found = np.empty(len(queries))
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)

@@ -207,7 +207,7 @@ def test_another_embedder_leaves_the_audit_as_it_is(train):
         ({"k": 4}, "k must be at least 5, got 4"),
         ({"fdr": 0}, r"fdr must be in \(0, 1\), got 0"),
         ({"null_transform": "blur"}, "null_transform must be auto or none, got 'blur'"),
-        ({"null_slices": 0}, "at least 1, got 300, 0, 10 and 20"),
+        ({"null_slices": 0}, "at least 1, got 300, 0, 10, 20 and 3"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.audit.neighbors import nearest_subjects
+from scripts.audit.neighbors import nearest_images, nearest_subjects
 
 UNITS = np.array([0, 1, 1, 1, 2, 2, 3])
 
@@ -130,3 +130,18 @@ def test_empty_sets():
 def test_errors_name_the_argument(search, change, sentence):
     with pytest.raises(ValueError, match=sentence):
         nearest_subjects(**{**search, "k": 3, **change})
+
+
+def test_nearest_images_of_chosen_subjects_equal_a_loop(search):
+    chosen = np.array([[0, 5, -1], [8, 3, 1], [2, 2, 7], [-1, -1, -1], [4, 0, 6], [1, 2, 3], [5, 6, 7]])
+    got = nearest_images(search["queries"], search["references"], search["subjects"], chosen, 3)
+    assert got.shape == (7, 3, 3)
+    for (q, c), subject in np.ndenumerate(chosen):
+        rows = np.flatnonzero(search["subjects"] == subject)
+        order = rows[np.argsort(-(search["references"][rows] @ search["queries"][q]))][:3]
+        assert got[q, c].tolist() == [*order, *[-1] * (3 - len(order))]
+
+
+def test_nearest_images_of_nobody_are_none():
+    empty = np.zeros((0, 5), np.float32)
+    assert (nearest_images(empty[:0], empty, np.zeros(0, int), np.zeros((0, 2), int), 2) == -1).all()

@@ -63,7 +63,7 @@ def test_exact_copies_are_called_and_new_images_are_not(slices, raw):
 
 @pytest.mark.slow
 def test_an_audit_is_drawn_again_from_its_seed(slices):
-    part = replace(COPIED, radius=30, strength=RandCopyd("image", noise=(0.0, 0.04)))
+    part = replace(COPIED, part=60.0, strength=RandCopyd("image", noise=(0.0, 0.04)))
     seen = []
 
     def kept(images: np.ndarray, rng: np.random.RandomState) -> np.ndarray:

@@ -19,7 +19,7 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 from real_slices import Outcome, Scenario
-from real_studies import blurred, false_alarms, known_transforms, known_truth, noisy, part_copied
+from real_studies import blurred, false_alarms, known_transforms, known_truth, noisy
 
 
 class Rehearsed:
@@ -49,12 +49,6 @@ def test_known_truth_counts_wrong_calls_over_all_audits():
     scenario = Scenario(share=0.2)
     found = known_truth(Rehearsed(CLEAN, WRONG), scenario, splits=2)
     assert found == {"audits": 2, "recall": 0.75, "mean_false_share": 0.25, "called": 4, "wrong": 2}
-
-
-def test_part_copied_averages_audits_with_parts():
-    audits = Rehearsed(WRONG, WRONG, CLEAN)
-    assert part_copied(audits, 20) == {"recall": pytest.approx(5 / 6), "false_share": pytest.approx(1 / 3)}
-    assert audits.asked[0] == (Scenario(share=0.3, radius=20), False)
 
 
 def slices() -> np.ndarray:

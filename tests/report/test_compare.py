@@ -21,7 +21,7 @@ from scipy import stats
 from scripts.report.compare import compare_reports, difference_interval
 
 REPORT = {
-    "schema_version": "1.3",
+    "schema_version": "1.4",
     "checkpoint": {"sha256": "a"},
     "fdr": 0.05,
     "inputs": {"train": {"subjects": 50, "slices": 500}},

@@ -65,7 +65,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     part = InputSet(images=len(matches), slices=len(matches), subjects=100)
     called = int(result.memorized.sum())
     return Summary(
-        schema_version="1.3",
+        schema_version="1.4",
         bundle="0.1.0",
         verdict=result.verdict,
         doubts=result.doubts,
@@ -139,6 +139,7 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) ->
             label=Label(2 if i < called else 0).name.lower(),
             memorized=int(i < called),
             verdict=tiers[i].value,
+            part="",
         )
         for i in range(count)
     ]

@@ -22,7 +22,7 @@ import pytest
 from helpers import ROOT
 
 from scripts.audit.findings import SetFit, findings
-from scripts.audit.result import BentRecall, Control
+from scripts.audit.result import Control, ControlRecall
 from scripts.images.correction import Correction
 from scripts.report.provenance import Run
 from scripts.report.summary import Timing, json_text, summarise
@@ -92,7 +92,7 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
     assert "(AUC" in text and "0.4 to 0.6 expected" in text and "Skipped: 2 files" in text
     assert lines[-1] == "Report: out/report.html" and len(lines) <= 14
-    bent = [BentRecall(1.5, 20, 0.9, (0.7, 1.0)), BentRecall(3.0, 20, 0.05, (0.0, 0.25))]
+    bent = [ControlRecall(1.5, 20, 0.9, (0.7, 1.0)), ControlRecall(3.0, 20, 0.05, (0.0, 0.25))]
     text = text_of(replace(result, control=replace(result.control, bent=bent)), checkpoint)
     assert "Of copies that are bent besides: 90% by 1.5, 5% by 3 pixels." in text
     assert "to 100%)." in text

@@ -47,3 +47,20 @@ def test_solve_equals_lapack(size):
     matrix, right = root.T @ root + 0.1 * np.eye(size), rng.normal(size=size)
     np.testing.assert_allclose(solve(matrix.copy(), right), np.linalg.solve(matrix, right), rtol=1e-9)
     assert np.isnan(solve(-np.eye(size), right)).all()  # not positive definite: no number at all
+
+
+def test_pairs_of_rows_are_registered_as_each_alone():
+    queries = np.stack([textured(0), moved(textured(1), similarity(5, (2, 1))), textured(2)])
+    references = np.stack([textured(1), textured(0)])
+    pairs = np.array([2, 1, 0, 1]), np.array([0, 0, 1, 1])
+    expected = register(queries[pairs[0]], references[pairs[1]])
+    np.testing.assert_allclose(register(queries, references, pairs), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("flip", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
+def test_a_start_that_is_nearly_right_is_refined(flip):
+    matrix, image = similarity(6, (3, -2), 1.04, flip), textured(0)
+    start = matrix + [[0.02, -0.02 * flip[0] * flip[1], 0.6], [0.02, 0.02, -0.6]]
+    found = register(moved(image, matrix)[None], image[None], start=start[None])[0]
+    np.testing.assert_allclose(found[:, :2], matrix[:, :2], atol=0.01)
+    np.testing.assert_allclose(found[:, 2], matrix[:, 2], atol=0.3)  # pixels

@@ -101,7 +101,7 @@ def test_blank_images_are_defined(image):
     pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
     assert np.isfinite(pairs.matrix).all()
     assert pairs.aligned_ssim[0] == 1 and pairs.aligned_ssim[2] == 1 and pairs.aligned_ssim[1] < 0.5
-    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0, 0, 0]
+    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0] * 4
 
 
 @pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"smoothing": 500.0}, {"block": 0}])
@@ -131,13 +131,35 @@ def test_a_copied_part_stands_out_more_in_a_window_than_in_the_whole(image, unre
     assert part > 0.8 and (1 - part) / (1 - best) < 0.45 < (1 - whole) / (1 - unrelated)
 
 
-def test_a_window_of_the_whole_image_scores_as_the_whole_and_background_has_none():
-    full = textured(3, radii=(200, 200))
-    query = full**1.2
-    same = align_one(query, full, smoothing=0.0).aligned_ssim[0]
-    square = Verifier(smoothing=0.0, window=112).align(query[None], full[None]).aligned_ssim[0]
-    assert square == pytest.approx(same, abs=0.02)
-    assert Verifier(window=24).align(np.zeros((1, *SHAPE)), full[None] * 0).aligned_ssim[0] == -1
+def test_squares_say_which_part_was_copied():
+    image, other = textured(0), textured(20)
+    verifier = Verifier(window=16, smoothing=0.0)
+    found, grid = verifier.align(with_a_part_of(image, other, radius=28)[None], image[None]), verifier.grid(SHAPE)
+    assert set(grid[:, 2]) == {16, 20, 24} and found.squares.shape == (1, len(grid))
+    away = np.hypot(*(grid[:, :2] + grid[:, 2:] / 2 - CENTRE - (-8, 10)).T)
+    inside, outside = away + grid[:, 2] * 0.71 < 28, (away - grid[:, 2] * 0.71 > 28) & np.isfinite(found.squares[0])
+    assert found.squares[0][inside].min() > 0.7 > 0.5 > np.median(found.squares[0][outside])
+    assert found.aligned_ssim[0] == np.nanmax(found.squares)
+    nothing = verifier.align(np.zeros((1, *SHAPE)), image[None] * 0)
+    assert nothing.aligned_ssim[0] == -1 and np.isnan(nothing.squares).all()
+
+
+def test_the_detail_of_a_part_is_asked_of_its_square_alone():
+    image, other = textured(0), textured(20)
+    query, verifier = with_a_part_of(image, other, radius=28)[None], Verifier(window=16)
+    matrix = verifier.align(query, image[None]).matrix
+    (part, rest), whole = (
+        [verifier.detail(query, image[None], matrix, np.array([square]))[0] for square in ((30, 58, 20), (50, 16, 20))],
+        verifier.detail(query, image[None], matrix)[0],
+    )
+    assert part > 0.95 > whole > rest
+
+
+def test_a_start_gives_what_the_whole_search_gives(image):
+    query = moved(image, similarity(8, (3, 2)))[None]
+    found = Verifier().align(query, image[None])
+    again = Verifier().align(query, image[None], None, found.matrix + 0.01)
+    np.testing.assert_allclose(again.aligned_ssim, found.aligned_ssim, atol=0.005)
 
 
 def test_too_small_a_window_is_an_error():
