@@ -79,7 +79,18 @@ def shell(tmp_path, monkeypatch) -> Callable[..., tuple[str, str]]:
 
 
 INCONCLUSIVE = "exit 3"  # four subjects are too few for an answer
-OWN = ("--train_dir", "train", "--generated_dir", "generated", "--output_dir", "out", "--control_images", "4", "--bends", "[]")
+OWN = (
+    "--train_dir",
+    "train",
+    "--generated_dir",
+    "generated",
+    "--output_dir",
+    "out",
+    "--control_images",
+    "4",
+    "--bends",
+    "[]",
+)
 
 # arguments, then the whole sentence
 ARGUMENTS = [
