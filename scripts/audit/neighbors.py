@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..images.subjects import starts_of_runs
 
-__all__ = ["Candidates", "nearest_images", "nearest_subjects", "subject_similarities"]
+__all__ = ["Candidates", "nearest_images", "nearest_subjects", "pair_cosines", "subject_similarities"]
 
 
 class Candidates(NamedTuple):
@@ -87,12 +87,19 @@ def nearest_subjects(
     chosen[:, :wanted][np.isneginf(np.take_along_axis(score, chosen[:, :wanted], 1))] = -1
     each = np.repeat(chosen, sizes, axis=0)  # (U, k) -> (Q, k)
     image = np.where(each < 0, -1, where[np.arange(count)[:, None], each] if number else -1)
+    return Candidates(chosen, image, pair_cosines(queries, references, image))
+
+
+def pair_cosines(
+    queries: NDArray[np.float32], references: NDArray[np.float32], image: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the cosine (Q, k) of each query (Q, D) with the references (R, D) of these rows (Q, k), -inf for -1."""
     similarity = np.full(image.shape, -np.inf)
-    for column in range(k):  # a column at a time bounds the memory
+    for column in range(image.shape[1]):  # a column at a time bounds the memory
         rows = np.flatnonzero(image[:, column] >= 0)
         pairs = queries[rows].astype(float) * references[image[rows, column]]
         similarity[rows, column] = pairs.sum(1)
-    return Candidates(chosen, image, similarity)
+    return similarity
 
 
 def nearest_images(

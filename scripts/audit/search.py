@@ -24,7 +24,7 @@ from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
-from .neighbors import Candidates, nearest_images, nearest_subjects, subject_similarities
+from .neighbors import Candidates, nearest_images, nearest_subjects, pair_cosines, subject_similarities
 from .parts import Parts, strongest_squares
 
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
@@ -176,9 +176,9 @@ class Search:
         """Align several images of each candidate and score them square by square: the most striking square decides."""
         count, k = candidates.image.shape
         grid = self.verifier.grid(self.images.shape[1:])
-        image, ssim = candidates.image.copy(), np.full((count, k), -np.inf, np.float32)
-        matrix, mirrored = np.zeros((count, k, 2, 3)), np.zeros((count, k), bool)
-        square, value = np.zeros(count, np.int64), np.full(count, -np.inf)
+        image, ssim = np.empty_like(candidates.image), np.empty((count, k), np.float32)
+        matrix, mirrored = np.empty((count, k, 2, 3)), np.empty((count, k), bool)
+        square, value = np.empty(count, np.int64), np.empty(count)
         step = max(1, self.block // (k * self.images_a_subject))  # rows, all candidates of each
         for begin in range(0, count, step):
             block = slice(begin, begin + step)
@@ -202,16 +202,12 @@ class Search:
             matrix[block] = np.take_along_axis(maps, best[..., None, None], 2)[:, :, 0]
             bar.update(int((images[:, :, 0] >= 0).sum()))
         parts = Parts.of(units.unit, value, square, grid)
-        similarity = np.full(image.shape, -np.inf)
-        for column in range(k):
-            rows = np.flatnonzero(image[:, column] >= 0)
-            similarity[rows, column] = (units.vectors[rows].astype(float) * self.vectors[image[rows, column]]).sum(1)
         return Found(
             subject=candidates.subject,
             aligned_ssim=ssim[parts.row].astype(float),
             statistic=value[parts.row],
             image=image,
-            similarity=similarity,
+            similarity=pair_cosines(units.vectors, self.vectors, image),
             slice_ssim=ssim,
             matrix=matrix,
             mirrored=mirrored,

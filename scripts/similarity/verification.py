@@ -92,8 +92,8 @@ class Verifier:
         bend: bend each training image onto the generated one before it is scored, by some pixels at most; not where
             parts are looked for, as a part of one image in another bends neither.
 
-    Cost: about 4 ms a pair at 96 x 112 on two cores, 3 ms where parts are looked for (benchmarks/speed.py). What is
-    done to an image rather than to a pair is done once in a block.
+    Cost: about 4 ms a pair at 96 x 112 on two cores (benchmarks/speed.py), less where parts are looked for, as
+    nothing is bent. What is done to an image rather than to a pair is done once in a block.
     """
 
     def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
@@ -112,7 +112,7 @@ class Verifier:
         """Align references[p] to queries[p], or of `pairs` the references' rows pairs[1] to the queries' pairs[0].
 
         Both are (P, H, W) in [0, 1], background near 0. `start` (P, 2, 3) are maps that are nearly right, as those of a
-        neighbouring slice; they are refined, in a third of the time.
+        neighbouring slice; they are refined, which is less than half the work.
 
         Raises:
             ValueError: if the shapes differ, or the window is larger than the images.
