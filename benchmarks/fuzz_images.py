@@ -17,15 +17,19 @@ import gzip
 import io
 import math
 import struct
-from collections.abc import Callable, Sequence
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import torch
 from bundle_root import ROOT
 from fuzz_case import Case, Rng
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from scripts.bundle.components import component
 from scripts.embedder.file_loader import File, FileLoader, ImageError, Loaded, Unreadable, content_key
@@ -60,6 +64,35 @@ def as_picture(kind: str, mode: str = "L", **options: object) -> Callable[[NDArr
 def as_npy(array: NDArray) -> bytes:
     np.save(buffer := io.BytesIO(), array)
     return buffer.getvalue()
+
+
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    """Return what is written to a file."""
+    write(buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+def in_tar(members: Mapping[str, bytes]) -> bytes:
+    def write(buffer: io.BytesIO) -> None:
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+    return written(write)
+
+
+def x_ray(p: NDArray) -> Dataset:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = ComputedRadiographyImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = UID("1.2.3")
+    data.Rows, data.Columns = p.shape
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 8, 8, 7, 0, 1
+    data.PhotometricInterpretation, data.PixelData = "MONOCHROME2", p.astype(np.uint8).tobytes()
+    return data
 
 
 def as_nifti(array: NDArray, affine: NDArray | float = 4.0) -> bytes:
@@ -101,6 +134,17 @@ SOUND: dict[str, Callable[[], bytes]] = {  # must be read
     "fortran.npy": lambda: as_npy(np.asfortranarray(P)),
     "channel_first.npy": lambda: as_npy(P[None]),
     "channel_last.npy": lambda: as_npy(P[..., None]),
+    "batch.npy": lambda: as_npy(P[None, None]),
+    "channels.npy": lambda: as_npy(np.stack([P] * 3, -1)),
+    "samples.npy": lambda: as_npy(np.stack([P, P[::-1]])[:, None]),
+    "samples.npz": lambda: written(lambda file: np.savez_compressed(file, x=np.stack([P, P[::-1]])[:, None])),
+    "samples.pt": lambda: written(lambda file: torch.save(torch.tensor(np.stack([P, P[::-1]]))[:, None], file)),
+    "samples.tar": lambda: in_tar({"a.png": as_picture("PNG")(P), "b.npy": as_npy(P)}),
+    "pages.tif": lambda: as_picture(
+        "TIFF", save_all=True, append_images=[Image.fromarray(P.astype(np.uint8)).rotate(9)]
+    )(P),
+    "x_ray.dcm": lambda: written(lambda file: x_ray(P).save_as(file, enforce_file_format=True)),
+    "volume.mgz": lambda: gzip.compress(nibabel.MGHImage(V.astype(np.float32), np.diag([4, 4, 4, 1])).to_bytes()),
     "volume.npy": lambda: as_npy(ellipse(110, 120, 50).astype(np.int16)),
     "planar.nii": lambda: as_nifti(P.T.astype(np.uint8)),
     "slice.nii.gz": lambda: gzip.compress(as_nifti(P.T[..., None].astype(np.int16), 1.5), mtime=0),
@@ -129,15 +173,12 @@ NONSENSE: dict[str, Callable[[], bytes]] = {  # must be refused
     "row.png": lambda: as_picture("PNG")(P[30:31]),
     "row.npy": lambda: as_npy(np.arange(99.0)[None]),
     "column.npy": lambda: as_npy(np.arange(99.0)[:, None]),
-    "channels.npy": lambda: as_npy(np.stack([P] * 3, -1)),
     "channels_first.npy": lambda: as_npy(np.stack([P] * 4)),
-    "batch.npy": lambda: as_npy(P[None, None]),
     "number.npy": lambda: as_npy(np.array(3.0)),
     "empty.npy": lambda: as_npy(P[:0]),
     "empty_volume.npy": lambda: as_npy(V[:, :0]),
     "times.nii": lambda: as_nifti(np.stack([V, V], -1)),
     "sagittal.nii": lambda: as_nifti(V[20:21]),
-    "pages.tif": lambda: as_picture("TIFF", save_all=True, append_images=[Image.new("L", (9, 9))])(P),
     "moving.png": lambda: as_picture("PNG", save_all=True, append_images=[Image.new("L", (56, 70))])(P),
     "two_arrays.npy": lambda: as_npy(P) + as_npy(P),
     "huge.npy": lambda: npy_header((40_000, 40_000)),
@@ -241,11 +282,13 @@ class ImageCases:
 
     def read(self, path: Path, load: Load | None = None) -> list[NDArray]:
         """Return the images of the only file of a folder, as the audit reads them."""
-        (item,) = find_images(path.parent, warn=False)
-        found = (load or self.load)(File(content_key(item), item))
-        if isinstance(found, Unreadable):
-            raise ImageError(f"{item['image']}: cannot be audited ({found.reason}); repair or exclude the file")
-        return [image.image for image in found.images]
+        images: list[NDArray] = []
+        for item in find_images(path.parent, warn=False):
+            found = (load or self.load)(File(content_key(item), item))
+            if isinstance(found, Unreadable):
+                raise ImageError(f"{item['image']}: cannot be audited ({found.reason}); repair or exclude the file")
+            images += [image.image for image in found.images]
+        return images
 
     @staticmethod
     def _placed(name: str, content: bytes, folder: Path) -> Path:

@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from monai.transforms import Compose, LoadImage, Orientation
+from monai.transforms import Compose, Orientation
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from scripts.images.items import Item
+from scripts.images.loading import load_file
 
 VolumeChange = Callable[[NDArray, NDArray, np.random.RandomState], tuple[NDArray, NDArray]]  # of RAS voxels and affine
 
@@ -35,7 +36,7 @@ def stripped(array: NDArray) -> NDArray[np.bool_]:
 
 def brain(item: Item) -> NDArray[np.float32]:
     """Return the voxels (1, X, Y, Z) of a volume inside its mask, RAS, in [0, 1]."""
-    chain = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
+    chain = Compose([load_file, Orientation("RAS", labels=None)])
     volume, mask = (np.asarray(chain(item[key]), np.float32) for key in ("image", "mask"))
     return (volume / np.percentile(volume, 99.5)).clip(0, 1) * (mask > 0)
 

@@ -44,7 +44,7 @@ from .images.augmentations import RandCopyd, RandMisalignd
 from .images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd
 from .images.datalists import find_images
 from .images.foreground import foreground
-from .images.loading import prepared_images
+from .images.loading import LoadFiled, prepared_images
 from .images.readers import GreyImageReader, image_readers
 from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
 from .images.subjects import split_subjects, with_and_without_mask
@@ -92,6 +92,7 @@ __all__ = [
     "Latents",
     "LevelSampler",
     "LocalStatistic",
+    "LoadFiled",
     "MemorizationHandler",
     "MemorizationMetric",
     "MemorizationSummary",

@@ -30,9 +30,11 @@ from .bundle.files import narrowed, no_wider_than
 from .bundle.text import encodable
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
-from .images.datalists import find_images
+from .images.datalists import FoundImages, scan_images
 from .images.items import Item
+from .images.readers import file_of, files_of
 from .images.subjects import check_spelling
+from .images.understood import understand
 from .report.report import OUTPUTS, Report
 from .report.summary import Timing
 from .report.tables import group_names
@@ -54,17 +56,46 @@ class AuditData:
     include: Sequence[str] | str | None = None
     exclude: Sequence[str] | str | None = None
     subject_pattern: str | None = None
+    train_include: Sequence[str] | str | None = None
+    generated_include: Sequence[str] | str | None = None
+    train_section: str | None = None
+    generated_section: str | None = None
+    holdout_section: str | None = None
+    array_layout: str | None = None
 
     def items(self) -> dict[str, list[Item]]:
         """Return the items of train, generated and, if given, holdout.
 
-        Only real images have subjects: a generated file is never matched against the pattern.
-
         Raises:
             ValueError: if a file is both train (or holdout) and generated, or a subject both train and holdout.
         """
-        found = {"train": find_images(self.train_dir, self.subject_pattern, self.include, self.exclude)}
-        found["generated"] = find_images(self.generated_dir, None, self.include, self.exclude, warn=False)
+        return {name: found.items for name, found in self.found().items()}
+
+    def found(self) -> dict[str, FoundImages]:
+        """Return the items of train, generated and, if given, holdout, and what the files were taken for.
+
+        Only real images have subjects: a generated file is never matched against the pattern.
+
+        Raises:
+            ValueError: as :meth:`items`.
+        """
+        sets = {
+            "train": self._scanned(self.train_dir, self.train_include, self.train_section),
+            "generated": self._scanned(self.generated_dir, self.generated_include, self.generated_section, real=False),
+        }
+        if self.holdout_dir is not None:
+            sets["holdout"] = self._scanned(self.holdout_dir, self.train_include, self.holdout_section)
+        self._check({name: one.items for name, one in sets.items()})
+        return sets
+
+    def _scanned(
+        self, source: str | os.PathLike, own: Sequence[str] | str | None, section: str | None, real: bool = True
+    ) -> FoundImages:
+        include = self.include if own is None else own
+        pattern = self.subject_pattern if real else None
+        return scan_images(source, pattern, include, self.exclude, real, self.array_layout, section)
+
+    def _check(self, found: Mapping[str, Sequence[Item]]) -> None:
         generated = {item["image"] for item in found["generated"]}
         if twice := [item["image"] for item in found["train"] if item["image"] in generated]:
             raise ValueError(
@@ -72,7 +103,6 @@ class AuditData:
                 "in generated_dir; exclude one, or choose folders that do not hold each other"
             )
         if self.holdout_dir is not None:
-            found["holdout"] = find_images(self.holdout_dir, self.subject_pattern, self.include, self.exclude)
             both = {i["subject_id"] for i in found["train"]} & {i["subject_id"] for i in found["holdout"]}
             people = [item["subject_id"] for part in ("train", "holdout") for item in found[part]]
             check_spelling(people, self.holdout_dir)
@@ -81,7 +111,6 @@ class AuditData:
                     f"{self.holdout_dir}: expected subjects that the generator never saw, found {len(both)} of "
                     f"{self.train_dir}, such as {min(both)}; take them out of one of the two"
                 )
-        return found
 
 
 def run_audit(data: AuditData, embedder: Embedder, audit: Audit, fit_test: FitTest | None = None) -> AuditResult:
@@ -123,18 +152,22 @@ def detect(
     start = time.perf_counter()
 
     def job() -> tuple[AuditResult, str]:
-        items = data.items()
+        found = data.found()
+        items = {name: one.items for name, one in found.items()}
         _check_output(items, report.output_dir)
         _refuse_links(report.output_dir)
         if report.group_column is not None:
             group_names(items["generated"], report.group_column)  # before hours of embedding
         lists = [source for source in (data.train_dir, data.generated_dir, data.holdout_dir) if source is not None]
-        with no_wider_than([*lists, *(item["image"] for files in items.values() for item in files)]):
+        with no_wider_than(
+            [*lists, *{file for one in items.values() for item in one for file in files_of(item["image"])}]
+        ):
             if (cache := report.output_dir / "embeddings").is_dir():
                 narrowed(cache)
+            understood = {name: understand(one, name != "generated", data.array_layout) for name, one in found.items()}
             result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
-            return result, report.write(result, timing)
+            return result, report.write(result, timing, understood)
 
     result, summary = run_or_exit(job)
     print(encodable(summary, sys.stdout.encoding))
@@ -148,7 +181,7 @@ def _check_output(items: Mapping[str, Sequence[Item]], output_dir: Path) -> None
     output = os.path.realpath(output_dir)
     for name, files in items.items():
         for item in files:
-            if Path(os.path.realpath(item["image"])).is_relative_to(output):
+            if Path(os.path.realpath(file_of(item["image"]))).is_relative_to(output):
                 raise ValueError(
                     f"{output_dir}: expected an output_dir that holds no input, found the {name} image {item['id']} in "
                     "it; choose another output_dir"

@@ -67,7 +67,10 @@ def test_demo_writes_the_contract(demo):
         "p_value,q_value,label,memorized,verdict,part"
     )
     report = json.loads((demo[0] / "report.json").read_text())
-    assert report["inputs"]["train"] == {"images": 96, "slices": 96, "subjects": 48, "repeated": [], "skipped": []}
+    train = report["inputs"]["train"]
+    seen = train.pop("understood")
+    assert train == {"images": 96, "slices": 96, "subjects": 48, "repeated": [], "skipped": []}
+    assert seen["formats"] == {".png": 96} and seen["rule"] == "names of BIDS"
     assert report["calibration"]["null"] == "leave-one-subject-out"
     assert report["calibration"]["n"] == 48
     assert report["memorized"]["count"] == 16
@@ -104,7 +107,7 @@ def test_readme_shows_lines_of_the_real_output(demo):
     )
     assert len(shown) == 5
     places = [real.index(line) for line in shown]
-    assert places == sorted(places) and places[0] == 0 and places[-1] == len(real) - 1
+    assert places == sorted(places) and places[0] == 2 and places[-1] == len(real) - 1  # after what was understood
     assert any("<-" in line for line in shown) and any("Positive control" in line for line in shown)
 
 

@@ -116,6 +116,7 @@ ARGUMENTS = [
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
     (("--slice_levels", "12"), "--slice_levels: expected 2 numbers, as \"[12.0, 112.0]\", found 12"),
     (("--control_images", "0"), "null_subjects, null_slices, control_images, bent_images and part_images must be at least 1, got 300, 8, 0, 20 and 3"),
+    (("--array_layout", "NXY"), "array_layout: expected letters for the axes, as NHW, NCHW, NHWC, NXYZ or XYZ, found 'NXY'; N are samples, C channels, HW rows and columns, XYZ or DHW a volume"),
     (("--p_value", "tial"), "p_value must be tail or rank, got 'tial'"),
     (("--on_error", "ignore"), "on_error must be raise or skip, got 'ignore'"),
     (("--max_skipped", "10"), "max_skipped must be a share, 0 to 1, got 10"),
@@ -168,7 +169,7 @@ FILES = {
     "pickle.npy": (lambda path: np.save(path, np.array([{}])), "no reader of .npy files takes it"),
     "flat.png": (lambda path: Image.new("L", (64, 64), 7).save(path), "expected an image, found a constant one"),
     "dot.png": (lambda path: Image.new("L", (1, 1), 7).save(path), "expected at least 7 pixels a side, found 1 x 1"),
-    "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected a 2-D image or a 3-D volume, found shape"),
+    "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected at least 7 pixels a side, found 9; take"),
     "time.nii": (lambda path: nib.save(volume(np.stack([ball()] * 2, -1)), path), "one channel, found 2"),
     "black.nii": (lambda path: nib.save(volume(np.zeros((60, 70, 60))), path), "shows no object"),
     "small.nii": (lambda path: nib.save(volume(ball()[::4, ::4, ::4]), path), "no slice between .* lower min_foreg"),
@@ -194,6 +195,23 @@ def test_files_that_cannot_be_audited(shell, name):
     assert name in Path("out", "report.html").read_text()
     error, _ = shell(*OWN, "--on_error", "skip")
     assert "and with it more than 10% of 4 files; repair the files or raise max_skipped" in error
+
+
+def test_a_stack_of_samples_is_audited_and_said(shell):
+    samples = np.stack([np.asarray(Image.open(path)) for path in sorted(Path("generated").iterdir())])
+    Path("stack").mkdir()
+    np.savez("stack/samples.npz", images=samples[:, None] / 127.5 - 1, seeds=np.arange(3))
+    error, out = shell(*OWN, "--generated_dir", "stack", "--pseudonymize", "True")
+    assert error == INCONCLUSIVE
+    assert "Generated images: 3 of .npz stacks; planar, 112 x 96 pixels (rows x columns); values -1 to " in out
+    assert "Training images: 8 .png; planar, 112 x 96 pixels (rows x columns); values 0 to " in out
+    assert "4 subjects, by names of BIDS.\n" in out  # no example: names are hidden
+    error, out = shell(*OWN, "--generated_dir", "stack", "--thumbnails", "False")
+    assert "  samples.npz: 3 images, N x C x H x W = 3 x 1 x 112 x 96." in out and ".png is sub-" in out
+    page = Path("out", "report.html").read_text()
+    assert "samples.npz: 3 images, N x C x H x W" in page and "samples.npz#2" in page
+    error, _ = shell(*OWN, "--generated_dir", "stack", "--array_layout", "NHW", "--output_dir", "other")
+    assert "cannot be audited (expected the axes NHW of array_layout, found 3 x 1 x 112 x 96;" in error
 
 
 def write_list(text: str) -> str:
@@ -228,9 +246,9 @@ def nothing(kind: str) -> str:
     return kind
 
 
-def dicom() -> str:
+def notes() -> str:
     Path("scans").mkdir()
-    Path("scans", "1.dcm").touch()
+    Path("scans", "1.doc").touch()
     return "scans"
 
 
@@ -242,9 +260,9 @@ def first(path: str = "train") -> str:
 SETTINGS = {
     "no folder": ("train_dir", lambda: "none", "none: expected an existing folder or a .json/.csv/.tsv datalist, found nothing; check the path"),
     "a file as folder": ("train_dir", lambda: "train/" + first(), "train/sub-01_z08.png: expected an existing folder or a .json/.csv/.tsv datalist, found another file; check the path"),
-    "an empty folder": ("train_dir", lambda: nothing("empty"), "empty: expected images (.nii .nii.gz .png .jpg .jpeg .bmp .tif .tiff .npy), found 0, of which include and exclude keep none; check the folder and the globs"),
-    "other files": ("train_dir", dicom, "scans: expected images (.nii .nii.gz .png .jpg .jpeg .bmp .tif .tiff .npy), found 0, of which include and exclude keep none, beside other files (1 .dcm); check the folder and the globs"),
-    "globs that keep none": ("include", lambda: "*.nii", "train: expected images (.nii .nii.gz .png .jpg .jpeg .bmp .tif .tiff .npy), found 8, of which include and exclude keep none; check the folder and the globs"),
+    "an empty folder": ("train_dir", lambda: nothing("empty"), "empty: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none; check the folder and the globs"),
+    "other files": ("train_dir", notes, "scans: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none, beside other files (1 .doc); check the folder and the globs"),
+    "globs that keep none": ("include", lambda: "*.nii", "train: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 8, of which include and exclude keep none; check the folder and the globs"),
     "a loop of links": ("train_dir", lambda: link("train/again", "train"), "train/again: expected a folder, found a link to one that it stands in; remove the link"),
     "a dangling link": ("train_dir", lambda: link("train/a.png", "gone.png"), "train/a.png: expected an image, found a link to nothing; fetch the file or remove the link"),
     "train inside generated": ("generated_dir", lambda: ".", "{}/train/sub-01_z08.png: expected a training or a generated image, found it (8 such) in train_dir and in generated_dir; exclude one, or choose folders that do not hold each other"),
@@ -417,7 +435,7 @@ def test_fewer_than_five_subjects_have_no_null(shell, subjects):
     for path in sorted(Path("train").iterdir())[2 * subjects :]:
         path.unlink()
     error, out = shell(*OWN)
-    assert error == INCONCLUSIVE and out.startswith("INCONCLUSIVE: copies among 3 generated images could not have")
+    assert error == INCONCLUSIVE and "\nINCONCLUSIVE: copies among 3 generated images could not have" in out
     assert f"There are {subjects} training subjects, and at least 6 are needed." in out
     assert "Null: none, as there are fewer than 6 subjects" in out
     report = json.loads(Path("out", "report.json").read_text())

@@ -29,6 +29,7 @@ MOST_WORDS = {
     "README.md": 25,
     "docs/index.md": 25,
     "docs/architecture.md": 25,
+    "docs/inputs.md": 25,
     "docs/results.md": 25,
     "docs/reproducibility.md": 25,
     "docs/README.md": 40,

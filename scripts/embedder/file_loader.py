@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from ..bundle.errors import expected_cause, sentence
 from ..bundle.files import sha256_of_file
 from ..images.items import Item, Prepared, Preprocessing
+from ..images.readers import files_of, split_part
 
 __all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
 
@@ -139,13 +142,30 @@ def _reason(error: Exception, item: Item) -> str:
 
 
 def content_key(item: Item) -> str:
-    """Return a hash of the image's and mask's bytes, of its suffix, which says how it is read, of a level that the
-    datalist gives, and of a correction."""
-    parts = [sha256_of_file(item["image"]) + Path(item["image"]).suffix.lower()]
-    parts += [sha256_of_file(item["mask"])] if "mask" in item else []
+    """Return a hash of all that makes an item's image.
+
+    Of the bytes of its files and of its mask's, of the suffix, which says how it is read, of which part of a file it
+    is, of a level that the datalist gives, and of a correction.
+    """
+    path, part = split_part(item["image"])
+    of_file = sha256_of_file if part is None else _hash
+    parts = ["".join(map(of_file, files_of(item["image"]))) + Path(path).suffix.lower()]
+    parts += [f"part {part}"] if part is not None else []
+    parts += ["mask " + "".join(map(_hash, files_of(item["mask"])))] if "mask" in item else []
     parts += [f"level {item['level']}"] if "level" in item else []
     parts += [repr(item["correction"])] if "correction" in item else []
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
+
+
+def _hash(path: str) -> str:
+    state = os.stat(path)
+    return _hash_of(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of(path: str, changed: int, size: int) -> str:
+    """Return a file's SHA-256; a stack of samples is read once, not once a sample."""
+    return sha256_of_file(path)
 
 
 class UnreadableFiles:

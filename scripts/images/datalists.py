@@ -19,20 +19,51 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from .bids import anatomical, is_bids, participants
 from .items import Item
-from .readers import image_suffixes
+from .readers import (
+    DICOM_SUFFIXES,
+    check_layout,
+    described_axes,
+    file_of,
+    format_of,
+    image_suffixes,
+    parts_of,
+    series_of,
+    split_part,
+    suffix_of,
+)
 from .rows import DATALIST_SUFFIXES, Record, read_rows
-from .subjects import name_subjects
+from .subjects import SubjectRule, name_subjects
 
-__all__ = ["find_images"]
+__all__ = ["FoundImages", "find_images", "scan_images"]
 
 logger = logging.getLogger(__name__)
 
 
 FILE_COLUMNS = ("image", "mask")
+PATIENT = "#patient"  # of a record; no column of a list has this name, as it is taken out
+OWN = ("correction", PATIENT)  # the audit's own entries
+NO_FILES = ("thumbs.db", "dicomdir")
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a data set.
+
+    Attributes:
+        items: one dict for each, in the order of their ids.
+        rule: by which the subjects are told.
+        notes: in words, what files were taken for and which were left out.
+    """
+
+    items: list[Item]
+    rule: SubjectRule
+    notes: list[str]
 
 
 def find_images(
@@ -41,64 +72,169 @@ def find_images(
     include: Sequence[str] | str | None = None,
     exclude: Sequence[str] | str | None = None,
     warn: bool = True,
+    array_layout: str | None = None,
+    section: str | None = None,
 ) -> list[Item]:
     """Return one item dict for each image of a folder or datalist, in the order of their ids.
 
-    Every dict has `image` (absolute path), `id` (path relative to the folder, unique), `subject_id`, and the datalist's
-    other columns (`mask` becomes an absolute path; empty values are left out).
+    Every dict has `image` (absolute path, of a part of a file with ``#part``), `id` (path relative to the folder,
+    unique), `subject_id`, and the datalist's other columns (`mask` becomes an absolute path; empty values are left
+    out).
 
     Args:
         source: a folder, searched recursively, or a .json, .csv or .tsv datalist with a column `image` and optional
-            `subject_id` (or BIDS `participant_id`), `mask`, `group`. A .json file holds a list of objects, or one such
-            list under `training` or another single key. Relative paths are relative to the datalist.
-        subject_pattern: regular expression with a group `subject`, searched in the relative path; None tries BIDS
-            `sub-*` and `IXInnn`, then takes the file's stem. A datalist's subject column wins.
+            `subject_id` (or BIDS `participant_id`), `mask`, `group`. A .json file holds a list of objects or paths, or
+            such lists under keys. Relative paths are relative to the datalist. Stacks of samples give an item for each.
+            Of a BIDS data set the anatomical images of one contrast are taken, unless `include` is given.
+        subject_pattern: regular expression with a group `subject`, searched in the relative path; None tries the names
+            of known data sets, a DICOM file's PatientID, a folder that is named after a person, then takes the file's
+            stem. A datalist's subject column wins.
         include, exclude: glob or globs on the relative path; an image is kept if it matches any of `include` and none
             of `exclude`.
         warn: say when no pattern matched and every file counts as a subject, and refuse names that may be one person's
             or several's; False where it does not matter whose the images are.
+        array_layout: what the axes of arrays are, as ``NCHW``; None finds out.
+        section: list of a .json datalist; None: ``training``, or the only one.
 
     Raises:
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
         ValueError: if there is no image, a column is missing, an id occurs twice, the pattern misses a file, or files
             of one name in several folders might be one person or several.
     """
+    found = scan_images(source, subject_pattern, include, exclude, warn, array_layout, section)
+    for note in found.notes:
+        logger.info("%s: %s", source, note)
+    return found.items
+
+
+def scan_images(
+    source: str | os.PathLike,
+    subject_pattern: str | None = None,
+    include: Sequence[str] | str | None = None,
+    exclude: Sequence[str] | str | None = None,
+    warn: bool = True,
+    array_layout: str | None = None,
+    section: str | None = None,
+) -> FoundImages:
+    """Return what :func:`find_images` returns, and what it was taken for."""
     globs = {"include": _globs("include", include), "exclude": _globs("exclude", exclude)}
-    records, root, others = _records(Path(source))
-    ids = {_image_id(record) for record in records}
+    check_layout(array_layout)
+    source = Path(source).expanduser()
+    files = _Files(source, array_layout, section, anatomical_only=not globs["include"])
+    ids = {_image_id(record) for record in files.records}
     kept = {image_id for image_id in ids if _kept(image_id, globs["include"] or ["*"], globs["exclude"])}
-    items = [_item(record, root, source) for record in records if _image_id(record) in kept]
-    found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+    pairs = [(_item(record, files.root, source), record) for record in files.records if _image_id(record) in kept]
+    pairs.sort(key=lambda pair: pair[0]["id"])
+    items = [item for item, _ in pairs]
+    found = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(5))
     if not items:
+        beside = f", beside other files ({found})" if found else ""
         raise ValueError(
-            f"{source}: expected images ({' '.join(image_suffixes())}), found {len(records)}, of which include and "
-            f"exclude keep none{f', beside other files ({found})' if found else ''}; check the folder and the globs"
+            f"{source}: expected images ({' '.join(sorted(image_suffixes()))}), found {len(files.records)}, of which "
+            f"include and exclude keep none{beside}; check the folder and the globs"
         )
     if len(kept) < len(items):
         double = Counter(item["id"] for item in items).most_common(1)[0][0]
         raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")
     if found:
-        logger.warning("%s: passed over %d files that are no images: %s", source, others.total(), found)
-    name_subjects(items, subject_pattern, source, warn)
-    return sorted(items, key=lambda item: item["id"])
+        logger.warning("%s: passed over %d files that are no images: %s", source, files.others.total(), found)
+    patients = [str(record.get(PATIENT, "")) for _, record in pairs] if files.patients else None
+    rule = name_subjects(items, subject_pattern, source, warn, patients)
+    others = [f"passed over {files.others.total()} files that are no images: {found}"] if found else []
+    return FoundImages(items, rule, files.notes + others)
 
 
-def _records(source: Path) -> tuple[list[Record], Path, Counter[str]]:
-    """Return the rows of a folder or datalist, what their paths are relative to, and the suffixes of other files."""
-    if source.is_dir():
-        files = _walk(source, frozenset())
-        records: list[Record] = [{"image": str(path.relative_to(source))} for path in files if _is_image(path)]
-        return records, source, Counter("".join(p.suffixes[-1:]) or "no suffix" for p in files if not _is_image(p))
-    if source.suffix.lower() not in DATALIST_SUFFIXES or not source.is_file():
-        raise FileNotFoundError(
-            f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
-            f"{'another file' if source.exists() else 'nothing'}; check the path"
-        )
-    return read_rows(source), source.parent, Counter()
+class _Files:
+    """What a folder or a datalist lists, before globs.
+
+    Attributes:
+        records: a row for each image.
+        root: what their paths are relative to.
+        others: suffixes of files that are no images.
+        notes: what files were taken for.
+        patients: DICOM files were among them.
+    """
+
+    def __init__(self, source: Path, array_layout: str | None, section: str | None, anatomical_only: bool) -> None:
+        self.array_layout, self.anatomical_only = array_layout, anatomical_only
+        self.others: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self.patients = False
+        self.records: list[Record] = []
+        if source.is_dir():
+            self.root = source
+            if section is not None:
+                raise ValueError(f"{source}: expected a .json datalist with a section {section!r}, found a folder")
+            self._add_folder(source)
+            return
+        if source.suffix.lower() not in DATALIST_SUFFIXES or not source.is_file():
+            raise FileNotFoundError(
+                f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
+                f"{'another file' if source.exists() else 'nothing'}; check the path"
+            )
+        self.root = source.parent
+        for row in read_rows(source, section):
+            self._add(row | {"image": _native(str(row["image"]), self.root)})
+
+    def _add_folder(self, source: Path) -> None:
+        names: list[str] = []
+        series: dict[Path, list[Path]] = {}
+        for path in _walk(source, frozenset()):
+            kind = format_of(path) if path.name.lower() not in NO_FILES else None
+            if kind is None:
+                self.others["".join(path.suffixes[-1:]) or "no suffix"] += 1
+            elif kind in DICOM_SUFFIXES:
+                series.setdefault(path.parent, []).append(path)
+            else:
+                names.append(path.relative_to(source).as_posix())
+        about: dict[str, Record] = {}
+        if self.anatomical_only and is_bids(source, names):
+            names, note = anatomical(names)
+            self.notes += [note] if note else []
+            about = participants(source)
+        for name in names:
+            person = about.get(name.partition("/")[0], {})
+            self._add(
+                {"image": name, **{k: v for k, v in person.items() if k not in ("participant_id", *FILE_COLUMNS)}}
+            )
+        for folder in sorted(series):
+            self._add_series(folder, len(series[folder]))
+
+    def _add(self, record: Record) -> None:
+        """Add an image, or those of a file of several."""
+        name = str(record["image"])
+        path = self.root / name
+        parts = None if "#" in name and split_part(path)[1] is not None else parts_of(path, self.array_layout)
+        if not parts:  # one image, or none, of which its reader complains
+            self.records.append(record)
+            return
+        self.records += [record | {"image": f"{name}#{part}"} for part in parts]
+        axes = described_axes(path, self.array_layout)
+        self.notes.append(f"{name}: {len(parts)} images{f', {axes}' if axes else ''}")
+
+    def _add_series(self, folder: Path, files: int) -> None:
+        """Add the images that the DICOM files of a folder make."""
+        name, found = folder.relative_to(self.root).as_posix(), series_of(folder)
+        self.patients = True
+        for number, one in enumerate(found):
+            place = name if len(found) == 1 else f"{name}#{number}"
+            image = place if one.volume else Path(one.files[0]).relative_to(self.root).as_posix()
+            self.records.append({"image": image, PATIENT: one.patient})
+        volumes = [one for one in found if one.volume]
+        if volumes:
+            slices = ", ".join(str(len(one.files)) for one in volumes[:3])
+            self.notes.append(f"{name}: {len(volumes)} DICOM series of {slices} files")
+        if (without := files - sum(len(one.files) for one in found)) > 0:
+            self.others[".dcm without an image"] += without
 
 
-def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(image_suffixes())
+def _native(image: str, root: Path) -> str:
+    """Return a path of a list as this system writes it: ~ is the home, and backslashes are slashes where none is a
+    name."""
+    image = os.path.expanduser(image)
+    if "\\" in image and not (root / split_part(root / image)[0]).exists():
+        return image.replace("\\", "/")
+    return image
 
 
 def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
@@ -117,22 +253,24 @@ def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
             files += _walk(path, above | {real})
         elif path.is_file():
             files.append(path)
-        elif path.is_symlink() and _is_image(path):  # not fetched (git-annex), or moved away
+        elif path.is_symlink() and suffix_of(path):  # not fetched (git-annex), or moved away
             raise ValueError(f"{path}: expected an image, found a link to nothing; fetch the file or remove the link")
     return files
 
 
 def _image_id(record: Record) -> str:
-    return Path(os.path.normpath(str(record["image"]))).as_posix()  # one spelling a file
+    name = Path(os.path.normpath(str(record["image"]))).as_posix()  # one spelling a file
+    return f"series{name[1:]}" if name == "." or name.startswith(".#") else name  # DICOM files in the folder itself
 
 
 def _item(record: Record, root: Path, source: str | os.PathLike) -> Item:
     # MONAI's spatial transforms take every key that starts with "image_" for metadata and fail on it
-    item = {k: v for k, v in record.items() if not k.startswith("image_") and k != "correction"}  # the audit's own
+    item = {k: v for k, v in record.items() if not k.startswith("image_") and k not in OWN}
     for column in FILE_COLUMNS:
         if column in record:
             path = root / str(record[column])
-            if not os.path.isfile(path):  # Path.is_file fails on names that are too long
+            file = file_of(path)
+            if not os.path.isfile(file) and not (os.path.isdir(file) and format_of(file)):  # a DICOM series
                 raise FileNotFoundError(
                     f"{path}: expected a file, as {source} lists it under {column!r}, found none; correct the list"
                 )

@@ -9,19 +9,67 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Load the images of a data set through the bundle's chain, all at once."""
+"""Load images: a file by a transform, and those of a data set through the bundle's chain, all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, LoadImaged
 from numpy.typing import NDArray
 
 from .items import Item, Prepared, Preprocessing
+from .readers import image_readers
 
-__all__ = ["SliceSet", "prepared_images"]
+__all__ = ["LoadFiled", "SliceSet", "load_file", "prepared_images"]
+
+MONAIS_CODEC = "monai.data.nvimgcodec_pydicom_plugin"  # warns of a decoder that nobody asked for
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MONAI 1.6 makes all its own readers, too, and one of them warns wherever pydicom is installed without CUDA."""
+    codec = logging.getLogger(MONAIS_CODEC)
+    level = codec.level
+    codec.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+            yield
+    finally:
+        codec.setLevel(level)
+
+
+class LoadFiled(LoadImaged):
+    """Load the files under the keys by the reader of their format, with their affine.
+
+    Args:
+        keys: of paths; of a part of a file with ``#part``.
+        array_layout: what the axes of arrays are, as ``NCHW``; None finds out. See docs/inputs.md.
+        allow_missing_keys: pass dicts without a key.
+    """
+
+    def __init__(self, keys: KeysCollection, array_layout: str | None = None, allow_missing_keys: bool = False) -> None:
+        with _quiet():
+            super().__init__(
+                keys,
+                reader=image_readers(array_layout),  # type: ignore[arg-type]  # MONAI registers each of a list
+                allow_missing_keys=allow_missing_keys,
+            )
+
+
+def load_file(path: str, array_layout: str | None = None) -> MetaTensor:
+    """Return what a file shows, channel first, with its affine; raises as its reader does."""
+    with _quiet():
+        load = LoadImage(reader=image_readers(array_layout), ensure_channel_first=True)
+    return load(path)
 
 
 def prepared_images(

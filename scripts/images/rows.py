@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["DATALIST_SUFFIXES", "Record", "read_json", "read_rows"]
+__all__ = ["DATALIST_SUFFIXES", "Record", "read_json", "read_rows", "read_rows_without_images"]
 
 DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
 MOST_DIGITS = 300  # of a number in JSON
@@ -31,13 +31,26 @@ MEANINGS = {"image": "image", "mask": "mask", "level": "level", "participantid":
 MEANINGS |= {"subjectid": "subject_id", "subject": "subject_id"}
 
 
-def read_rows(source: Path) -> list[Record]:
+def read_rows_without_images(source: Path) -> list[Record]:
+    """Return the rows of a table without their empty values; it need not name images."""
+    return [_filled(row) for row in _read_table(source)]
+
+
+def read_rows(source: Path, section: str | None = None) -> list[Record]:
     """Return the rows of a datalist without their empty values.
 
+    Args:
+        source: .json, .csv or .tsv.
+        section: list of a .json file that is taken, as ``validation``; None: ``training``, or the only one.
+
     Raises:
-        ValueError: naming the file, if it is no datalist, or a column is missing, misspelt or there twice.
+        ValueError: naming the file, if it is no datalist, or a column or the section is missing, misspelt or there
+            twice.
     """
-    records = _read_json(source) if source.suffix.lower() == ".json" else _read_table(source)
+    json_file = source.suffix.lower() == ".json"
+    if section is not None and not json_file:
+        raise ValueError(f"{source}: expected a .json datalist with a section {section!r}, found a table; leave it out")
+    records = _read_json(source, section) if json_file else _read_table(source)
     for number, row in enumerate(records, start=1):
         if not row.get("image") or not isinstance(row["image"], str):
             raise ValueError(
@@ -49,7 +62,11 @@ def read_rows(source: Path) -> list[Record]:
         meant = MEANINGS.get("".join(filter(str.isalnum, column.casefold())), column)
         if meant not in columns:
             raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
-    return [{k: v for k, v in row.items() if v not in ("", None)} for row in records]
+    return [_filled(row) for row in records]
+
+
+def _filled(row: Record) -> Record:
+    return {key: value for key, value in row.items() if value not in ("", None)}
 
 
 def read_json(path: str | os.PathLike, expected: str = "JSON") -> object:
@@ -80,14 +97,26 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _read_json(path: Path) -> list[Record]:
+def _read_json(path: Path, section: str | None) -> list[Record]:
     content = read_json(path, "a datalist in UTF-8")
     if isinstance(content, dict):
-        lists = [v for k, v in content.items() if isinstance(v, list) and (k == "training" or len(content) == 1)]
-        content = lists[0] if lists else None
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        lists = {key: value for key, value in content.items() if isinstance(value, list)}
+        wanted = section or ("training" if "training" in lists or len(content) != 1 else next(iter(lists), None))
+        if section is not None and section not in lists:
+            raise ValueError(
+                f"{path}: expected a list {section!r}, found {', '.join(lists) or 'none'}; correct section"
+            )
+        if wanted not in lists and len(lists) > 1:
+            raise ValueError(
+                f"{path}: expected a list 'training', found {', '.join(lists)}; name one of them by section"
+            )
+        content = lists.get(str(wanted))
+    rows: list[Record] | None = (
+        [{"image": row} if isinstance(row, str) else row for row in content] if isinstance(content, list) else None
+    )
+    if rows is None or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
-    return content
+    return rows
 
 
 def _read_table(path: Path) -> list[Record]:

@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,11 @@ from numpy.typing import NDArray
 
 from ..bundle.limits import time_limit
 from .items import Item
+from .readers.registry import suffix_of
 from .rows import read_json
 
 __all__ = [
+    "SubjectRule",
     "check_spelling",
     "name_subjects",
     "numbered_subjects",
@@ -41,8 +44,24 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-# tried in this order when no pattern is given: BIDS, then the IXI data set's file names
-SUBJECT_PATTERNS = (r"(?P<subject>sub-[A-Za-z0-9]+)", r"(?P<subject>IXI\d{3})")
+# tried in this order when no pattern is given: how data sets name their people
+SUBJECT_PATTERNS = {
+    "names of BIDS": r"(?P<subject>sub-[A-Za-z0-9]+)",
+    "names of IXI": r"(?P<subject>IXI\d{3})",
+    "names of ADNI": r"(?<!\d)(?P<subject>\d{3}_S_\d{4,5})(?!\d)",
+    "names of OASIS": r"(?P<subject>OAS[1-3]\d?_?\d{4})",
+    "names of BraTS": r"(?P<subject>BraTS-[A-Za-z]+-\d{5})",
+    "names of ChestX-ray14": r"(?:^|/)(?P<subject>\d{8})_\d{3}[.]png$",
+}
+BY_FILE, BY_NAME = "each file a subject", "names of known data sets, else each file a subject"
+
+# words, then a number, that name a folder of something else than a person
+NOBODY = re.compile(
+    r"(?i)(ses(sion)?|scan|visit|run|anat|acq|rec|slices?|series|images?|imgs?|epoch|fold|batch|time(point)?|tp|day|week"
+    r"|month|year|level|class|label|site|cent(er|re)|scanner|part|shard|chunk|group|set|seed|exp(eriment)?|version|v|t"
+    r"|samples?|train(ing)?|test|val(idation)?|(19|20)\d\d)[-_ .]?\d*$"
+)
+MANY_FOLDERS = 6  # with several files each: as many people, perhaps; fewer are classes
 
 MISSING = ("", "n/a", "na", "nan", "none", "null")  # what tables hold where nothing is known, in lower case
 LONGEST_ID = 255
@@ -107,54 +126,143 @@ def with_and_without_mask(items: Sequence[Item]) -> list[Item]:
     return whole + [{**i, "series": i["id"] + "#masked", "variant": "masked"} for i in items if "mask" in i]
 
 
-def name_subjects(items: Sequence[Item], pattern: str | None, source: str | os.PathLike, warn: bool) -> None:
-    """Set every item's `subject_id`: datalist column, else pattern, else file stem.
+@dataclass(frozen=True)
+class SubjectRule:
+    """By which rule the subjects of a data set are told.
 
-    `warn` is False where it does not matter whose the images are.
+    Attributes:
+        words: the rule.
+        subjects: how many there are.
+        examples: up to two of an image and its subject.
+    """
+
+    words: str
+    subjects: int
+    examples: tuple[tuple[str, str], ...]
+
+
+def name_subjects(
+    items: Sequence[Item],
+    pattern: str | None,
+    source: str | os.PathLike,
+    warn: bool,
+    patients: Sequence[str] | None = None,
+) -> SubjectRule:
+    """Set every item's `subject_id`, and return by which rule.
+
+    The first that tells all items decides: the datalist's column; the pattern, if one is given; names of known data
+    sets; the PatientID of DICOM files; a folder whose name is a person's; the file's name.
+
+    Args:
+        items: all of a data set.
+        pattern: regular expression with a group `subject`; None for none.
+        source: of the items, for messages.
+        warn: False where it does not matter whose the images are.
+        patients: PatientID of each item, empty where there is none; None for no DICOM files.
 
     Raises:
         ValueError: if the pattern has no group `subject` or misses an item, only some items have a column's value, or
             files of one name in several folders might be one person or several.
     """
-    tried = SUBJECT_PATTERNS if pattern is None else (_checked(pattern),)
-    stems: dict[str, str] = {}  # the id of the first file of each
-    listed: list[object] = [item.get("subject_id", item.get("participant_id")) for item in items]
-    for item, known in zip(items, listed):
-        if known is not None:
-            _check_id(known, item["id"], source)
-    if None in listed and any(known is not None for known in listed):
-        empty = items[listed.index(None)]["id"]
-        raise ValueError(
-            f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in"
-        )
-    for item, known in zip(items, listed):
-        if known is None:
-            with time_limit(
-                SLOWEST,
-                f"subject_pattern: expected a regular expression that searches a name within {SLOWEST:g} s, found "
-                f"{pattern!r}, which takes longer for {item['id']}; take one without a repetition inside a repetition",
-            ):
-                found = next((m for p in tried if (m := re.search(p, item["id"])) and m["subject"]), None)
-            if found is None and pattern is not None:
-                raise ValueError(
-                    f"{item['id']}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
-                )
-            known = found["subject"] if found else _stem(item["id"])
-            first = stems.setdefault(known, item["id"]) if found is None else item["id"]
-            if warn and Path(first).parent != Path(item["id"]).parent:
-                raise ValueError(
-                    f"{source}: expected names that say whose images they are, found {first} and {item['id']}, which "
-                    "may be one person or two; pass subject_pattern or a datalist with a column subject_id"
-                )
-        item["subject_id"] = str(known)
+    words, names, guessed = _named(items, pattern, source, patients)
+    for item, name in zip(items, names):
+        item["subject_id"] = name
+    subjects = len(set(names))
     if warn:
-        check_spelling((item["subject_id"] for item in items), source)
-    if warn and stems and len({item["subject_id"] for item in items}) == len(items) > 1:
+        _check_folders([item for item, guess in zip(items, guessed) if guess], source)
+        check_spelling(names, source)
+    if warn and any(guessed) and subjects == len(items) > 1:
         logger.warning(
             "%s: no subject pattern matched, so each of the %d files counts as a subject of its own; if a person has "
             "several files, pass subject_pattern or a datalist with a column subject_id",
             source,
             len(items),
+        )
+    first = {name: item["id"] for item, name in reversed(list(zip(items, names)))}
+    return SubjectRule(words, subjects, tuple((first[name], name) for name in list(dict.fromkeys(names))[:2]))
+
+
+def _named(
+    items: Sequence[Item], pattern: str | None, source: str | os.PathLike, patients: Sequence[str] | None
+) -> tuple[str, list[str], Sequence[bool]]:
+    """Return in words the rule that tells all items' subjects, the subjects, and which of them are files' names."""
+    certain = [False] * len(items)
+    listed: list[object] = [item.get("subject_id", item.get("participant_id")) for item in items]
+    for item, known in zip(items, listed):
+        if known is not None:
+            _check_id(known, item["id"], source)
+    if any(known is not None for known in listed):
+        if None in listed:
+            empty = items[listed.index(None)]["id"]
+            raise ValueError(
+                f"{source}: expected a subject for every image or for none, found none for {empty}; fill it in"
+            )
+        return "the list's column", [str(known) for known in listed], certain
+    if pattern is not None:
+        found = [_search(_checked(pattern), item["id"]) for item in items]
+        if None in found:
+            missed = items[found.index(None)]["id"]
+            raise ValueError(
+                f"{missed}: subject_pattern {pattern!r} does not match; change the pattern or exclude the file"
+            )
+        return "subject_pattern", [str(name) for name in found], certain
+    for words, known_pattern in SUBJECT_PATTERNS.items():
+        found = [_search(known_pattern, item["id"]) for item in items]
+        if all(found):
+            return words, [str(name) for name in found], certain
+    if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
+        return "PatientID of the DICOM header", list(patients), certain
+    depth = _depth_of_people([item["id"] for item in items])
+    if depth is not None:
+        return "the folder", [Path(item["id"]).parts[depth] for item in items], certain
+    found = [next((n for p in SUBJECT_PATTERNS.values() if (n := _search(p, item["id"]))), None) for item in items]
+    names = [name or _stem(item["id"]) for item, name in zip(items, found)]
+    return BY_FILE if not any(found) else BY_NAME, names, [name is None for name in found]
+
+
+def _search(pattern: str, image_id: str) -> str | None:
+    with time_limit(
+        SLOWEST,
+        f"subject_pattern: expected a regular expression that searches a name within {SLOWEST:g} s, found "
+        f"{pattern!r}, which takes longer for {image_id}; take one without a repetition inside a repetition",
+    ):
+        found = re.search(pattern, image_id)
+    return found["subject"] if found else None
+
+
+def _depth_of_people(image_ids: Sequence[str]) -> int | None:
+    """Return the level of the folders that are named after people, None if there is none.
+
+    Their names have a number and are not those of visits, scans, classes or sites; there are several, and some hold
+    several files.
+    """
+    parents = [Path(image_id).parent.parts for image_id in image_ids]
+    for depth in range(min(map(len, parents), default=0)):
+        names = {folders[depth] for folders in parents}
+        if 1 < len(names) and all(re.search(r"\d", name) and not NOBODY.match(name) for name in names):
+            return depth
+    return None
+
+
+def _check_folders(items: Sequence[Item], source: str | os.PathLike) -> None:
+    """Raise a ValueError where each file would be a subject and yet folders may hold one person's each."""
+    stems: dict[str, str] = {}
+    folders: dict[str, list[str]] = {}
+    for item in items:
+        first = stems.setdefault(item["subject_id"], item["id"])
+        if Path(first).parent != Path(item["id"]).parent:
+            raise ValueError(
+                f"{source}: expected names that say whose images they are, found {first} and {item['id']}, which "
+                "may be one person or two; pass subject_pattern or a datalist with a column subject_id"
+            )
+        folders.setdefault(str(Path(item["id"]).parent), []).append(item["id"])
+    several = [files for files in folders.values() if len(files) > 1]
+    if len(folders) >= MANY_FOLDERS and 2 * len(several) > len(folders):
+        first, second = several[0][:2]
+        raise ValueError(
+            f"{source}: expected names that say whose images they are, found {first} and {second} in one of "
+            f"{len(folders)} folders, each of which may be a person's; pass subject_pattern, such as "
+            "'^(?P<subject>[^/]+)' for the first folder, or '(?P<subject>[^/]+)[.]' where each file is a person's"
         )
 
 
@@ -204,7 +312,11 @@ def _checked(pattern: object) -> str:
 
 
 def _stem(image_id: str) -> str:
-    name = Path(image_id).name
+    """Return the name of a file without its suffix; of a part, also which one it is."""
+    file, hash_sign, part = image_id.partition("#")
+    if hash_sign and not suffix_of(part):
+        return f"{_stem(file)}#{part}"
+    name = Path(part or file).name
     return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
 
 

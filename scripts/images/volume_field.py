@@ -19,11 +19,10 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import GaussianSmooth, LoadImage, MapTransform, Spacing
+from monai.transforms import GaussianSmooth, MapTransform, Spacing
 
 from .items import Data, Item, NewData
-from .readers import image_readers
+from .loading import load_file
 from .slices import object_mask, voxels
 
 __all__ = ["VolumeFieldd", "whole_volumes"]
@@ -94,6 +93,8 @@ class VolumeFieldd(MapTransform):
 class _Files(Protocol):
     """What knows the files of an audit, as :class:`~scripts.detect.AuditData`."""
 
+    array_layout: str | None
+
     def items(self) -> Mapping[str, Sequence[Item]]: ...
 
 
@@ -114,16 +115,18 @@ def whole_volumes(choice: Literal["auto", "whole", "slices"], data: _Files, own_
     if choice != "auto":
         return choice == "whole"
     sets = data.items().values()
-    return not own_choice and all(_is_volume(files[place]["image"]) for files in sets for place in (0, -1))
+    return not own_choice and all(
+        _is_volume(files[place]["image"], data.array_layout) for files in sets for place in (0, -1)
+    )
 
 
-def _is_volume(path: str) -> bool:
+def _is_volume(path: str, array_layout: str | None) -> bool:
     """Return whether a file holds a volume; one that cannot be read does not, and is complained about later."""
     try:
-        image = LoadImage(reader=image_readers(), ensure_channel_first=True)(path)
+        image = load_file(path, array_layout)
     except Exception:  # readers raise what they like
         return False
-    if not isinstance(image, MetaTensor) or image.ndim != 4:
+    if image.ndim != 4:
         return False
     sides = np.linalg.norm(np.asarray(image.affine, float)[:3, :3], axis=0) * image.shape[1:]
     return bool(min(image.shape[1:]) > 1 and sides.min() >= LEAST_MM)

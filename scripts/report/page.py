@@ -30,7 +30,7 @@ from markupsafe import Markup
 from ..audit.result import AuditResult
 from ..bundle.progress import Progress
 from ..bundle.text import visible
-from .pictures import DIFFERENCE, Evidence, evidence, histogram, thumbnail
+from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail
 from .summary import Summary
 from .tables import MatchRow
 
@@ -53,6 +53,7 @@ class Pictures:
 
     evidence: dict[int, Evidence] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
+    sheets: dict[str, list[str]] = field(default_factory=dict)  # some images of each set
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def draw_pictures(result: AuditResult, matches: Sequence[MatchRow], pixel_mm: fl
             pictures.evidence[unit] = found
     for unit in (unit for card in cards for unit in card.samples):
         pictures.thumbnails[unit] = thumbnail(result, result.match(unit))
+    for name, data in (("training", result.train), ("generated", result.generated), ("holdout", result.holdout)):
+        if data is not None:
+            pictures.sheets[name] = contact_sheet(data, result.whole)
     return pictures
 
 

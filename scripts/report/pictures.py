@@ -27,16 +27,28 @@ from PIL import Image
 from scipy import ndimage
 
 from ..audit.result import AuditResult, Match
+from ..embedder.embedding_set import EmbeddingSet
 from ..similarity.ssim_kernels import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices
 
-__all__ = ["DIFFERENCE", "Evidence", "Motion", "Picture", "evidence", "histogram", "sections", "thumbnail"]
+__all__ = [
+    "DIFFERENCE",
+    "Evidence",
+    "Motion",
+    "Picture",
+    "contact_sheet",
+    "evidence",
+    "histogram",
+    "sections",
+    "thumbnail",
+]
 
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
 OUTLINE = (255, 210, 0)  # colour of the square that decided
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
 ENLARGED = 2  # times the voxels of a whole volume, in its sections
 SCALE_MM = 50.0  # of the bar below a section
+SHEET = 6  # images of a set that are shown
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,14 @@ def thumbnail(result: AuditResult, match: Match) -> str:
         return _data_uri(volume[:, :, _middle(volume)[2]], True)
     upright = bool(result.generated.slice[match.row] >= 0)
     return _data_uri(result.units.images[match.row].astype(np.float32), upright)
+
+
+def contact_sheet(data: EmbeddingSet, whole: bool) -> list[str]:
+    """Return six images of a set as the network sees them, of volumes the middle slice, as data URIs."""
+    rows = np.unique(np.linspace(0, len(data) - 1, SHEET).round().astype(int)).tolist()
+    images = [data.images[row].astype(np.float32) for row in rows]
+    planes = [image[:, :, _middle(image)[2]] if whole else image for image in images]
+    return [_data_uri(plane, whole or bool(data.slice[row] >= 0)) for plane, row in zip(planes, rows)]
 
 
 def _pictures(

@@ -166,7 +166,8 @@ def _names(items: Sequence[Item]) -> Iterator[str]:
     owners: dict[str, set[str]] = {}
     for item in items:
         stem = Path(item["id"]).name.split(".")[0]
-        names = {item["id"], item["image"], item["subject_id"], stem}
+        part = Path(item["id"].partition("#")[2]).name.split(".")[0]  # a member of an archive
+        names = {item["id"], item["image"], item["subject_id"], stem, *([part] if part else [])}
         names |= {str(item.get(key)) for key in ("participant_id", "mask") if item.get(key) is not None}
         yield from (_plain(name) for name in names if not COUNTER.fullmatch(Path(name).name.split(".")[0]))
         for word in _words(item["id"].split(".")[0]) | _words(item["subject_id"]):

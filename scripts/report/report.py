@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock
 
 from ..audit.result import AuditResult
+from ..images.understood import Understood
 from .page import draw_pictures, render_page
 from .provenance import Run
 from .pseudonyms import Pseudonyms
@@ -67,21 +68,25 @@ class Report:
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
         self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}
 
-    def write(self, result: AuditResult, timing: Timing) -> str:
+    def write(self, result: AuditResult, timing: Timing, understood: Mapping[str, Understood] | None = None) -> str:
         """Write all files, each under a temporary name first, and return the summary for a terminal.
 
-        The time that the pictures take is added to `timing`.
+        Args:
+            result: of the audit.
+            timing: of the audit; the time that the pictures take is added.
+            understood: what the files of each set were taken for.
         """
-        key_id = None
+        key_id, understood = None, understood or {}
         if self.pseudonymize:
             pseudonyms = Pseudonyms(self.key_dir)
             result, key_id = pseudonyms.result(result, self.group_column), pseudonyms.key_id
+            understood = {name: one.hidden() for name, one in understood.items()}
         run = Run.now(self.settings, hidden=self.pseudonymize)
         matches = match_rows(result)
         start = time.perf_counter()
         pictures = draw_pictures(result, matches, self.pixel_mm) if self.thumbnails else None
         timing = replace(timing, seconds=round(timing.seconds + time.perf_counter() - start, 1))
-        summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id)
+        summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id, understood)
         candidates = [matches[unit] for unit in np.flatnonzero(result.candidate).tolist()]
         contents = (
             csv_text(MatchRow, matches),

@@ -32,12 +32,13 @@ from ..decision.labels import Label, Thresholds
 from ..decision.rates import clustered_interval, exact_interval, leaked_at_sample_sizes
 from ..decision.set_level import SetLevel
 from ..embedder.embedding_set import EmbeddingSet
+from ..images.understood import Understood
 from .provenance import Run
 from .tables import Group, MatchRow, groups
 
 __all__ = ["Summary", "Timing", "json_text", "summarise"]
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 STRONGEST = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)  # images of which a bound is given
 
 
@@ -59,13 +60,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class InputSet:
-    """One of the three sets: its files, images and subjects, groups of files that show one image, skipped files."""
+    """One of the three sets: its files, images and subjects, groups of files that show one image, skipped files, and
+    what the files were taken for, None where nobody looked."""
 
     images: int = 0
     slices: int = 0
     subjects: int = 0
     repeated: list[list[str]] = dataclasses.field(default_factory=list)
     skipped: list[Skipped] = dataclasses.field(default_factory=list)
+    understood: Understood | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,7 @@ def summarise(
     checkpoint: str | os.PathLike,
     group_column: str | None = None,
     pseudonyms: str | None = None,
+    understood: Mapping[str, Understood] | None = None,
 ) -> Summary:
     """Return what report.json says of a result.
 
@@ -189,6 +193,7 @@ def summarise(
         checkpoint: named with its SHA-256.
         group_column: of the generated datalist; None: no groups.
         pseudonyms: id of their key; None: names are shown.
+        understood: what the files of each set were taken for, without names if these are to be hidden.
     """
     sets = {"train": result.train, "generated": result.generated, "holdout": result.holdout}
     labels = result.label
@@ -199,7 +204,7 @@ def summarise(
         doubts=result.doubts,
         fit=result.fit,
         checkpoint=Checkpoint("name hidden" if pseudonyms else str(checkpoint), sha256_of_file(checkpoint)),
-        inputs={name: _input_set(data) for name, data in sets.items()},
+        inputs={name: _input_set(data, (understood or {}).get(name)) for name, data in sets.items()},
         calibration=result.calibration,
         positive_control=result.control,
         fdr=result.fdr,
@@ -219,11 +224,11 @@ def summarise(
     )
 
 
-def _input_set(data: EmbeddingSet | None) -> InputSet:
+def _input_set(data: EmbeddingSet | None, understood: Understood | None) -> InputSet:
     if data is None:
         return InputSet()
     skipped = [Skipped(name, reason) for name, reason in data.skipped]
-    return InputSet(len(data.items), len(data), len(set(data.subject_ids)), data.repeated(), skipped)
+    return InputSet(len(data.items), len(data), len(set(data.subject_ids)), data.repeated(), skipped, understood)
 
 
 def _memorized(result: AuditResult) -> Memorized:

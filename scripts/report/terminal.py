@@ -25,8 +25,8 @@ __all__ = ["terminal_text"]
 
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
-    """Return what was found, with what evidence and what recall, in at most fourteen lines."""
-    lines = [*_verdict(summary, matches), *_undone(summary), *_merged(summary)]
+    """Return what was found, with what evidence and what recall, in at most twenty lines."""
+    lines = [*_understood(summary), *_verdict(summary, matches), *_undone(summary), *_merged(summary)]
     control = summary.positive_control
     low, high = control.ci95
     lines.append(
@@ -45,6 +45,21 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
     lines.append(f"Report: {page}")
     return "\n".join(map(visible, lines))
+
+
+def _understood(summary: Summary) -> list[str]:
+    """Return what the files of each set were taken for."""
+    names = {"train": "Training images", "generated": "Generated images", "holdout": "Holdout images"}
+    lines = []
+    for name, part in summary.inputs.items():
+        if (seen := part.understood) is None:
+            continue
+        people = f"; {part.subjects} subjects, by {seen.rule}" if seen.rule else ""
+        example = f" ({seen.examples[0][0]} is {seen.examples[0][1]})" if seen.examples else ""
+        lines.append(f"{names[name]}: {seen.words}{people}{example}.")
+        lines += [f"  {note}." for note in seen.notes[:2]]
+        lines += [f"  Of {count} files: {doubt}." for doubt, count in list(seen.doubts.items())[:1]]
+    return lines
 
 
 def _copied(control: Control) -> str:

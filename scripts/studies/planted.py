@@ -23,7 +23,7 @@ import nibabel
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from monai.transforms import Compose, LoadImage, Orientation, Randomizable
+from monai.transforms import Compose, Orientation, Randomizable
 from numpy.typing import NDArray
 
 from ..audit.neighbors import nearest_subjects
@@ -32,7 +32,7 @@ from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit
 from ..images.items import Item, Preprocessing, RandomTransform
-from ..images.loading import prepared_images
+from ..images.loading import load_file, prepared_images
 from ..images.subjects import starts_of_runs
 from ..images.writing import write_image
 
@@ -112,7 +112,7 @@ class PlantedCopies(Randomizable):
         if subject not in self.cache:
             item = self.items[subject]
             if self.volumes:
-                chain = Compose([LoadImage(ensure_channel_first=True), Orientation("RAS", labels=None)])
+                chain = Compose([load_file, Orientation("RAS", labels=None)])
                 volume = np.asarray(chain(item["image"]).numpy()[0], np.float32)
                 volume = (volume / np.percentile(volume, 99.5)).clip(0, 1)
                 self.cache[subject] = [(None, volume[None])]

@@ -101,8 +101,13 @@ def test_globs_select_by_relative_path(folder, include, exclude, kept):
         ("l.csv", "image\na.png\n./a.png\n", ValueError, "l.csv: expected every image once, found a.png more than"),
         ("l.csv", "image\n", ValueError, "l.csv: expected images .* found 0, of which"),
         ("l.csv", "image,a,a\na.png,1,2\n", ValueError, "l.csv: expected every column once, found image, a, a"),
-        ("l.json", '{"a": [], "b": []}', ValueError, "l.json: expected a list of objects with a key 'image'"),
-        ("l.json", '["a.png"]', ValueError, "l.json: expected a list of objects with a key 'image'"),
+        (
+            "l.json",
+            '{"a": [], "b": []}',
+            ValueError,
+            "l.json: expected a list 'training', found a, b; name one of them",
+        ),
+        ("l.json", '["a.png", 3]', ValueError, "l.json: expected a list of objects with a key 'image'"),
     ],
 )
 def test_errors_name_the_file(folder, name, content, error, sentence):
@@ -142,8 +147,8 @@ def test_a_link_keeps_its_own_name(folder):
 
 
 def test_files_that_are_no_images_are_said(folder, caplog):
-    find_images(folder("1.png", "1.dcm", "2.dcm", "notes"), warn=False)
-    assert "passed over 3 files that are no images: 2 .dcm, 1 no suffix" in caplog.text
+    find_images(folder("1.png", "1.doc", "2.doc", "notes"), warn=False)
+    assert "passed over 3 files that are no images: 2 .doc, 1 no suffix" in caplog.text
 
 
 def test_spaces_around_cells_do_not_count(folder):

@@ -28,9 +28,8 @@ from PIL import Image
 
 from scripts.bundle.components import component
 from scripts.embedder.file_loader import File, FileLoader, Unreadable
-from scripts.images import readers
 from scripts.images.datalists import find_images
-from scripts.images.readers import ImageRefused, NiftiReader, image_readers, reads
+from scripts.images.readers import ImageRefused, NiftiReader, image_readers, reads, registry
 
 KINDS = {
     "grey.png": lambda path, p: grey_picture(p).save(path),
@@ -106,6 +105,10 @@ def npy_bytes(p: np.ndarray) -> bytes:
 WRONG = {
     "two pages.tif": (
         lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p)]),
+        "expected one image, found a file of 2; name one, as two pages.tif#0",
+    ),
+    "animated.png": (
+        lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p // 2)]),
         "expected one image, found a file of 2; save each as a file of its own",
     ),
     "rgba.npy": (
@@ -134,7 +137,7 @@ WRONG = {
         "expected at least 7 pixels a side, found 70 x 1; take a whole image",
     ),
     "column.npy": (lambda path, p: np.save(path, p[:, 40:41].T), "expected at least 7 pixels a side, found 70 x 1;"),
-    "empty.npy": (lambda path, p: np.save(path, p[:0]), "expected at least 7 pixels a side, found 90 x 0;"),
+    "empty.npy": (lambda path, p: np.save(path, p[:0]), "expected at least 7 pixels a side, found 0 x 90;"),
     "large.npy": (
         lambda path, p: np.save(path, p * 1e300),
         "expected values that 32 bits can hold, found 1.82e+302; scale them",
@@ -172,7 +175,7 @@ def test_colours_become_their_luma(chain, picture, tmp_path):
 @pytest.fixture
 def toy_format(monkeypatch) -> None:
     """Rows of numbers as text under the suffix .rows, known for one test."""
-    monkeypatch.setattr(readers, "REGISTRY", dict(readers.REGISTRY))
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
 
     @reads(".rows")
     class RowsReader(ImageReader):
@@ -196,7 +199,7 @@ def test_a_new_format_is_one_class(toy_format, picture, tmp_path):
     np.testing.assert_allclose(own, reference_image(picture)[None], atol=1e-6)
     torch.testing.assert_close(own, known)
     (tmp_path / "sub-1.ROWS").unlink(), (tmp_path / "sub-2.png").unlink()
-    with pytest.raises(ValueError, match=r"expected images \(.nii .nii.gz .png .* .npy .rows\), found 0"):
+    with pytest.raises(ValueError, match=r"expected images \(.bmp .dcm .* .png .pt .rows .tar .tif .tiff\), found 0"):
         find_images(tmp_path)
 
 

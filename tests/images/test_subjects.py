@@ -70,13 +70,13 @@ def test_a_stem_for_every_file_is_said_once_unless_told_not_to(folder, caplog):
 
 
 def test_one_name_in_two_folders_may_be_one_person_or_two(folder):
-    root = folder("p1/t1.png", "p2/t1.png", "p2/t2.png")
-    sentence = "expected names that say whose images they are, found p1/t1.png and p2/t1.png, which may be one person"
+    root = folder("ann/t1.png", "bob/t1.png", "bob/t2.png")
+    sentence = "expected names that say whose images they are, found ann/t1.png and bob/t1.png, which may be one person"
     with pytest.raises(ValueError, match=sentence):
         find_images(root)
-    assert set(subjects(find_images(root, r"(?P<subject>p\d)")).values()) == {"p1", "p2"}
+    assert set(subjects(find_images(root, r"(?P<subject>[a-z]+)/")).values()) == {"ann", "bob"}
     assert len(find_images(root, warn=False)) == 3  # whose they are does not matter
-    (root / "list.csv").write_text("image,subject_id\np1/t1.png,a\np2/t1.png,b\n")
+    (root / "list.csv").write_text("image,subject_id\nann/t1.png,a\nbob/t1.png,b\n")
     assert set(subjects(find_images(root / "list.csv")).values()) == {"a", "b"}
 
 

@@ -80,6 +80,8 @@ def test_planes_empty_volumes_and_several_channels_are_one_sentence():
 
 
 class Files:
+    array_layout = None
+
     def __init__(self, **folders) -> None:
         self.folders = folders
 

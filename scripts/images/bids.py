@@ -1,0 +1,82 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which files of a BIDS data set are the images: anatomical ones of one contrast, no derivatives, no masks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from .rows import Record, read_rows_without_images
+
+__all__ = ["anatomical", "is_bids", "participants"]
+
+DESCRIPTION = "dataset_description.json"
+NAME = re.compile(r"sub-[A-Za-z0-9]+(?:_[A-Za-z]+-[A-Za-z0-9+]+)*_(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?")
+ASIDE = ("derivatives", "sourcedata", "code", "stimuli")  # folders beside those of the subjects
+NO_IMAGES = ("mask", "dseg", "probseg", "defacemask")
+FIRST = "T1w"  # which the weights know
+
+
+def is_bids(root: Path, files: Sequence[str]) -> bool:
+    """Return whether a folder is a BIDS data set.
+
+    It says so, or its images lie in ``sub-*`` and in the folders beside them, some in ``sub-*/[ses-*]/anat``.
+    """
+    if (root / DESCRIPTION).is_file():
+        return True
+    tops = {file.partition("/")[0] for file in files}
+    ours = all(top in ASIDE or top.startswith("sub-") for top in tops)
+    return ours and any(_suffix(file) is not None for file in files)
+
+
+def anatomical(files: Sequence[str]) -> tuple[list[str], str]:
+    """Return the images of a BIDS data set, paths below its root, and in words what was left out, if anything.
+
+    Files of ``anat`` of one contrast: T1w, or where there is none the most frequent one. Nothing is left out where no
+    name is a BIDS name.
+    """
+    suffix = {file: _suffix(file) for file in files}
+    counts = Counter(one for one in suffix.values() if one is not None and one not in NO_IMAGES)
+    if not counts:
+        return list(files), ""
+    chosen = FIRST if FIRST in counts else counts.most_common(1)[0][0]
+    kept = [file for file in files if suffix[file] == chosen]
+    others = Counter(_kind(file, suffix[file]) for file in files if suffix[file] != chosen)
+    left = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+    return kept, f"a BIDS data set: {len(kept)} {chosen} taken{f', left out: {left}' if left else ''}"
+
+
+def participants(root: Path) -> dict[str, Record]:
+    """Return the rows of participants.tsv by participant_id; none where there is no such file."""
+    path = root / "participants.tsv"
+    rows = read_rows_without_images(path) if path.is_file() else []
+    return {str(row["participant_id"]): row for row in rows if row.get("participant_id")}
+
+
+def _suffix(file: str) -> str | None:
+    """Return the contrast of an anatomical file, None of any other."""
+    path = PurePosixPath(file)
+    found = NAME.fullmatch(path.name)
+    if found is None or path.parent.name != "anat" or path.parts[0] in ASIDE or not path.parts[0].startswith("sub-"):
+        return None
+    return found["suffix"]
+
+
+def _kind(file: str, suffix: str | None) -> str:
+    path = PurePosixPath(file)
+    if path.parts[0] in ASIDE:
+        return path.parts[0]
+    found = NAME.fullmatch(path.name)
+    return suffix or (found["suffix"] if found else "of other names")
