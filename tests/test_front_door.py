@@ -169,7 +169,10 @@ FILES = {
     "pickle.npy": (lambda path: np.save(path, np.array([{}])), "no reader of .npy files takes it"),
     "flat.png": (lambda path: Image.new("L", (64, 64), 7).save(path), "expected an image, found a constant one"),
     "dot.png": (lambda path: Image.new("L", (1, 1), 7).save(path), "expected at least 7 pixels a side, found 1 x 1"),
-    "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected at least 7 pixels a side, found 9; take"),
+    "line.npy": (
+        lambda path: np.save(path, np.arange(9.0)),
+        "expected an image or a stack of them, found an array of 9 numbers",
+    ),
     "time.nii": (lambda path: nib.save(volume(np.stack([ball()] * 2, -1)), path), "one channel, found 2"),
     "black.nii": (lambda path: nib.save(volume(np.zeros((60, 70, 60))), path), "shows no object"),
     "small.nii": (lambda path: nib.save(volume(ball()[::4, ::4, ::4]), path), "no slice between .* lower min_foreg"),
@@ -204,7 +207,9 @@ def test_a_stack_of_samples_is_audited_and_said(shell):
     error, out = shell(*OWN, "--generated_dir", "stack", "--pseudonymize", "True")
     assert error == INCONCLUSIVE
     assert "Generated images: 3 of .npz stacks; planar, 112 x 96 pixels (rows x columns); values -1 to " in out
-    assert "Training images: 8 .png; planar, 112 x 96 pixels (rows x columns); values 0 to " in out
+    assert (
+        "Training images: 8 .png; planar, 112 x 96 pixels (rows x columns), of 6 that were looked at; values 0" in out
+    )
     assert "4 subjects, by names of BIDS.\n" in out  # no example: names are hidden
     error, out = shell(*OWN, "--generated_dir", "stack", "--thumbnails", "False")
     assert "  samples.npz: 3 images, N x C x H x W = 3 x 1 x 112 x 96." in out and ".png is sub-" in out

@@ -29,7 +29,6 @@ from .readers import (
     DICOM_SUFFIXES,
     check_layout,
     described_axes,
-    file_of,
     format_of,
     image_suffixes,
     parts_of,
@@ -37,7 +36,7 @@ from .readers import (
     split_part,
     suffix_of,
 )
-from .rows import DATALIST_SUFFIXES, Record, read_rows
+from .rows import DATALIST_SUFFIXES, Record, read_rows, sections_left_out
 from .subjects import SubjectRule, name_subjects
 
 __all__ = ["FoundImages", "find_images", "scan_images"]
@@ -47,7 +46,8 @@ logger = logging.getLogger(__name__)
 
 FILE_COLUMNS = ("image", "mask")
 PATIENT = "#patient"  # of a record; no column of a list has this name, as it is taken out
-OWN = ("correction", PATIENT)  # the audit's own entries
+PART = "#part"
+OWN = ("correction", PATIENT, PART)  # the audit's own entries
 NO_FILES = ("thumbs.db", "dicomdir")
 
 
@@ -173,6 +173,8 @@ class _Files:
                 f"{'another file' if source.exists() else 'nothing'}; check the path"
             )
         self.root = source.parent
+        if note := sections_left_out(source, section):
+            self.notes.append(note)
         for row in read_rows(source, section):
             self._add(row | {"image": _native(str(row["image"]), self.root)})
 
@@ -204,11 +206,15 @@ class _Files:
         """Add an image, or those of a file of several."""
         name = str(record["image"])
         path = self.root / name
-        parts = None if "#" in name and split_part(path)[1] is not None else parts_of(path, self.array_layout)
+        part = split_part(path)[1]
+        if part is not None:
+            self.records.append(record | {PART: part})
+            return
+        parts = parts_of(path, self.array_layout)
         if not parts:  # one image, or none, of which its reader complains
             self.records.append(record)
             return
-        self.records += [record | {"image": f"{name}#{part}"} for part in parts]
+        self.records += [record | {"image": f"{name}#{part}", PART: part} for part in parts]
         axes = described_axes(path, self.array_layout)
         self.notes.append(f"{name}: {len(parts)} images{f', {axes}' if axes else ''}")
 
@@ -219,7 +225,8 @@ class _Files:
         for number, one in enumerate(found):
             place = name if len(found) == 1 else f"{name}#{number}"
             image = place if one.volume else Path(one.files[0]).relative_to(self.root).as_posix()
-            self.records.append({"image": image, PATIENT: one.patient})
+            part: Record = {PART: str(number)} if image.endswith(f"#{number}") and one.volume else {}
+            self.records.append({"image": image, PATIENT: one.patient, **part})
         volumes = [one for one in found if one.volume]
         if volumes:
             slices = ", ".join(str(len(one.files)) for one in volumes[:3])
@@ -259,8 +266,16 @@ def _walk(folder: Path, above: frozenset[str]) -> list[Path]:
 
 
 def _image_id(record: Record) -> str:
-    name = Path(os.path.normpath(str(record["image"]))).as_posix()  # one spelling a file
-    return f"series{name[1:]}" if name == "." or name.startswith(".#") else name  # DICOM files in the folder itself
+    file, part = _file_and_part(record, "image")
+    name = Path(os.path.normpath(file)).as_posix()  # one spelling a file
+    return ("series" if name == "." else name) + part  # DICOM files in the folder itself
+
+
+def _file_and_part(record: Record, column: str) -> tuple[str, str]:
+    """Return a path, and the part with its sign: a member's name in an archive is no path, whatever stands in it."""
+    name = str(record[column])
+    part = f"#{record[PART]}" if column == "image" and PART in record else ""
+    return name[: len(name) - len(part)], part
 
 
 def _item(record: Record, root: Path, source: str | os.PathLike) -> Item:
@@ -268,13 +283,13 @@ def _item(record: Record, root: Path, source: str | os.PathLike) -> Item:
     item = {k: v for k, v in record.items() if not k.startswith("image_") and k not in OWN}
     for column in FILE_COLUMNS:
         if column in record:
-            path = root / str(record[column])
-            file = file_of(path)
+            name, part = _file_and_part(record, column)
+            path, file = root / name, os.path.abspath(root / name)
             if not os.path.isfile(file) and not (os.path.isdir(file) and format_of(file)):  # a DICOM series
                 raise FileNotFoundError(
                     f"{path}: expected a file, as {source} lists it under {column!r}, found none; correct the list"
                 )
-            item[column] = os.path.abspath(path)  # not resolved: the target of a link may lack the suffix
+            item[column] = file + part  # not resolved: the target of a link may lack the suffix
     item["id"] = _image_id(record)
     if "level" in record and not _is_level(record["level"]):
         raise ValueError(

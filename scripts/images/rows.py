@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["DATALIST_SUFFIXES", "Record", "read_json", "read_rows", "read_rows_without_images"]
+__all__ = ["DATALIST_SUFFIXES", "Record", "read_json", "read_rows", "read_rows_without_images", "sections_left_out"]
 
 DATALIST_SUFFIXES = (".json", ".csv", ".tsv")
 MOST_DIGITS = 300  # of a number in JSON
@@ -28,7 +28,7 @@ Record = dict[str, object]  # a row of a datalist
 
 # columns that mean something, by their spelling without case, spaces and signs
 MEANINGS = {"image": "image", "mask": "mask", "level": "level", "participantid": "participant_id"}
-MEANINGS |= {"subjectid": "subject_id", "subject": "subject_id"}
+MEANINGS |= dict.fromkeys(("subjectid", "subject", "patientid", "patient"), "subject_id")
 
 
 def read_rows_without_images(source: Path) -> list[Record]:
@@ -63,6 +63,18 @@ def read_rows(source: Path, section: str | None = None) -> list[Record]:
         if meant not in columns:
             raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
     return [_filled(row) for row in records]
+
+
+def sections_left_out(source: Path, section: str | None = None) -> str:
+    """Return in words which lists of a .json datalist are taken and which are not; nothing where it holds one."""
+    content = read_json(source, "a datalist in UTF-8") if source.suffix.lower() == ".json" else None
+    lists = (
+        {key: value for key, value in content.items() if isinstance(value, list)} if isinstance(content, dict) else {}
+    )
+    taken = section or "training"
+    rows = {key: len(value) for key, value in lists.items() if value and isinstance(value[0], (dict, str))}
+    others = ", ".join(f"{count} of {key}" for key, count in rows.items() if key != taken)
+    return f"section {taken} taken, left out: {others}" if others and taken in rows else ""
 
 
 def _filled(row: Record) -> Record:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..bundle.limits import time_limit
 from .items import Item
-from .readers.registry import suffix_of
+from .readers.registry import split_part
 from .rows import read_json
 
 __all__ = [
@@ -51,6 +51,9 @@ SUBJECT_PATTERNS = {
     "names of ADNI": r"(?<!\d)(?P<subject>\d{3}_S_\d{4,5})(?!\d)",
     "names of OASIS": r"(?P<subject>OAS[1-3]\d?_?\d{4})",
     "names of BraTS": r"(?P<subject>BraTS-[A-Za-z]+-\d{5})",
+    "names of CoRR": r"(?:^|/)(?P<subject>\d{7})/session_\d+/",
+    "names of MIMIC-CXR": r"(?:^|/)(?P<subject>p\d{8})/s\d+",
+    "names of CheXpert": r"(?:^|/)(?P<subject>patient\d{5})/study",
     "names of ChestX-ray14": r"(?:^|/)(?P<subject>\d{8})_\d{3}[.]png$",
 }
 BY_FILE, BY_NAME = "each file a subject", "names of known data sets, else each file a subject"
@@ -59,7 +62,9 @@ BY_FILE, BY_NAME = "each file a subject", "names of known data sets, else each f
 NOBODY = re.compile(
     r"(?i)(ses(sion)?|scan|visit|run|anat|acq|rec|slices?|series|images?|imgs?|epoch|fold|batch|time(point)?|tp|day|week"
     r"|month|year|level|class|label|site|cent(er|re)|scanner|part|shard|chunk|group|set|seed|exp(eriment)?|version|v|t"
-    r"|samples?|train(ing)?|test|val(idation)?|(19|20)\d\d)[-_ .]?\d*$"
+    r"|samples?|train(ing)?|test|val(idation)?|hospital|clinic|vendor|field|grade|stage|age|birads|bi-rads|score"
+    r"|checkpoint|ckpt|steps?|iter(ation)?s?|gpu|rank|node|worker|cfg|guidance|model|timesteps?|inference|lr|seed|temp"
+    r"|(19|20)\d\d|[\d.]{12,})[-_ .=]?[\d.e+-]*$"
 )
 MANY_FOLDERS = 6  # with several files each: as many people, perhaps; fewer are classes
 
@@ -212,11 +217,11 @@ def _named(
             return words, [str(name) for name in found], certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
         return "PatientID of the DICOM header", list(patients), certain
-    depth = _depth_of_people([item["id"] for item in items])
+    depth = _depth_of_people([item["id"] for item in items], source)
     if depth is not None:
         return "the folder", [Path(item["id"]).parts[depth] for item in items], certain
     found = [next((n for p in SUBJECT_PATTERNS.values() if (n := _search(p, item["id"]))), None) for item in items]
-    names = [name or _stem(item["id"]) for item, name in zip(items, found)]
+    names = [name or _stem_of(item) for item, name in zip(items, found)]
     return BY_FILE if not any(found) else BY_NAME, names, [name is None for name in found]
 
 
@@ -230,18 +235,29 @@ def _search(pattern: str, image_id: str) -> str | None:
     return found["subject"] if found else None
 
 
-def _depth_of_people(image_ids: Sequence[str]) -> int | None:
+def _depth_of_people(image_ids: Sequence[str], source: str | os.PathLike) -> int | None:
     """Return the level of the folders that are named after people, None if there is none.
 
-    Their names have a number and are not those of visits, scans, classes or sites; there are several, and some hold
-    several files.
+    Their names have a number and are not those of visits, scans, classes or sites, and there are several.
+
+    Raises:
+        ValueError: where two levels may be people's, and group the images differently.
     """
     parents = [Path(image_id).parent.parts for image_id in image_ids]
+    levels = []
     for depth in range(min(map(len, parents), default=0)):
         names = {folders[depth] for folders in parents}
         if 1 < len(names) and all(re.search(r"\d", name) and not NOBODY.match(name) for name in names):
-            return depth
-    return None
+            levels.append(depth)
+    groups = {len({folders[: depth + 1] for folders in parents}) for depth in levels}
+    if len(groups) > 1:
+        first, second = (parents[0][depth] for depth in (levels[0], levels[-1]))
+        raise ValueError(
+            f"{source}: expected folders that say whose images they hold, found {first} and in it {second}, either of "
+            f"which may be a person; pass subject_pattern, as '^(?:[^/]+/){{{levels[-1]}}}(?P<subject>[^/]+)' for the "
+            "inner one"
+        )
+    return levels[0] if levels else None
 
 
 def _check_folders(items: Sequence[Item], source: str | os.PathLike) -> None:
@@ -311,12 +327,16 @@ def _checked(pattern: object) -> str:
     raise ValueError(f"subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got {pattern!r}")
 
 
-def _stem(image_id: str) -> str:
+def _stem_of(item: Item) -> str:
     """Return the name of a file without its suffix; of a part, also which one it is."""
-    file, hash_sign, part = image_id.partition("#")
-    if hash_sign and not suffix_of(part):
-        return f"{_stem(file)}#{part}"
-    name = Path(part or file).name
+    part = split_part(item.get("image", ""))[1]
+    if part is None:
+        return _stem(item["id"])
+    return f"{_stem(item['id'].removesuffix(f'#{part}'))}#{part if part.isdecimal() else _stem(part)}"
+
+
+def _stem(file: str) -> str:
+    name = Path(file).name
     return name[: -len(".nii.gz")] if name.lower().endswith(".nii.gz") else Path(name).stem
 
 

@@ -64,9 +64,11 @@ class Understood:
         """The files and what they show, in a few words."""
         files = ", ".join(f"{count} {suffix}" for suffix, count in Counter(self.formats).most_common(3))
         looks = [look for look, _ in Counter(self.looks).most_common(2)]
+        seen, total = sum(self.looks.values()), sum(self.formats.values())
+        of = f", of {seen} that were looked at" if looks and seen < total else ""
         more = f" and {len(self.looks) - 2} other kinds" if len(self.looks) > 2 else ""
         values = [f"values {self.values[0]:.4g} to {self.values[1]:.4g}"] if self.values else []
-        return "; ".join([files, *([" or ".join(looks) + more] if looks else []), *values])
+        return "; ".join([files, *([" or ".join(looks) + more + of] if looks else []), *values])
 
 
 def understand(found: FoundImages, real: bool, array_layout: str | None = None) -> Understood:
@@ -77,12 +79,14 @@ def understand(found: FoundImages, real: bool, array_layout: str | None = None) 
         real: their subjects matter.
         array_layout: what the axes of arrays are; None: found out.
 
-    Cost: six files are read, and up to two hundred headers.
+    Cost: six files are read, one at least of each format, and up to two hundred headers.
     """
     items = found.items
     looks: Counter[str] = Counter()
     low, high = np.inf, -np.inf
-    for number in np.unique(np.linspace(0, len(items) - 1, LOOKED_AT).round().astype(int)).tolist():
+    first = {_format(item["image"]): number for number, item in reversed(list(enumerate(items)))}  # of each format
+    spread = np.linspace(0, len(items) - 1, LOOKED_AT).round().astype(int).tolist()
+    for number in sorted({*spread, *first.values()}):
         with contextlib.suppress(Exception):  # readers raise what they like; the audit says which file and why
             image = load_file(items[number]["image"], array_layout)
             looks[_look(image)] += 1

@@ -46,7 +46,10 @@ BROKEN = {
     "nan.npy": (lambda path: np.save(path, np.where(picture(5) > 0, picture(5), np.nan)), "expected finite values"),
     "infinite.npy": (lambda path: np.save(path, np.where(picture(5) > 0, picture(5), np.inf)), "expected finite"),
     "pickle.npy": (lambda path: np.save(path, np.array([{"a": 1}], dtype=object)), "no reader of .npy files takes it"),
-    "line.npy": (lambda path: np.save(path, np.arange(9.0)), "expected at least 7 pixels a side, found 9"),
+    "line.npy": (
+        lambda path: np.save(path, np.arange(9.0)),
+        "expected an image or a stack of them, found an array of 9 numbers",
+    ),
 }
 
 

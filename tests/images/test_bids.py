@@ -98,12 +98,29 @@ RULES = {
             "0025427/session_2/anat_1/anat.nii.gz",
             "0025428/session_1/anat_1/anat.nii.gz",
         ],
-        "the folder",
+        "names of CoRR",
         ["0025427", "0025427", "0025428"],
     ),
+    "MIMIC-CXR": (
+        ["files/p10/p10000032/s50414267/a.jpg", "files/p11/p11000011/s1/b.jpg", "files/p11/p11000012/s1/b.jpg"],
+        "names of MIMIC-CXR",
+        ["p10000032", "p11000011", "p11000012"],
+    ),
+    "CheXpert": (
+        ["train/patient00001/study1/v.jpg", "train/patient00002/study1/v.jpg"],
+        "names of CheXpert",
+        ["patient00001", "patient00002"],
+    ),
+    "hospitals": (
+        ["hospital1/patient1/a.png", "hospital1/patient2/a.png", "hospital2/patient3/a.png"],
+        "the folder",
+        ["patient1", "patient2", "patient3"],
+    ),
+    "epochs": (["checkpoint-1000/a.png", "checkpoint-2000/b.png"], "each file a subject", ["a", "b"]),
+    "dates": (["2024-01-01/a.png", "2024-01-02/b.png"], "each file a subject", ["a", "b"]),
     "CoRR below sites": (
         ["BNU_1/0025864/session_1/anat_1/anat.nii.gz", "BNU_1/0025865/session_1/anat_1/anat.nii.gz"],
-        "the folder",
+        "names of CoRR",
         ["0025864", "0025865"],
     ),
     "slices": (
@@ -128,6 +145,15 @@ RULES = {
 def test_whose_an_image_is(tmp_path, case):
     names, words, subjects = RULES[case]
     assert named(tmp_path, *names) == (words, subjects)
+
+
+def test_folders_in_folders_may_both_be_people(tmp_path):
+    with pytest.raises(
+        ValueError, match="found A01 and in it p1, either of which may be a person; pass subject_pattern"
+    ):
+        named(tmp_path, "A01/p1/a.png", "A01/p2/a.png", "A02/p3/a.png")
+    found = find_images(tmp_path, "^(?:[^/]+/){1}(?P<subject>[^/]+)")
+    assert [item["subject_id"] for item in found] == ["p1", "p2", "p3"]
 
 
 def test_slices_that_folders_group_are_not_people(tmp_path):

@@ -86,9 +86,7 @@ def test_each_sample_of_a_stack_is_an_image(tmp_path, name):
     found = scan_images(tmp_path, warn=False)
     member = ".png" if name.endswith("tar") else ""
     assert [item["id"] for item in found.items] == [f"{name}#{number}{member}" for number in range(5)]
-    assert [item["subject_id"] for item in found.items] == [
-        f"{number}" if member else f"{Path(name).stem}#{number}" for number in range(5)
-    ]
+    assert [item["subject_id"] for item in found.items] == [f"{Path(name).stem}#{number}" for number in range(5)]
     assert found.notes[0].startswith(f"{name}: 5 images")
     for item, page in zip(found.items, SAMPLES):
         image = load_file(item["image"]).numpy()[0]  # x first
@@ -162,7 +160,7 @@ def test_slices_that_follow_one_another_are_a_volume_and_samples_a_stack():
         ((5, 2, 42, 30), "NCHW", "expected one channel, or three of colours, found 5 x 2 x 42 x 30 as NCHW"),
         ((4, 42, 30), None, "expected one channel, or a volume, found 4 x 42 x 30; turn colours into grey, or name"),
         ((5, 2, 42, 30, 6, 2), None, "expected an image or a stack of them, found an array of 5 x 2 x 42 x 30 x 6 x 2"),
-        ((0, 42, 30), None, "expected at least 7 pixels a side, found 0 x 42 x 30"),
+        ((0, 42, 30), None, "expected samples, found none in an array of 0 x 42 x 30"),
     ],
 )
 def test_arrays_that_are_no_images_are_refused(shape, given, reason):
@@ -219,7 +217,7 @@ def test_a_sign_in_a_name_is_no_part(tmp_path):
 WRONG = {
     "weights.pt": (
         lambda path: torch.save(torch.nn.Conv2d(8, 8, 3).state_dict() | {"x": torch.ones(9, 9)}, path),
-        "expected one array of images, found weight, x; save the images as a file of their own",
+        "expected images, found the weights of a network; exclude the file",
     ),
     "nothing.npz": (lambda path: np.savez(path, a=np.arange(3)), "expected one array of images, found a;"),
     "code.pt": (lambda path: torch.save({"x": Path("a")}, path), "no reader of .pt files takes it"),
@@ -245,6 +243,45 @@ def test_an_hdf5_file_that_names_other_files_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", (10, 10), np.uint8, external=[(str(tmp_path / "secret.raw"), 0, 100)])
     assert refused(tmp_path / "a.h5").startswith("expected its data in the file, found names of other files")
+
+
+def test_a_member_of_an_archive_is_never_taken_for_a_file_beside_it(tmp_path):
+    Image.fromarray(SAMPLES[1]).save(tmp_path / "evil.png")
+    Image.fromarray(SAMPLES[0]).save(content := io.BytesIO(), "PNG")
+    (tmp_path / "in").mkdir()
+    for name in ("a/../../evil.png", "../evil.png", str(tmp_path / "evil.png"), "b#0.png"):
+        with tarfile.open(tmp_path / "in" / "a.tar", "w") as archive:
+            member = tarfile.TarInfo(name)
+            member.size = len(content.getvalue())
+            archive.addfile(member, io.BytesIO(content.getvalue()))
+        (item,) = find_images(tmp_path / "in", warn=False)
+        assert split_part(item["image"]) == (str(tmp_path / "in" / "a.tar"), name)
+        assert item["id"] == f"a.tar#{name}"
+        np.testing.assert_array_equal(load_file(item["image"])[0], SAMPLES[0].T)
+
+
+def test_files_and_members_of_like_names_are_not_one_person(tmp_path):
+    for name in ("Ann #1.png", "Bob #1.png"):
+        Image.fromarray(SAMPLES[0]).save(tmp_path / name)
+    for name in ("a.tar", "b.tar"):
+        write_tar(tmp_path / name, SAMPLES[:2])
+    subjects = [item["subject_id"] for item in find_images(tmp_path)]
+    assert subjects == ["Ann #1", "Bob #1", "a#0", "a#1", "b#0", "b#1"]
+
+
+def test_samples_last_are_no_volume():
+    samples = np.random.default_rng(0).random((64, 8, 8)).repeat(8, 1).repeat(8, 2)
+    with pytest.raises(ImageRefused, match="may be either"):
+        layout_of(np.moveaxis(samples, 0, -1))
+
+
+def test_a_stack_in_an_archive_is_refused(tmp_path):
+    np.save(content := io.BytesIO(), SAMPLES)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        member = tarfile.TarInfo("a.npy")
+        member.size = len(content.getvalue())
+        archive.addfile(member, io.BytesIO(content.getvalue()))
+    assert refused(f"{tmp_path}/a.tar#a.npy").startswith("expected one image in each member, found a stack")
 
 
 def test_a_name_twice_in_an_archive_is_refused(tmp_path):

@@ -100,7 +100,13 @@ ROWS: dict[str, tuple[Callable[[Path], Path], str, str, int, list[str]]] = {
         ["samples.npy: 5 images, N x C x H x W = 5 x 1 x 42 x 30"],
     ),
     "WebDataset": (shard, f"5 of .tar stacks; {PLANAR}", "each file a subject", 5, ["shard-000.tar: 5 images"]),
-    "Decathlon": (decathlon, f"2 .png; {PLANAR}", "each file a subject", 2, []),
+    "Decathlon": (
+        decathlon,
+        f"2 .png; {PLANAR}",
+        "each file a subject",
+        2,
+        ["section training taken, left out: 1 of test"],
+    ),
     "folders": (
         lambda f: pictures(f, "patient3/slice_1.png", "patient4/slice_1.png"),
         f"2 .png; {PLANAR}",
@@ -139,6 +145,13 @@ def test_files_that_cannot_be_read_are_left_to_the_audit(tmp_path):
     assert understand(scan_images(tmp_path, warn=False), real=False) == Understood(formats={".png": 1})
 
 
+def test_one_file_of_each_format_is_looked_at(tmp_path):
+    pictures(tmp_path, *(f"{number}.png" for number in range(50)))
+    volumes(tmp_path, "9.nii")
+    words = understand(scan_images(tmp_path), real=True).words
+    assert words.startswith(f"50 .png, 1 .nii; {PLANAR} or {VOLUME}, of 7 that were looked at; values 0 to 7")
+
+
 def test_many_kinds_are_said_in_a_few_words():
     seen = Understood({".png": 9, ".tif": 1, ".npy": 1, ".jpg": 1}, {"a": 3, "b": 1, "c": 1, "d": 1}, (0.0, 1e6))
-    assert seen.words == "9 .png, 1 .tif, 1 .npy; a or b and 2 other kinds; values 0 to 1e+06"
+    assert seen.words == "9 .png, 1 .tif, 1 .npy; a or b and 2 other kinds, of 6 that were looked at; values 0 to 1e+06"

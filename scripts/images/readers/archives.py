@@ -23,7 +23,7 @@ from pathlib import PurePosixPath
 from monai.data import ImageReader
 from numpy.typing import NDArray
 
-from .registry import ImageRefused, reads, remembered, suffix_of, whole_reader
+from .registry import ImageRefused, parts_of, reads, remembered, suffix_of, whole_reader
 
 __all__ = ["TarReader"]
 
@@ -71,6 +71,8 @@ class TarReader(ImageReader):
             copy = os.path.join(folder, f"member{suffix_of(part)}")
             with open(copy, "wb") as file:
                 file.write(archive.read(length))
+            if parts_of(copy, self.array_layout):
+                raise ImageRefused("expected one image in each member, found a stack; save each sample by itself")
             reader = whole_reader(self.array_layout)
             return reader.get_data(reader.read(copy))
 

@@ -118,7 +118,13 @@ def layout_of(array: Array, given: str | None = None) -> str:
 
 
 def _found(array: Array, shape: tuple[int, ...], size: str) -> str:
-    if 0 in shape or len(shape) == 1:
+    if len(shape) < 2:
+        raise ImageRefused(
+            f"expected an image or a stack of them, found an array of {size or 'no'} numbers; exclude it"
+        )
+    if shape[0] == 0 and len(shape) > 2:
+        raise ImageRefused(f"expected samples, found none in an array of {size}; exclude it")
+    if 0 in shape:
         raise ImageRefused(f"expected at least {LEAST_PIXELS} pixels a side, found {size}; take a whole image")
     if len(shape) == 2:
         return "HW"
@@ -151,21 +157,28 @@ def _found(array: Array, shape: tuple[int, ...], size: str) -> str:
 
 def _stack_or_volume(array: Array, shape: tuple[int, ...], size: str, stack: str, volume: str) -> str:
     """Return what an array of three axes is: do its planes follow one another as slices do?"""
-    start = max(0, (shape[0] - PLANES) // 2)
-    steps = [max(1, side // PIXELS) for side in shape[1:3]]
-    planes = np.asarray(array[start : start + PLANES])[:, :: steps[0], :: steps[1]]
-    planes = np.nan_to_num(planes.reshape(len(planes), -1).astype(np.float64))
-    variance = planes.var(axis=0, ddof=1).sum()
-    ratio = (np.diff(planes, axis=0) ** 2).sum(1).mean() / 2 / variance if variance > 0 else np.nan
+    ratio = _unlikeness(array)
+    last = np.asarray(array[:: max(1, shape[0] // PIXELS)]).reshape(-1, *shape[1:3])
+    samples_last = _unlikeness(np.moveaxis(last, 2, 0)) >= INDEPENDENT
     long = max(shape[:3]) > LONGEST * min(shape[:3])
     if ratio >= INDEPENDENT and min(shape[1:3]) >= LEAST_PIXELS:
         return stack
-    if ratio <= SMOOTH and not (long and shape[0] == max(shape[:3])):
+    if ratio <= SMOOTH and not samples_last and not (long and shape[0] == max(shape[:3])):
         return volume
     raise ImageRefused(
         f"expected a stack of samples or a volume, found {size}, which may be either; pass --array_layout {stack} or "
         f"--array_layout {volume}"
     )
+
+
+def _unlikeness(array: Array) -> float:
+    """Return half the mean squared difference of neighbouring planes of (N, H, W), over their variance; NaN for one."""
+    start = max(0, (array.shape[0] - PLANES) // 2)
+    steps = [max(1, side // PIXELS) for side in array.shape[1:3]]
+    planes = np.asarray(array[start : start + PLANES])[:, :: steps[0], :: steps[1]]
+    planes = np.nan_to_num(planes.reshape(len(planes), -1).astype(np.float64))
+    variance = planes.var(axis=0, ddof=1).sum() if len(planes) > 1 else 0.0
+    return float((np.diff(planes, axis=0) ** 2).sum(1).mean() / 2 / variance) if variance > 0 else np.nan
 
 
 class ArrayReader(NumpyReader):
@@ -291,6 +304,8 @@ def _tensor(path: str) -> NDArray:
         content = torch.stack(list(content))
     if isinstance(content, dict):
         tensors = {str(name): one for name, one in content.items() if isinstance(one, torch.Tensor)}
+        if any(name.endswith(("weight", "bias")) for name in tensors):
+            raise ImageRefused("expected images, found the weights of a network; exclude the file")
         content = tensors[only_array({name: tuple(one.shape) for name, one in tensors.items()})]
     if not isinstance(content, torch.Tensor):
         raise ImageRefused(f"expected a tensor, found {type(content).__name__}; save the images as a tensor")
