@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..bundle.limits import time_limit
 from .items import Item
+from .people import SUBJECT_PATTERNS, depth_of_people, search_subject
 from .readers.registry import split_part
 from .rows import read_json
 
@@ -44,33 +44,12 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-# tried in this order when no pattern is given: how data sets name their people
-SUBJECT_PATTERNS = {
-    "names of BIDS": r"(?P<subject>sub-[A-Za-z0-9]+)",
-    "names of IXI": r"(?P<subject>IXI\d{3})",
-    "names of ADNI": r"(?<!\d)(?P<subject>\d{3}_S_\d{4,5})(?!\d)",
-    "names of OASIS": r"(?P<subject>OAS[1-3]\d?_?\d{4})",
-    "names of BraTS": r"(?P<subject>BraTS-[A-Za-z]+-\d{5})",
-    "names of CoRR": r"(?:^|/)(?P<subject>\d{7})/session_\d+/",
-    "names of MIMIC-CXR": r"(?:^|/)(?P<subject>p\d{8})/s\d+",
-    "names of CheXpert": r"(?:^|/)(?P<subject>patient\d{5})/study",
-    "names of ChestX-ray14": r"(?:^|/)(?P<subject>\d{8})_\d{3}[.]png$",
-}
 BY_FILE, BY_NAME = "each file a subject", "names of known data sets, else each file a subject"
 
-# words, then a number, that name a folder of something else than a person
-NOBODY = re.compile(
-    r"(?i)(ses(sion)?|scan|visit|run|anat|acq|rec|slices?|series|images?|imgs?|epoch|fold|batch|time(point)?|tp|day|week"
-    r"|month|year|level|class|label|site|cent(er|re)|scanner|part|shard|chunk|group|set|seed|exp(eriment)?|version|v|t"
-    r"|samples?|train(ing)?|test|val(idation)?|hospital|clinic|vendor|field|grade|stage|age|birads|bi-rads|score"
-    r"|checkpoint|ckpt|steps?|iter(ation)?s?|gpu|rank|node|worker|cfg|guidance|model|timesteps?|inference|lr|seed|temp"
-    r"|(19|20)\d\d|[\d.]{12,})[-_ .=]?[\d.e+-]*$"
-)
 MANY_FOLDERS = 6  # with several files each: as many people, perhaps; fewer are classes
 
 MISSING = ("", "n/a", "na", "nan", "none", "null")  # what tables hold where nothing is known, in lower case
 LONGEST_ID = 255
-SLOWEST = 5.0  # seconds that a pattern may search one name
 
 
 def split_subjects(
@@ -204,7 +183,7 @@ def _named(
             )
         return "the list's column", [str(known) for known in listed], certain
     if pattern is not None:
-        found = [_search(_checked(pattern), item["id"]) for item in items]
+        found = [search_subject(_checked(pattern), item["id"]) for item in items]
         if None in found:
             missed = items[found.index(None)]["id"]
             raise ValueError(
@@ -212,52 +191,19 @@ def _named(
             )
         return "subject_pattern", [str(name) for name in found], certain
     for words, known_pattern in SUBJECT_PATTERNS.items():
-        found = [_search(known_pattern, item["id"]) for item in items]
+        found = [search_subject(known_pattern, item["id"]) for item in items]
         if all(found):
             return words, [str(name) for name in found], certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
         return "PatientID of the DICOM header", list(patients), certain
-    depth = _depth_of_people([item["id"] for item in items], source)
+    depth = depth_of_people([item["id"] for item in items], source)
     if depth is not None:
         return "the folder", [Path(item["id"]).parts[depth] for item in items], certain
-    found = [next((n for p in SUBJECT_PATTERNS.values() if (n := _search(p, item["id"]))), None) for item in items]
+    found = [
+        next((n for p in SUBJECT_PATTERNS.values() if (n := search_subject(p, item["id"]))), None) for item in items
+    ]
     names = [name or _stem_of(item) for item, name in zip(items, found)]
     return BY_FILE if not any(found) else BY_NAME, names, [name is None for name in found]
-
-
-def _search(pattern: str, image_id: str) -> str | None:
-    with time_limit(
-        SLOWEST,
-        f"subject_pattern: expected a regular expression that searches a name within {SLOWEST:g} s, found "
-        f"{pattern!r}, which takes longer for {image_id}; take one without a repetition inside a repetition",
-    ):
-        found = re.search(pattern, image_id)
-    return found["subject"] if found else None
-
-
-def _depth_of_people(image_ids: Sequence[str], source: str | os.PathLike) -> int | None:
-    """Return the level of the folders that are named after people, None if there is none.
-
-    Their names have a number and are not those of visits, scans, classes or sites, and there are several.
-
-    Raises:
-        ValueError: where two levels may be people's, and group the images differently.
-    """
-    parents = [Path(image_id).parent.parts for image_id in image_ids]
-    levels = []
-    for depth in range(min(map(len, parents), default=0)):
-        names = {folders[depth] for folders in parents}
-        if 1 < len(names) and all(re.search(r"\d", name) and not NOBODY.match(name) for name in names):
-            levels.append(depth)
-    groups = {len({folders[: depth + 1] for folders in parents}) for depth in levels}
-    if len(groups) > 1:
-        first, second = (parents[0][depth] for depth in (levels[0], levels[-1]))
-        raise ValueError(
-            f"{source}: expected folders that say whose images they hold, found {first} and in it {second}, either of "
-            f"which may be a person; pass subject_pattern, as '^(?:[^/]+/){{{levels[-1]}}}(?P<subject>[^/]+)' for the "
-            "inner one"
-        )
-    return levels[0] if levels else None
 
 
 def _check_folders(items: Sequence[Item], source: str | os.PathLike) -> None:

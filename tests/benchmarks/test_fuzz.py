@@ -25,7 +25,7 @@ from fuzz_lists import ListCases
 from fuzz_overrides import OverrideCases
 
 from scripts.embedder.file_loader import Loaded, LoadedImage, Unreadable
-from scripts.images import subjects
+from scripts.images import people
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # MONAI's PILReader, of a truncated file
@@ -42,7 +42,7 @@ def columns(results: list[fuzz.Thrown]) -> set[str]:
     [("images", ImageCases, 80), ("lists", ListCases, 150), ("overrides", lambda: OverrideCases(0.0), 9)],
 )
 def test_every_answer_is_right_or_one_sentence(monkeypatch, kind, cases, numbers):
-    monkeypatch.setattr(subjects, "SLOWEST", 0.1)
+    monkeypatch.setattr(people, "SLOWEST", 0.1)
     with fuzz.quiet():
         results = list(thrown(kind, cases(), range(numbers), seed=7))
     assert faults(results) == []

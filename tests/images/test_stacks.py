@@ -30,7 +30,7 @@ from scripts.embedder.fingerprint import fingerprint
 from scripts.images.datalists import find_images, scan_images
 from scripts.images.loading import load_file
 from scripts.images.readers import ImageRefused, parts_of, split_part
-from scripts.images.readers.arrays import check_layout, layout_of
+from scripts.images.readers.layouts import check_layout, layout_of
 
 RNG = np.random.default_rng(0)
 # five pictures that have nothing in common, (rows, columns), 8 bits

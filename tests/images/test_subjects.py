@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.images import subjects as subjects_module
+from scripts.images import people
 from scripts.images.datalists import find_images
 from scripts.images.subjects import (
     check_spelling,
@@ -173,7 +173,7 @@ def test_what_is_nobodys_id_is_refused(folder, subject, sentence):
 
 
 def test_a_pattern_that_takes_for_ever_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(subjects_module, "SLOWEST", 0.1)
+    monkeypatch.setattr(people, "SLOWEST", 0.1)
     with pytest.raises(ValueError, match=r"a regular expression that searches a name within 0.1 s, found '.*aaa!.png"):
         find_images(folder("a" * 60 + "!.png"), r"(?P<subject>(a+)+)$")
 

@@ -18,9 +18,10 @@ A file may hold several images, as a stack of samples does: each is told by its 
 from __future__ import annotations
 
 from . import archives, arrays, dicom, itk, nifti, pictures  # each registers its classes
-from .arrays import LAYOUTS, NpyReader, check_layout, described_axes
+from .arrays import NpyReader, described_axes
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import series_of
+from .layouts import LAYOUTS, check_layout
 from .nifti import NiftiReader
 from .pictures import GreyImageReader
 from .registry import (

@@ -29,7 +29,7 @@ from monai.data import ImageReader
 from monai.utils import ensure_tuple, optional_import
 from numpy.typing import NDArray
 
-from .arrays import LUMA
+from .layouts import LUMA
 from .registry import ImageRefused, reads
 
 __all__ = ["DicomReader", "Series", "is_dicom", "series_of"]
