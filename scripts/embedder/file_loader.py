@@ -151,7 +151,7 @@ def content_key(item: Item) -> str:
     of_file = sha256_of_file if part is None else _hash
     parts = ["".join(map(of_file, files_of(item["image"]))) + Path(path).suffix.lower()]
     parts += [f"part {part}"] if part is not None else []
-    parts += ["mask " + "".join(map(_hash, files_of(item["mask"])))] if "mask" in item else []
+    parts += ["mask " + "".join(map(sha256_of_file, files_of(item["mask"])))] if "mask" in item else []
     parts += [f"level {item['level']}"] if "level" in item else []
     parts += [repr(item["correction"])] if "correction" in item else []
     return hashlib.sha256("|".join(parts).encode()).hexdigest()

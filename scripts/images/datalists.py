@@ -73,7 +73,6 @@ def find_images(
     exclude: Sequence[str] | str | None = None,
     warn: bool = True,
     array_layout: str | None = None,
-    section: str | None = None,
 ) -> list[Item]:
     """Return one item dict for each image of a folder or datalist, in the order of their ids.
 
@@ -94,14 +93,13 @@ def find_images(
         warn: say when no pattern matched and every file counts as a subject, and refuse names that may be one person's
             or several's; False where it does not matter whose the images are.
         array_layout: what the axes of arrays are, as ``NCHW``; None finds out.
-        section: list of a .json datalist; None: ``training``, or the only one.
 
     Raises:
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
         ValueError: if there is no image, a column is missing, an id occurs twice, the pattern misses a file, or files
             of one name in several folders might be one person or several.
     """
-    found = scan_images(source, subject_pattern, include, exclude, warn, array_layout, section)
+    found = scan_images(source, subject_pattern, include, exclude, warn, array_layout)
     for note in found.notes:
         logger.info("%s: %s", source, note)
     return found.items
@@ -116,7 +114,15 @@ def scan_images(
     array_layout: str | None = None,
     section: str | None = None,
 ) -> FoundImages:
-    """Return what :func:`find_images` returns, and what it was taken for."""
+    """Return what :func:`find_images` returns, and what it was taken for.
+
+    Args:
+        source, subject_pattern, include, exclude, warn, array_layout: as there.
+        section: list of a .json datalist; None: ``training``, or the only one.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, and if there is no such section.
+    """
     globs = {"include": _globs("include", include), "exclude": _globs("exclude", exclude)}
     check_layout(array_layout)
     source = Path(source).expanduser()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from monai.data import MetaTensor
@@ -25,7 +24,7 @@ from nibabel.orientations import aff2axcodes
 
 from .datalists import FoundImages
 from .loading import load_file
-from .readers import doubts_of, file_of, split_part, suffix_of
+from .readers import doubts_of, split_part, suffix_of
 
 __all__ = ["Understood", "understand"]
 
@@ -116,5 +115,7 @@ def _look(image: MetaTensor) -> str:
 
 def _format(image: str) -> str:
     path, part = split_part(image)
-    suffix = suffix_of(path) or ("DICOM" if Path(file_of(image)).exists() else Path(path).suffix)
-    return f"of {suffix} stacks" if part is not None and suffix != "DICOM" else suffix
+    suffix = suffix_of(path)
+    if suffix is None:  # a series, or a file that is known by its mark
+        return "DICOM"
+    return suffix if part is None else f"of {suffix} stacks"

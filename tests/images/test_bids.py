@@ -179,15 +179,15 @@ def test_lists_as_other_tools_write_them(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(decathlon))
     ids = [item["id"] for item in find_images(tmp_path / "dataset.json", warn=False)]
     assert ids == ["imagesTr/a_1.png", "imagesTr/a_2.png"]
-    (other,) = find_images(tmp_path / "dataset.json", warn=False, section="test")
+    (other,) = scan_images(tmp_path / "dataset.json", warn=False, section="test").items
     assert other["id"] == "imagesTs/a_3.png"
     with pytest.raises(ValueError, match="expected a list 'validation', found training, test; correct section"):
-        find_images(tmp_path / "dataset.json", section="validation")
+        scan_images(tmp_path / "dataset.json", section="validation")
     with pytest.raises(ValueError, match="expected a .json datalist with a section 'test', found a folder"):
-        find_images(tmp_path, section="test")
+        scan_images(tmp_path, section="test")
     (tmp_path / "list.csv").write_bytes("\ufeffimage;subject_id\r\nimagesTr\\a_1.png;007\r\n".encode())
     with pytest.raises(ValueError, match="expected a .json datalist with a section 'test', found a table"):
-        find_images(tmp_path / "list.csv", section="test")
+        scan_images(tmp_path / "list.csv", section="test")
     (item,) = find_images(tmp_path / "list.csv")
     assert item["id"] == "imagesTr/a_1.png" and item["subject_id"] == "007"
 

@@ -15,54 +15,18 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 import SimpleITK
+from image_files import AXIAL, OBLIQUE, VOXELS, a_slice, write_series
 from monai.transforms import Orientation
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 
 from scripts.embedder.embedder import content_key
 from scripts.images.datalists import find_images, scan_images
 from scripts.images.loading import load_file
 from scripts.images.readers import ImageRefused
-
-VOXELS = np.random.default_rng(0).integers(0, 900, (9, 11, 7)).astype(np.int16)  # (columns, rows, slices)
-AXIAL = (1, 0, 0, 0, 1, 0)
-OBLIQUE = (0.8, 0.6, 0, 0, 0, -1)  # a tilted coronal plane
-
-
-def a_slice(pixels: NDArray, position: NDArray | None, orientation=AXIAL, **tags: object) -> Dataset:
-    """Return a DICOM image of pixels (rows, columns), 3 mm between rows and 2 mm between columns."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = pydicom.uid.MRImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = pydicom.uid.generate_uid()
-    data.SeriesInstanceUID, data.PatientID, data.Modality = "1.2.3", "P7", "MR"
-    data.Rows, data.Columns = pixels.shape
-    data.BitsAllocated = data.BitsStored = 16
-    data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 15, 1, 1
-    data.PhotometricInterpretation, data.PixelData = "MONOCHROME2", pixels.astype("<i2").tobytes()
-    if position is not None:
-        data.ImagePositionPatient, data.ImageOrientationPatient = list(position), list(orientation)
-        data.PixelSpacing, data.SliceThickness = [3, 2], 4
-    for name, value in tags.items():
-        setattr(data, name, value)
-    return data
-
-
-def write_series(folder: Path, orientation=AXIAL, skip: tuple[int, ...] = (), start: int = 0, **tags: object) -> Path:
-    """Write the volume as a file a slice, in an order of names that is not that of places; 4 mm between slices."""
-    folder.mkdir(parents=True, exist_ok=True)
-    normal = np.cross(orientation[:3], orientation[3:])
-    for number in range(VOXELS.shape[2]):
-        if number not in skip:
-            position = np.array([-20.0, 10.0, 5.0]) + 4 * number * normal
-            data = a_slice(VOXELS[..., number].T, position, orientation, InstanceNumber=99 - number, **tags)
-            data.save_as(folder / f"IM{start + (5 * number) % 7:03}.dcm", enforce_file_format=True)
-    return folder
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE])

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from image_files import SAMPLES, write_tar
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -32,9 +33,6 @@ from scripts.images.loading import load_file
 from scripts.images.readers import ImageRefused, parts_of, split_part
 from scripts.images.readers.layouts import check_layout, layout_of
 
-RNG = np.random.default_rng(0)
-# five pictures that have nothing in common, (rows, columns), 8 bits
-SAMPLES = np.stack([np.kron(RNG.integers(0, 256, (7, 5)), np.ones((6, 6), int)) for _ in range(5)]).astype(np.uint8)
 RGB = SAMPLES[..., None].repeat(3, -1)
 
 
@@ -51,16 +49,6 @@ def write_hdf5(path: Path, array: NDArray) -> None:
 def write_tiff(path: Path, array: NDArray) -> None:
     pages = [Image.fromarray(page) for page in array]
     pages[0].save(path, save_all=True, append_images=pages[1:])
-
-
-def write_tar(path: Path, array: NDArray) -> None:
-    with tarfile.open(path, "w") as archive:
-        for number, page in enumerate(array):
-            Image.fromarray(page).save(content := io.BytesIO(), "PNG")
-            for name, data in ((f"{number}.png", content.getvalue()), (f"{number}.json", b"{}")):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
 
 
 STACKS = {
@@ -298,3 +286,27 @@ def test_a_changed_stack_is_read_anew(tmp_path):
     np.savez(tmp_path / "a.npz", SAMPLES[::-1, ::-1].copy(), allow_pickle=False)
     (item,) = (i for i in find_images(tmp_path, warn=False) if i["id"] == "a.npz#3")
     np.testing.assert_array_equal(load_file(item["image"])[0], first[0].numpy()[:, ::-1])
+
+
+def unlikeness(planes: NDArray) -> float:
+    """Return half the mean squared difference of neighbouring planes over their variance, by its definition."""
+    rows = planes.reshape(len(planes), -1).astype(float)
+    return float(np.mean(np.diff(rows, axis=0) ** 2) / 2 / np.mean(rows.var(axis=0, ddof=1)))
+
+
+def test_real_slices_are_a_volume_and_slices_of_different_people_a_stack(ixi):
+    """The numbers of docs/inputs.md: 24 heads, every axis, as they are and with noise of a tenth of the range."""
+    rng = np.random.default_rng(0)
+    files = sorted((ixi / "images").glob("*.nii.gz"))[:24]
+    heads = [load_file(str(file)).numpy()[0] for file in files]
+    for head in heads:
+        for axis in range(3):
+            planes = np.moveaxis(head, axis, 0)
+            noisy = planes + 0.1 * np.percentile(head, 99) * rng.standard_normal(planes.shape)
+            assert 0.09 < unlikeness(planes) < 0.18 and unlikeness(noisy) < 0.32
+            assert layout_of(planes) == "XYZ"
+    shape = np.min([head.shape for head in heads], axis=0)
+    same_level = np.stack([head[: shape[0], : shape[1], shape[2] // 2] / np.percentile(head, 99.5) for head in heads])
+    for count in (6, 24):
+        chosen = same_level[rng.permutation(24)[:count]]
+        assert unlikeness(chosen) > 0.85 and layout_of(chosen) == "NHW"

@@ -20,9 +20,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from image_files import SAMPLES, write_series, write_tar
 from PIL import Image
-from test_dicom import write_series
-from test_stacks import SAMPLES, write_tar
 
 from scripts.images.datalists import scan_images
 from scripts.images.understood import Understood, understand

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
@@ -60,9 +61,9 @@ class ArrayReader(NumpyReader):
         self.array_layout = check_layout(array_layout)
 
     @staticmethod
+    @abstractmethod
     def opened(path: str) -> AbstractContextManager[Array]:
         """Return a context with the file's array, or what gives one when indexed."""
-        raise NotImplementedError
 
     def layout(self, path: str) -> str:
         """Return a letter for each axis of the file's array.

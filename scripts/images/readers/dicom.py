@@ -41,7 +41,8 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 MAGIC, PREAMBLE = b"DICM", 128
 NO_IMAGES = ("SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG")  # modalities
 SAME_GAP = 0.1  # relative difference of the distances of slices that counts as none
-PARALLEL = 1e-3  # difference of direction cosines that counts as none
+PARALLEL = 0.01  # difference of direction cosines that counts as none
+SAME_SPACING = 1e-3  # relative
 TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes point left and back
 HEADER = [
     "SeriesInstanceUID",
@@ -288,8 +289,8 @@ def _stacked(frames: Sequence[_Frame]) -> tuple[NDArray, NDArray]:
         raise ImageRefused("expected a place for each slice, found some without; take out what is no slice")
     alike = all(
         f.pixels.shape == first.pixels.shape
-        and np.allclose(orientation, orientations[0], atol=PARALLEL * 10)
-        and np.allclose(f.spacing, first.spacing, rtol=PARALLEL)
+        and np.allclose(orientation, orientations[0], atol=PARALLEL)
+        and np.allclose(f.spacing, first.spacing, rtol=SAME_SPACING)
         for f, orientation in zip(frames, orientations)
     )
     if not alike:
