@@ -38,9 +38,9 @@ from scipy import ndimage
 from volume_changes import VOLUMES, VolumeChange, brain
 
 from scripts import Embedder, component, find_images, run_audit, split_subjects
-from scripts.audit.audit import Audit
-from scripts.audit.degradation import RoundTrip
-from scripts.audit.fit import FitTest
+from scripts.auditing.audit import Audit
+from scripts.auditing.degradation import RoundTrip
+from scripts.auditing.fit import FitTest
 from scripts.bundle.files import read_table, write_table
 from scripts.bundle.weights import load_weights
 from scripts.detect import AuditData

@@ -41,7 +41,7 @@ from bundle_root import ROOT
 from monai.bundle import run
 from PIL import Image
 
-from scripts.audit.result import AuditResult
+from scripts.auditing.result import AuditResult
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table
 from scripts.detect import AuditData, run_audit

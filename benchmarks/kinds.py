@@ -14,7 +14,7 @@
 python benchmarks/kinds.py --dataset_dir IXI/participants.tsv
 
 Of two kinds every second, or every seventh, of the 50 test subjects of the split has another contrast, lies across, or
-is skull-stripped. A set is said to be of two kinds below `APART` of scripts/audit/kinds.py.
+is skull-stripped. A set is said to be of two kinds below `APART` of scripts/auditing/kinds.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bundle_root import ROOT
 from numpy.typing import NDArray
 
 from scripts import component, find_images, split_subjects
-from scripts.audit.kinds import halves, likeness_of_subjects
+from scripts.auditing.kinds import halves, likeness_of_subjects
 from scripts.embedder.embedder import Embedder
 from scripts.images.items import Item
 from scripts.images.loading import SliceSet

@@ -28,10 +28,10 @@ from question import FDR
 from scipy import ndimage
 from tqdm import tqdm
 
-from scripts.audit.audit import Audit
-from scripts.audit.degradation import Change
-from scripts.audit.parts import paste_part
-from scripts.audit.search import Search, Units
+from scripts.auditing.audit import Audit
+from scripts.auditing.degradation import Change
+from scripts.auditing.parts import paste_part
+from scripts.auditing.search import Search, Units
 from scripts.bundle.components import component
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg

@@ -22,7 +22,7 @@ from real_slices import Outcome, RealSlices, Scenario
 from scipy import ndimage
 from tqdm import tqdm
 
-from scripts.audit.degradation import Change, Degradation
+from scripts.auditing.degradation import Change, Degradation
 from scripts.decision.rates import exact_interval
 from scripts.similarity.verification import Verifier
 

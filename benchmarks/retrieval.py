@@ -30,7 +30,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 
 from scripts import AutocastInferer, component, find_images, split_subjects
-from scripts.audit.neighbors import nearest_subjects
+from scripts.auditing.neighbors import nearest_subjects
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 from scripts.images.loading import SliceSet
 from scripts.studies.rival_networks import embedding

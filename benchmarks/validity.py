@@ -52,7 +52,7 @@ from simulated import (
     strangers_merged,
 )
 
-from scripts.audit.degradation import RoundTrip
+from scripts.auditing.degradation import RoundTrip
 from scripts.bundle.components import component
 from scripts.bundle.weights import load_weights
 

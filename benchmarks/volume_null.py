@@ -28,7 +28,7 @@ from bundle_root import ROOT
 from numpy.typing import NDArray
 
 from scripts import component, find_images
-from scripts.audit.audit import Audit
+from scripts.auditing.audit import Audit
 from scripts.decision.rates import exact_interval
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.embedding_set import EmbeddingSet

@@ -11,12 +11,12 @@
 
 """DeepSSIM as a MONAI bundle; configs name these as ``_target_: scripts.<Name>``, installed as ``deepssim.<Name>``."""
 
-from .audit.audit import Audit
-from .audit.degradation import RoundTrip
-from .audit.findings import SetFit
-from .audit.fit import FitTest
-from .audit.neighbors import nearest_subjects
-from .audit.result import AuditResult, Tier, Verdict
+from .auditing.audit import Audit
+from .auditing.degradation import RoundTrip
+from .auditing.findings import SetFit
+from .auditing.fit import FitTest
+from .auditing.neighbors import nearest_subjects
+from .auditing.result import AuditResult, Tier, Verdict
 from .bundle.arguments import check_arguments, run_settings
 from .bundle.components import bundle_file, choice, component
 from .bundle.errors import run_or_exit

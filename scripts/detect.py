@@ -21,10 +21,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .audit.audit import Audit
-from .audit.findings import SetFit
-from .audit.fit import FitTest, corrected
-from .audit.result import AuditResult, Verdict
+from .auditing.audit import Audit
+from .auditing.findings import SetFit
+from .auditing.fit import FitTest, corrected
+from .auditing.result import AuditResult, Verdict
 from .bundle.errors import run_or_exit
 from .bundle.files import narrowed, no_wider_than
 from .bundle.text import encodable

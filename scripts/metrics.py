@@ -22,8 +22,8 @@ from monai.metrics import CumulativeIterationMetric
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 
-from .audit.neighbors import nearest_subjects
-from .audit.search import Search, Units
+from .auditing.neighbors import nearest_subjects
+from .auditing.search import Search, Units
 from .decision.criteria import Criteria, Method
 from .decision.decide import decide
 from .decision.null import Null

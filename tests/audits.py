@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from helpers import blobs
 
-from scripts.audit.audit import Audit
+from scripts.auditing.audit import Audit
 from scripts.decision.criteria import Criteria
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.augmentations import RandCopyd

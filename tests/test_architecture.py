@@ -55,7 +55,7 @@ def test_rooms_import_downwards_only():
         ("similarity/__init__.py", "from ..embedder import networks", "Rooms import downwards only"),
         ("ldm/__init__.py", "from ..similarity import ssim", "Rooms import downwards only"),
         ("report/__init__.py", "from .. import metrics", "Rooms import downwards only"),
-        ("audit/__init__.py", "import scripts", "Rooms import downwards only"),  # a door above it
+        ("auditing/__init__.py", "import scripts", "Rooms import downwards only"),  # a door above it
         ("images/__init__.py", "from ..decision import null", "What makes and compares images knows no decision"),
         ("studies/__init__.py", "import benchmarks", "The package knows neither its benchmarks nor its demo"),
         ("attic/__init__.py", "", "Rooms import downwards only"),  # a room without a place
@@ -88,8 +88,8 @@ def test_a_room_says_what_stands_in_it_and_what_it_imports(room):
 
 
 def test_the_rooms_are_found_and_read():
-    assert {"audit", "bundle", "studies"} <= {room.name for room in ROOMS}
-    assert {"similarity", "decision"} <= imported_rooms(ROOT / "scripts" / "audit")
+    assert {"auditing", "bundle", "studies"} <= {room.name for room in ROOMS}
+    assert {"similarity", "decision"} <= imported_rooms(ROOT / "scripts" / "auditing")
 
 
 def test_every_room_has_a_paragraph_in_the_architecture():

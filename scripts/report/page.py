@@ -27,7 +27,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from ..audit.result import AuditResult
+from ..auditing.result import AuditResult
 from ..bundle.progress import Progress
 from ..bundle.text import visible
 from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ..audit.result import AuditResult, Match
+from ..auditing.result import AuditResult, Match
 from ..embedder.embedding_set import EmbeddingSet
 from ..similarity.ssim_kernels import WINDOW
 from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slices

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ..audit.result import AuditResult
+from ..auditing.result import AuditResult
 from ..bundle.files import read_table, replacing, write_table
 from ..bundle.text import spreadsheet_cell
 from ..embedder.embedding_set import EmbeddingSet

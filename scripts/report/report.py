@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from ..audit.result import AuditResult
+from ..auditing.result import AuditResult
 from ..images.understood import Understood
 from .page import draw_pictures, render_page
 from .provenance import Run

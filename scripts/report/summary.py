@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..audit.findings import SetFit
-from ..audit.result import AuditResult, Calibration, Control, Tier, Verdict
+from ..auditing.findings import SetFit
+from ..auditing.result import AuditResult, Calibration, Control, Tier, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file
 from ..decision.bounds import true_discoveries

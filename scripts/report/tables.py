@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from ..audit.result import AuditResult, Tier
+from ..auditing.result import AuditResult, Tier
 from ..bundle.text import spreadsheet_cell
 from ..decision.rates import group_p_values
 from ..images.items import Item

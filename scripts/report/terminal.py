@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..audit.result import AuditResult, Control, Verdict
+from ..auditing.result import AuditResult, Control, Verdict
 from ..bundle.text import visible
 from .summary import Summary
 from .tables import MatchRow

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audit.audit import Audit
+from ..auditing.audit import Audit
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.items import Item
 from ..images.loading import SliceSet

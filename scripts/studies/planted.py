@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from monai.transforms import Compose, Orientation, Randomizable
 from numpy.typing import NDArray
 
-from ..audit.neighbors import nearest_subjects
-from ..audit.result import AuditResult
+from ..auditing.neighbors import nearest_subjects
+from ..auditing.result import AuditResult
 from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from audits import audit, embedded, images_of
 
-from scripts.audit.result import AuditResult
+from scripts.auditing.result import AuditResult
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scripts.audit.result import AuditResult, Calibration, Control
-from scripts.audit.search import Found, Units
+from scripts.auditing.result import AuditResult, Calibration, Control
+from scripts.auditing.search import Found, Units
 from scripts.decision.criteria import Criteria
 from scripts.decision.decide import Decision, NullComparison
 from scripts.decision.labels import Label, Thresholds

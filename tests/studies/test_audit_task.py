@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scripts.audit.audit import Audit
+from scripts.auditing.audit import Audit
 from scripts.studies.audit_task import AuditTask
 from scripts.studies.pairs import moved
 

@@ -16,7 +16,7 @@ import json
 import pytest
 from helpers import ROOT, run_config
 
-from scripts.audit.audit import Audit
+from scripts.auditing.audit import Audit
 from scripts.studies.audit_task import AuditTask
 from scripts.studies.benchmark import Benchmark
 from scripts.studies.pair_task import PairTask

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from audits import embedded, images_of
 
-from scripts.audit.search import Search
+from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
 from scripts.similarity.verification import Verifier
 

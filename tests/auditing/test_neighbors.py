@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.audit.neighbors import nearest_images, nearest_subjects
+from scripts.auditing.neighbors import nearest_images, nearest_subjects
 
 UNITS = np.array([0, 1, 1, 1, 2, 2, 3])
 

@@ -19,8 +19,8 @@ import pytest
 from audits import audit, embedded
 from textures import SHAPE, textured
 
-from scripts.audit.parts import Parts, paste_part, strongest_squares
-from scripts.audit.search import Search
+from scripts.auditing.parts import Parts, paste_part, strongest_squares
+from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
 from scripts.report.tables import match_rows
 from scripts.similarity.squares import grid_of_squares

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from audits import Pooled, embedded, images_of
 
-from scripts.audit.controls import Controls
-from scripts.audit.degradation import Degradation
-from scripts.audit.search import Search
+from scripts.auditing.controls import Controls
+from scripts.auditing.degradation import Degradation
+from scripts.auditing.search import Search
 from scripts.decision.criteria import Criteria
 from scripts.decision.decide import decide
 from scripts.decision.rates import benjamini_hochberg

@@ -18,7 +18,7 @@ import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
 from skimage.filters import difference_of_gaussians
 
-from scripts.audit.degradation import BAND_SIGMAS, Degradation, RoundTrip, band_energies, match_degradation
+from scripts.auditing.degradation import BAND_SIGMAS, Degradation, RoundTrip, band_energies, match_degradation
 from scripts.images.foreground import foreground
 
 SHAPE = (64, 80)

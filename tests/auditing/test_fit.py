@@ -19,8 +19,8 @@ from helpers import ROOT
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
-from scripts.audit.findings import SetFit, findings
-from scripts.audit.fit import FitTest, corrected
+from scripts.auditing.findings import SetFit, findings
+from scripts.auditing.fit import FitTest, corrected
 from scripts.bundle.components import component
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.file_loader import ImageError

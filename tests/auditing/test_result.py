@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from audits import audit, embedded, images_of
 
-from scripts.audit.findings import SetFit
-from scripts.audit.result import Control, Verdict
+from scripts.auditing.findings import SetFit
+from scripts.auditing.result import Control, Verdict
 from scripts.decision.labels import Label, Thresholds
 from scripts.images.correction import Correction
 

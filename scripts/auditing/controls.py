@@ -11,7 +11,7 @@
 
 """What generated images are judged against: real images that nothing copied, and copies that are known.
 
-Both are degraded as the generated images are and searched by the same :class:`~scripts.audit.search.Search`.
+Both are degraded as the generated images are and searched by the same :class:`~scripts.auditing.search.Search`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Controls:
         rng: of all drawing, in the order of the calls.
         null_subjects: most subjects in a null.
         null_slices: most slices of a subject in a null where levels are unknown.
-        kinds: (S,) of the training subjects, as of :func:`~scripts.audit.kinds.kinds_of_subjects`; empty for one kind.
+        kinds: (S,) of the training subjects, of :func:`~scripts.auditing.kinds.kinds_of_subjects`; empty for one kind.
     """
 
     search: Search

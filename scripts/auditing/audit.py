@@ -11,7 +11,7 @@
 
 """The audit: retrieve candidate subjects, verify them by alignment, decide with a false-discovery rate.
 
-The same :class:`~scripts.audit.search.Search` runs on the generated images, on the null (real images that nothing
+The same :class:`~scripts.auditing.search.Search` runs on the generated images, on the null (real images that nothing
 copied) and on the positive control (degraded copies of training images), so that the three are comparable.
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from audits import Pooled, audit, embedded, images_of
 
-from scripts.audit.result import Verdict
+from scripts.auditing.result import Verdict
 from scripts.decision.criteria import Criteria
 from scripts.decision.labels import Label
 from scripts.decision.statistic import LocalStatistic

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.audit.kinds import kind_shares, kinds_of_subjects
+from scripts.auditing.kinds import kind_shares, kinds_of_subjects
 
 
 def people(sizes: list[int], images: int = 2, likeness: float = 0.5, dims: int = 200, seed: int = 0):
