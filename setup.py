@@ -19,5 +19,6 @@ setup(
         *(f"deepssim.{room}" for room in find_packages("scripts")),
         "deepssim.configs",
         "deepssim.models",
+        "deepssim.demo",
     ]
 )

@@ -18,12 +18,14 @@ from .auditing.fit import FitTest
 from .auditing.neighbors import nearest_subjects
 from .auditing.result import AuditResult, Tier, Verdict
 from .bundle.arguments import check_arguments, run_settings
-from .bundle.components import bundle_file, choice, component
+from .bundle.components import bundle_file, bundle_root, choice, component
 from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes, keep_private
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
 from .bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, WholeFileSaver, train_or_exit
 from .bundle.weights import load_weights, save_weights
+from .bundle.workflow import BundleWorkflow
+from .commands import audit, compare, sample, train
 from .decision.criteria import Criteria
 from .decision.decide import Decision, decide
 from .decision.labels import Label
@@ -55,6 +57,7 @@ from .ldm.latents import Latents, draw_copies
 from .ldm.sampling import LatentModel, Sampler, set_timesteps
 from .metrics import MemorizationMetric, MemorizationSummary
 from .report.compare import compare_reports
+from .report.notebook import ShownResult
 from .report.report import Report
 from .similarity.ssim import SSIMForm, ssim_cross, ssim_matrix, ssim_pairs
 from .similarity.verification import Verifier
@@ -74,6 +77,7 @@ __all__ = [
     "AutocastLatentInferer",
     "AutoencoderLoss",
     "AxialSlicesd",
+    "BundleWorkflow",
     "Condition",
     "CopyLoss",
     "Correctd",
@@ -110,6 +114,7 @@ __all__ = [
     "RoundTrip",
     "Sampler",
     "SetFit",
+    "ShownResult",
     "ShrinkToFitd",
     "SkullStripd",
     "SliceGroups",
@@ -123,10 +128,13 @@ __all__ = [
     "VolumeFieldd",
     "VolumeVerifier",
     "ZeroBackgroundd",
+    "audit",
     "benjamini_hochberg",
     "bundle_file",
+    "bundle_root",
     "check_arguments",
     "choice",
+    "compare",
     "compare_reports",
     "component",
     "decide",
@@ -149,6 +157,7 @@ __all__ = [
     "run_audit",
     "run_or_exit",
     "run_settings",
+    "sample",
     "save_weights",
     "set_timesteps",
     "split_subjects",
@@ -156,6 +165,7 @@ __all__ = [
     "ssim_matrix",
     "ssim_pairs",
     "tissue_shares",
+    "train",
     "whole_volumes",
     "with_and_without_mask",
 ]

@@ -25,7 +25,7 @@ from .auditing.audit import Audit
 from .auditing.findings import SetFit
 from .auditing.fit import FitTest, corrected
 from .auditing.result import AuditResult, Verdict
-from .bundle.errors import run_or_exit
+from .bundle.errors import by_command, run_or_exit
 from .bundle.files import narrowed, no_wider_than
 from .bundle.text import encodable
 from .embedder.embedder import Embedder
@@ -35,6 +35,7 @@ from .images.items import Item
 from .images.readers import file_of, files_of
 from .images.subjects import check_spelling
 from .images.understood import understand
+from .report.notebook import ShownResult
 from .report.report import OUTPUTS, Report
 from .report.summary import Timing
 from .report.tables import group_names
@@ -143,15 +144,16 @@ def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit
 
 def detect(
     data: AuditData, embedder: Embedder, audit: Audit, report: Report, fit_test: FitTest | None = None
-) -> AuditResult:
+) -> ShownResult:
     """Audit, write the report and print the summary; an expected error ends the process with one sentence, status 1.
 
-    Where copies could not have been recognised the process ends with status 3, the report written. What is written can
-    be read by nobody who cannot read all of the input images.
+    Where copies could not have been recognised the process ends with status 3, the report written. Where no command
+    started the process, it goes on, and an expected error is a ValueError. What is written can be read by nobody who
+    cannot read all of the input images.
     """
     start = time.perf_counter()
 
-    def job() -> tuple[AuditResult, str]:
+    def job() -> ShownResult:
         found = data.found()
         items = {name: one.items for name, one in found.items()}
         _check_output(items, report.output_dir)
@@ -167,11 +169,11 @@ def detect(
             understood = {name: understand(one, name != "generated", data.array_layout) for name, one in found.items()}
             result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
-            return result, report.write(result, timing, understood)
+            return report.write(result, timing, understood)
 
-    result, summary = run_or_exit(job)
-    print(encodable(summary, sys.stdout.encoding))
-    if result.verdict is Verdict.INCONCLUSIVE:
+    result = run_or_exit(job)
+    print(encodable(result.text, getattr(sys.stdout, "encoding", None)))
+    if result.verdict is Verdict.INCONCLUSIVE and by_command():
         sys.exit(STATUS_INCONCLUSIVE)
     return result
 

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,9 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The bundle's root, which MONAI's bundle tools expect as working directory, and now is it."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+@pytest.fixture
+def as_command(monkeypatch):
+    """Errors end the process, as where MONAI's command line started it."""
+    monkeypatch.setattr(sys, "argv", ["monai/bundle/__main__.py"])

@@ -48,7 +48,7 @@ run:
 def installed(tmp_path_factory) -> Path:
     """A folder with what `pip install` puts into site-packages."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("scripts", "configs", "models"):
+    for name in ("scripts", "configs", "models", "demo"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "requirements.txt", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -86,13 +86,39 @@ def test_another_bundle_uses_the_metric_and_the_transforms(other_bundle, install
 
 
 def test_the_installed_code_is_that_of_the_bundle(installed):
-    files = [path for path in (ROOT / "scripts").rglob("*.*") if path.suffix in (".py", ".j2", ".js")]
+    files = [path for path in (ROOT / "scripts").rglob("*.*") if path.suffix in (".py", ".j2", ".js", ".typed")]
     assert len({path.parent for path in files}) > 9, "rooms"
     for path in files:
         name = path.relative_to(ROOT / "scripts")
         assert (installed / "deepssim" / name).read_bytes() == path.read_bytes(), name
+    for folder in ("configs", "models", "demo/train", "demo/generated"):
+        for path in (path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"):
+            assert (installed / "deepssim" / path.relative_to(ROOT)).is_file(), path
     version = json.loads((installed / "deepssim" / "configs" / "metadata.json").read_text())["version"]
     assert (installed / f"deepssim-{version}.dist-info").is_dir()
+
+
+@pytest.mark.parametrize("door", ["-m deepssim", "-c"])
+def test_the_installed_package_audits_from_any_folder(other_bundle, installed, door):
+    """A folder with a package `scripts` of its own, which is not taken for the bundle's."""
+    train = [f"sub-{number:02}" for number in range(7)]
+    for number, name in enumerate(train):
+        (other_bundle / "train" / name).mkdir(parents=True)
+        shutil.copy(sorted((ROOT / "demo" / "train").iterdir())[2 * number], other_bundle / "train" / name / "t1.png")
+    words = ["audit", "train", "images", "--output_dir", "out", "--control_images", "4", "--bends", "[]"]
+    if door == "-c":
+        lines = [
+            "import deepssim",
+            "result = deepssim.audit('train', 'images', control_images=4, bends=[], output_dir='out')",
+        ]
+        words = ["; ".join([*lines, "print(sorted(result.subject_names), result.verdict == deepssim.Verdict.COPIES)"])]
+    command = [sys.executable, "-W", "ignore", *door.split(), *words]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    result = subprocess.run(command, cwd=other_bundle, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0 and "Copies: 2. Likenesses: 0. Of 3 generated images" in result.stdout, result.stderr
+    assert (other_bundle / "out" / "report.html").is_file()
+    if door == "-c":
+        assert result.stdout.endswith(f"{train} True\n")
 
 
 def test_the_bundle_refuses_to_run_with_anothers_package(other_bundle, installed):

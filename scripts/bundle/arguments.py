@@ -27,7 +27,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from .components import PACKAGE
-from .errors import causes, debugging, expected_cause, first_line, sentence
+from .errors import by_command, causes, debugging, expected_cause, first_line, sentence, stop
 from .keys import describe_keys
 from .options import PATH_KEY, Option, value_problems
 
@@ -60,6 +60,7 @@ def check_arguments(
 
     Raises:
         SystemExit: with the sentence, or once the keys are shown; the error itself instead where `verbose` is true.
+        ValueError: with the sentence, where no command started the process.
         RuntimeError: if no ConfigParser is at work.
     """
     parser = _running_parser()
@@ -73,11 +74,11 @@ def check_arguments(
         logging.getLogger(PACKAGE).setLevel(logging.DEBUG)
     shipped = ConfigParser.load_config_file(str(config_file))
     for problem in _problems(config, shipped, given, together, allow):
-        sys.exit(f"error: {problem}")
+        stop(problem)
     for option in _options(config, shipped, given):
         if isinstance(option.value, str) and option.value[:1] in ("$", "@") and option.value != option.default:
             _check_expression(parser, option)
-    if "device" in given:
+    if "device" in given or (not by_command() and config.get("device") != shipped.get("device")):
         _check_device(parser)
     for key in build:
         _build(parser, key)
@@ -118,13 +119,13 @@ def _check_expression(parser: ConfigParser, option: Option) -> None:
         found = parser.get_parsed_content(key.replace("#", "::"))
     except Exception as error:
         expected, remedy = ("a path", f"write ./{value}") if option.is_path else ("a value", "correct it")
-        sys.exit(
-            f"error: --{key}: expected {expected}, found {value!r}, which MONAI evaluates as it starts with "
+        stop(
+            f"--{key}: expected {expected}, found {value!r}, which MONAI evaluates as it starts with "
             f"{str(value)[0]!r} ({first_line(causes(error)[-1])}); {remedy}"
         )
     if isinstance(default, (bool, int, float, list)) or (isinstance(default, Mapping) and "_target_" not in default):
         for problem in value_problems(Option(key, found, default, None)):
-            sys.exit(f"error: {problem}, which {value!r} gives")
+            stop(f"{problem}, which {value!r} gives")
 
 
 def _check_device(parser: ConfigParser) -> None:
@@ -138,7 +139,7 @@ def _check_device(parser: ConfigParser) -> None:
     except Exception as error:  # torch raises several
         cause = causes(error)[-1]
         reason = f"a {type(value).__name__}" if isinstance(cause, TypeError) else first_line(cause)
-    sys.exit(f"error: --device: expected cpu, or cuda or cuda:N where there is such a GPU, found {value!r} ({reason})")
+    stop(f"--device: expected cpu, or cuda or cuda:N where there is such a GPU, found {value!r} ({reason})")
 
 
 def _options(config: Config, shipped: Config, given: Mapping[str, str]) -> Iterator[Option]:
@@ -174,7 +175,7 @@ def _build(parser: ConfigParser, key: str) -> None:
     except Exception as error:
         if debugging():
             raise
-        sys.exit(f"error: {sentence(expected_cause(error) or causes(error)[-1])}")
+        stop(sentence(expected_cause(error) or causes(error)[-1]))
 
 
 def _config_files(given: str) -> list[str]:
@@ -195,8 +196,8 @@ def _running_parser() -> ConfigParser:
 
 
 def _command_line() -> dict[str, str]:
-    """Return each flag's text as the shell gave it; empty where MONAI's command line did not start the process."""
-    if not sys.argv[0].endswith(os.path.join("monai", "bundle", "__main__.py")):
+    """Return each flag's text as the shell gave it; empty where no command started the process."""
+    if not by_command():
         return {}
     words, given = sys.argv[1:], {}
     for number, word in enumerate(words):

@@ -22,11 +22,16 @@ from typing import Any, TypeVar
 import yaml
 from monai.bundle import ConfigParser
 
-__all__ = ["bundle_file", "choice", "component"]
+__all__ = ["bundle_file", "bundle_root", "choice", "component", "renamed"]
 
 Option = TypeVar("Option")
 
 PACKAGE = __name__.partition(".")[0]  # scripts in the bundle, deepssim where it is installed
+
+
+def bundle_root() -> str:
+    """Return the folder that holds configs/ and models/: the bundle's own, or the package where it is installed."""
+    return str(bundle_file("configs/metadata.json").parent.parent)
 
 
 def bundle_file(name: str) -> Path:
@@ -58,7 +63,7 @@ def component(
     files = [config_file] if isinstance(config_file, (str, os.PathLike)) else config_file
     parser = ConfigParser()
     for file in files:
-        parser.update(dict(_renamed(_read(file), "scripts", PACKAGE)))
+        parser.update(dict(renamed(_read(file), "scripts", PACKAGE)))
     for key in (component_id, *overrides):
         if key not in parser:
             found = ", ".join(sorted(name for name in parser.get() if not name.startswith("_")))
@@ -94,12 +99,12 @@ def choice(key: str, options: Mapping[str, Option], value: str) -> Option:
     return options[value]
 
 
-def _renamed(content: Any, name: str, new: str) -> Any:
+def renamed(content: Any, name: str, new: str) -> Any:
     """Return the content with package `name` called `new` in every target, import and expression."""
     if isinstance(content, dict):
-        return {key: _renamed(value, name, new) for key, value in content.items()}
+        return {key: renamed(value, name, new) for key, value in content.items()}
     if isinstance(content, list):
-        return [_renamed(value, name, new) for value in content]
+        return [renamed(value, name, new) for value in content]
     if isinstance(content, str) and content.startswith((f"{name}.", "$")):
         return re.sub(rf"(?<![\w./'\"]){name}\b", new, content)
     return content

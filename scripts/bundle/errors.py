@@ -18,12 +18,21 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 from .components import PACKAGE
 from .text import visible
 
-__all__ = ["causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence"]
+__all__ = [
+    "by_command",
+    "causes",
+    "debugging",
+    "expected_cause",
+    "first_line",
+    "run_or_exit",
+    "sentence",
+    "stop",
+]
 
 
 Arguments = ParamSpec("Arguments")
@@ -31,6 +40,7 @@ Result = TypeVar("Result")
 
 # what a user's files and arguments can cause; anything else is a fault of ours and keeps its traceback
 EXPECTED_ERRORS = (OSError, ValueError, ImportError, MemoryError)
+COMMANDS = ("monai/bundle/__main__.py", f"{PACKAGE}/__main__.py")  # how sys.argv[0] ends there
 LONGEST = 1000  # characters of a sentence; a name or a value may have any length
 OUT_OF_MEMORY = "the memory ran out; lower batch_size or num_workers, or take fewer images at a time"
 EXHAUSTED = {  # what torch says of it, and what to do
@@ -55,20 +65,37 @@ REMEDIES = {
 }
 
 
+def by_command() -> bool:
+    """Return whether a command, MONAI's or the bundle's own, started the process, and not somebody's Python."""
+    return sys.argv[0].replace("\\", "/").endswith(COMMANDS)
+
+
+def stop(text: str) -> NoReturn:
+    """End the process with one sentence and status 1; a notebook or another program gets it as a ValueError."""
+    if by_command():
+        sys.exit(f"error: {text}")
+    raise ValueError(text)
+
+
 def run_or_exit(job: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
     """Return ``job(*args)``; an expected error or Ctrl-C ends the process with one sentence and status 1.
 
-    With `verbose`, errors keep their traceback; those that no user can cause always do.
+    With `verbose`, errors keep their traceback; those that no user can cause always do. Where no command started the
+    process, an expected error is raised as a ValueError with that sentence, and Ctrl-C stays what it is.
     """
     try:
         return job(*args, **kwargs)
     except KeyboardInterrupt:
+        if not by_command():
+            raise
         sys.exit("error: stopped by the user; what is finished is kept, the same command goes on from there")
     except Exception as error:
         cause = expected_cause(error)
         if cause is None or debugging():
             raise
-        sys.exit(f"error: {sentence(cause)}")
+        if by_command():
+            sys.exit(f"error: {sentence(cause)}")
+        raise ValueError(sentence(cause)) from error
 
 
 def debugging() -> bool:

@@ -28,7 +28,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers.checkpoint import BaseSaveHandler
 from monai.handlers import CheckpointSaver
 
-from .errors import run_or_exit
+from .errors import by_command, run_or_exit
 from .files import replacing
 
 __all__ = ["BestModelSaver", "SeededEpochs", "TrainingProgress", "WholeFileSaver", "train_or_exit"]
@@ -198,6 +198,8 @@ def train_or_exit(trainer: Engine, output_dir: str | os.PathLike) -> None:
         try:
             trainer.run()
         except KeyboardInterrupt:
+            if not by_command():
+                raise
             checkpoints = sorted(Path(output_dir).glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
             if not checkpoints:
                 sys.exit("error: stopped by the user before the first epoch ended; nothing is kept, start again")

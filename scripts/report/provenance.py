@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from platform import python_version
 
+from ..bundle.components import PACKAGE
+from ..bundle.errors import by_command
 from ..bundle.options import PATH_KEY
 
 __all__ = ["Run"]
@@ -56,11 +58,12 @@ class Run:
 
 
 def _command() -> str:
-    """Return the command that started MONAI's command line, if one did."""
+    """Return the command that started the process, if one did."""
     program, *words = sys.argv
-    if not program.replace("\\", "/").endswith("monai/bundle/__main__.py"):
+    if not by_command():
         return ""
-    return "python -m monai.bundle " + shlex.join(words)
+    monai = program.replace("\\", "/").endswith("monai/bundle/__main__.py")
+    return f"python -m {'monai.bundle' if monai else PACKAGE} {shlex.join(words)}"
 
 
 def _may_name(key: str) -> bool:

@@ -24,13 +24,15 @@ import numpy as np
 from filelock import FileLock
 
 from ..auditing.result import AuditResult
+from ..bundle.text import visible
 from ..images.understood import Understood
+from .notebook import ShownResult
 from .page import draw_pictures, render_page
 from .provenance import Run
 from .pseudonyms import Pseudonyms
 from .summary import Timing, json_text, summarise
 from .tables import MatchRow, SliceRow, csv_text, match_rows, slice_rows
-from .terminal import terminal_text
+from .terminal import headline, terminal_text
 
 __all__ = ["OUTPUTS", "Report"]
 
@@ -68,15 +70,17 @@ class Report:
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
         self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}
 
-    def write(self, result: AuditResult, timing: Timing, understood: Mapping[str, Understood] | None = None) -> str:
-        """Write all files, each under a temporary name first, and return the summary for a terminal.
+    def write(
+        self, result: AuditResult, timing: Timing, understood: Mapping[str, Understood] | None = None
+    ) -> ShownResult:
+        """Write all files, each under a temporary name first, and return the result with its summary for a terminal.
 
         Args:
             result: of the audit.
             timing: of the audit; the time that the pictures take is added.
             understood: what the files of each set were taken for.
         """
-        key_id, understood = None, understood or {}
+        key_id, understood, named = None, understood or {}, result
         if self.pseudonymize:
             pseudonyms = Pseudonyms(self.key_dir)
             result, key_id = pseudonyms.result(result, self.group_column), pseudonyms.key_id
@@ -99,7 +103,8 @@ class Report:
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output_dir / ".lock"):  # another audit of this folder writes before or after
             _write_together(texts, self.output_dir)
-        return terminal_text(result, summary, matches, self.output_dir / "report.html")
+        text = terminal_text(result, summary, matches, self.output_dir / "report.html")
+        return ShownResult.of(named, visible(headline(summary, len(matches))), text, self.output_dir)
 
 
 def _write_together(texts: Mapping[str, str], folder: Path) -> None:

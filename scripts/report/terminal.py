@@ -21,7 +21,7 @@ from ..bundle.text import visible
 from .summary import Summary
 from .tables import MatchRow
 
-__all__ = ["terminal_text"]
+__all__ = ["headline", "terminal_text"]
 
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
@@ -74,18 +74,29 @@ def _alone(control: Control) -> str:
     return f", {control.alone:.0%} were each the only one" if control.alone < control.recall else ""
 
 
-def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
-    total, tiers = len(matches), summary.tiers
+def headline(summary: Summary, total: int) -> str:
+    """Return the verdict on `total` generated images in one line."""
+    tiers = summary.tiers
     if summary.verdict is Verdict.NO_COPYING:
-        return [f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."]
+        return f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."
     if summary.verdict is Verdict.INCONCLUSIVE:
-        first = f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
+        return f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
+    return (
+        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
+        f"rate of {summary.fdr:g}."
+    )
+
+
+def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
+    first = headline(summary, len(matches))
+    if summary.verdict is Verdict.NO_COPYING:
+        return [first]
+    if summary.verdict is Verdict.INCONCLUSIVE:
         return [first, *(f"  {doubt}" for doubt in summary.doubts[:4])]
     ids = summary.leaked_subjects.ids
     shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
     lines = [
-        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
-        f"rate of {summary.fdr:g}.",
+        first,
         f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
     ]
     for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:

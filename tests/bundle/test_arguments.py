@@ -21,6 +21,8 @@ from monai.bundle import ConfigParser
 
 from scripts.bundle.arguments import check_arguments
 
+pytestmark = pytest.mark.usefixtures("as_command")
+
 CONFIG = """
 run: []
 count: 3

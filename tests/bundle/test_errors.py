@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import sys
 
 import pytest
 import torch
 
-from scripts.bundle.errors import causes, expected_cause, run_or_exit, sentence
+from scripts.bundle.errors import by_command, causes, expected_cause, run_or_exit, sentence, stop
 
 
 def chained(*errors: BaseException) -> BaseException:
@@ -56,7 +57,7 @@ def test_a_long_value_is_shown_by_its_ends():
     assert len(said) < 1010 and said.startswith("list.csv: expected an id, found xxx") and said.endswith("; correct it")
 
 
-def test_a_job_returns_or_ends_the_process_with_its_sentence():
+def test_a_job_returns_or_ends_the_process_with_its_sentence(as_command):
     def fail(error: BaseException):
         raise error
 
@@ -82,10 +83,43 @@ def test_a_job_returns_or_ends_the_process_with_its_sentence():
         assert str(stop.value.code).startswith(said)
 
 
-def test_what_no_user_can_cause_is_raised_and_all_is_where_verbose(monkeypatch):
+def test_what_no_user_can_cause_is_raised_and_all_is_where_verbose(as_command):
     with pytest.raises(ZeroDivisionError):
         run_or_exit(divmod, 1, 0)
-    monkeypatch.setattr(logging.getLogger("scripts"), "level", logging.DEBUG)
-    logging.getLogger("scripts").manager._clear_cache()
-    with pytest.raises(ValueError, match="invalid literal"):
-        run_or_exit(int, "x")
+    logging.getLogger("scripts").setLevel(logging.DEBUG)
+    try:
+        with pytest.raises(ValueError, match="invalid literal"):
+            run_or_exit(int, "x")
+    finally:
+        logging.getLogger("scripts").setLevel(logging.NOTSET)
+
+
+def test_a_program_gets_the_sentence_as_a_value_error_and_its_own_interrupts():
+    missing = chained(RuntimeError("outer"), FileNotFoundError(errno.ENOENT, "", "b"))
+
+    def fail(error: BaseException):
+        raise error
+
+    with pytest.raises(ValueError, match="^b: expected a file, found none; check the path$"):
+        run_or_exit(fail, missing)
+    with pytest.raises(KeyboardInterrupt):
+        run_or_exit(fail, KeyboardInterrupt())
+    with pytest.raises(ZeroDivisionError):
+        run_or_exit(divmod, 1, 0)
+    with pytest.raises(ValueError, match="^no$"):
+        stop("no")
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("/lib/monai/bundle/__main__.py", True),
+        ("C:\\lib\\monai\\bundle\\__main__.py", True),
+        ("/site-packages/scripts/__main__.py", True),
+        ("/home/a/bundle/__main__.py", False),
+        ("", False),
+    ],
+)
+def test_a_command_is_known_by_the_program(program, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program])
+    assert by_command() is expected

@@ -136,7 +136,7 @@ def test_progress_says_how_long_it_takes_and_where_it_stands(caplog, done):
     assert len(lines) == 1 + steps // 2 and lines[-1].endswith("step 6 of 6, loss 0.5000, about 0 seconds left")
 
 
-def test_ctrl_c_names_the_checkpoint_to_go_on_from(tmp_path):
+def test_ctrl_c_names_the_checkpoint_to_go_on_from(tmp_path, as_command):
     for said in ("before the first epoch ended; nothing is kept, start again", "add --resume '"):
         with pytest.raises(SystemExit) as end:
             train_or_exit(_Stopped(), tmp_path)

@@ -244,7 +244,7 @@ def check(key, value):
     ConfigParser(config).get_parsed_content("check")
 
 
-def test_lists_of_any_length_are_checked_for_their_kind():
+def test_lists_of_any_length_are_checked_for_their_kind(as_command):
     check("condition_columns", ["age"])
     check("cells", [CELL])
     for key, value, sentence in (
