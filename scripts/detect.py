@@ -23,7 +23,8 @@ from pathlib import Path
 
 from .auditing.audit import Audit
 from .auditing.findings import SetFit
-from .auditing.fit import FitTest, corrected
+from .auditing.fit import FitTest
+from .auditing.likeness import corrected
 from .auditing.result import AuditResult, Verdict
 from .bundle.errors import by_command, run_or_exit
 from .bundle.files import narrowed, no_wider_than

@@ -13,7 +13,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from heads import FIELD, copy, head, write_heads
@@ -102,6 +104,38 @@ def test_volumes_whose_voxel_size_is_wrong_are_set_right(folder, tmp_path):
     assert called >= {f"{name}.nii.gz" for name in COPIES} and len(called) <= 4  # at 5 % one may be wrong
     findings = json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["findings"]
     assert [finding["kind"] for finding in findings] == ["size"]
+
+
+ON_ITS_FACE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+def turned(folder: Path, names: list[str]) -> None:
+    """Let the headers of volumes say that up is forward, as where two axes of the arrays were swapped."""
+    for name in names:
+        image = nibabel.load(folder / f"{name}.nii.gz")
+        array, affine = np.asarray(image.dataobj), ON_ITS_FACE @ image.affine
+        nibabel.save(nibabel.Nifti1Image(array, affine), folder / f"{name}.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", ["all", "some"])
+def test_volumes_whose_headers_are_wrong_about_their_axes(folder, tmp_path, share):
+    """All: they are turned and the copies found. Some: said, and no clean answer."""
+    shutil.copytree(folder[0] / "train", tmp_path / "train")
+    volumes = {name: copy(head(source), source) for name, source in COPIES.items()}
+    more = {f"new_{seed}": copy(head(200 + seed), seed) for seed in range(5)}
+    write_heads(tmp_path / "generated", {**volumes, **more})
+    turned(tmp_path / "generated", [*volumes, *(more if share == "all" else [])])
+    result = audit(tmp_path, "out", "--thumbnails", "False")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    kinds = [finding["kind"] for finding in report["fit"]["findings"]]
+    if share == "all":
+        assert result.returncode == 0 and kinds == ["axes"], result.stderr
+        called = {row["generated_id"] for row in read(tmp_path / "out" / "matches.csv") if row["memorized"] == "1"}
+        assert called >= {f"{name}.nii.gz" for name in COPIES} and len(called) <= 4
+    else:
+        assert result.returncode == 3 and "mixed" in kinds, result.stdout
+        assert "lie in another way than the others" in result.stdout
 
 
 @pytest.mark.slow

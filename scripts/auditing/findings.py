@@ -70,6 +70,7 @@ ANOTHER_VIEW = Finding(
     True,
     "prepare both sets in one way",
 )
+DIRECTIONS = {"R": "right", "L": "left", "A": "anterior", "P": "posterior", "S": "superior", "I": "inferior"}
 UNLIKE = Finding(
     "likeness",
     "the generated images do not resemble the training images as a set",
@@ -83,7 +84,7 @@ def findings(correction: Correction, fits: bool, mixed: float = 0.0) -> list[Fin
 
     `mixed` is the share of files that lie in another way than the others, 0 for none.
     """
-    text = f"about {mixed:.0%} of the generated images lie across the others or are inverted"
+    text = f"about {mixed:.0%} of the generated images lie in another way than the others, or are inverted"
     remedy = "save all generated images in one way: no single correction fits them"
     two_kinds = [Finding("mixed", text, False, remedy)] if mixed else []
     if not fits:
@@ -97,6 +98,12 @@ def findings(correction: Correction, fits: bool, mixed: float = 0.0) -> list[Fin
         )
         if undone
     ]
+    if correction.axes != "RAS":
+        text = (
+            "the generated volumes do not lie as their headers say: what these call right, anterior and superior is "
+            f"{', '.join(DIRECTIONS[code] for code in correction.axes)}; left and right cannot be told apart"
+        )
+        found.append(Finding("axes", text, True, "save the volumes with the affine that fits their arrays"))
     if correction.stretch != (1.0, 1.0):
         by = " and ".join(f"{factor:.2f}" for factor in dict.fromkeys(correction.stretch))
         text = f"the objects of the generated images have another size or aspect: they were scaled by {by}"

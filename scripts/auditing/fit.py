@@ -35,21 +35,21 @@ from ..decision.criteria import check_fields
 from ..embedder.embedder import Embedder
 from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.file_loader import ImageError
-from ..images.correction import Correction, largest_object
+from ..images.correction import AXES, Correction
 from ..images.items import Item
-from ..images.slices import object_mask
-from .degradation import match_degradation
 from .field_of_view import scrambled, shown_as, template_of
 from .findings import ANOTHER_VIEW, SetFit, findings
-from .neighbors import subject_similarities
+from .likeness import Measured, Reference, Trial
 
-__all__ = ["FitTest", "corrected"]
+__all__ = ["FitTest"]
 
 logger = logging.getLogger(__name__)
 
 Stretch = tuple[float, float]
 
 GROSS = 0.3  # log of a ratio of sizes that no difference between people or levels explains
+FEW = 4  # volumes of which all 24 ways to lie are tried
+LEAST_OF_VOLUMES = 0.8  # likeness, of the expected: heads of IXI have 0.88 and more, turned or mirrored at most 0.74
 LEAST_SPREAD = 0.05  # of the gain in likeness between files, where few of them show less
 
 
@@ -58,67 +58,6 @@ class Fitted(NamedTuple):
 
     sets: Mapping[str, EmbeddingSet]
     fit: SetFit
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A sample of the generated set under a correction.
-
-    `likeness` (F,) is that of each file. `off` (2,) is the log of the factors by which the objects' sides fall short
-    of those of the training images that they resemble, `gross` (2,) of the training images as a whole.
-    """
-
-    correction: Correction
-    likeness: NDArray[np.float64]
-    off: NDArray[np.float64]
-    gross: NDArray[np.float64]
-
-
-class _Reference:
-    """The training images that samples are measured against."""
-
-    def __init__(self, train: EmbeddingSet, rows: NDArray[np.int64], subjects: int) -> None:
-        self.train, self.rows, self.subjects = train, rows, subjects
-        self.names, self.number = np.unique(train.subject_ids, return_inverse=True)
-        self._sizes: dict[int, NDArray[np.float64]] = {}
-
-    def likeness(self, vectors: NDArray, own: NDArray | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return the mean cosine (Q,) to the most alike subjects, but for their `own` (Q,), and the rows (Q, k) of
-        these subjects' images."""
-        similarity, row = subject_similarities(vectors, self.train.vectors, self.number)  # (Q, S)
-        if own is not None:
-            similarity[np.arange(len(similarity)), own] = -np.inf
-        best = np.argsort(-similarity, axis=1, kind="stable")
-        best = best[:, : min(self.subjects, len(self.names) - (own is not None))]
-        value = np.take_along_axis(similarity, best, 1).astype(float)
-        mean = value.mean(1) if best.shape[1] else np.full(len(best), np.nan)
-        return mean, np.take_along_axis(row, best, 1)
-
-    def expected(self, vectors: NDArray | None = None) -> float:
-        """Return the median likeness of the sampled training images to the other subjects; `vectors` (R,) replace
-        theirs."""
-        vectors = self.train.vectors[self.rows] if vectors is None else vectors
-        return float(np.median(self.likeness(vectors, self.number[self.rows])[0]))
-
-    def expected_beside(self, generated: NDArray, rng: np.random.RandomState, embedder: Embedder) -> float:
-        """Return the same of the sampled training images made as soft and noisy as generated ones."""
-        images = self.train.images[self.rows]
-        return self.expected(embedder.embed_images(match_degradation(images, generated, rng)(images, rng)))
-
-    def measure(self, data: EmbeddingSet, correction: Correction) -> _Measured:
-        """Return what embedded images, made under a correction, are against the training images."""
-        likeness, rows = self.likeness(data.vectors)
-        size = _log_sizes(data.images)
-        gross = np.median(self._log_sizes(self.rows), axis=0) - np.median(size, axis=0)
-        pairs = self._log_sizes(rows.ravel()).reshape(*rows.shape, 2) - size[:, None]  # (Q, k, 2)
-        # the slices of a file are not independent: one value a file
-        per_file = np.bincount(data.file, likeness) / np.bincount(data.file)
-        return _Measured(correction, per_file, np.median(pairs, axis=(0, 1)), gross)
-
-    def _log_sizes(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        new = [row for row in np.unique(rows).tolist() if row not in self._sizes]
-        self._sizes |= dict(zip(new, _log_sizes(self.train.images[new])))
-        return np.array([self._sizes[row] for row in rows.tolist()])
 
 
 @dataclass(frozen=True)
@@ -177,16 +116,16 @@ class FitTest:
         if len(set(train.subject_ids.tolist())) <= self.subjects:
             return SetFit()  # too few for any answer, and for a likeness to be measured
         rng = np.random.RandomState(self.seed)
-        reference = _Reference(train, _draw(len(train), self.sample, rng), self.subjects)
+        reference = Reference(train, _draw(len(train), self.sample, rng), self.subjects)
         expected = reference.expected()
         # about `sample` images, if a generated file has as many as a training file
         files = max(4, round(self.sample * len(train.items) / len(train)))
-        trial = _Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
+        trial = Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
         # cut into slices, or whole
         volumes = bool((train.slice >= 0).all()) or train.images.ndim == 4
         found = plain = trial(Correction())
         if self._off(plain) > self.size_tolerance or np.median(plain.likeness) < self.satisfied * expected:
-            found = self._corrected(plain, trial, volumes)
+            found = self._corrected(plain, trial, volumes, expected)
         mixed = self._mixed(found, trial, expected, volumes)
         generated = trial.embedded(found.correction).images
         expected = reference.expected_beside(generated, rng, embedder)
@@ -209,7 +148,7 @@ class FitTest:
             for name, data in sets.items()
         }
         rng = np.random.RandomState(self.seed)
-        reference = _Reference(alike["train"], _draw(len(train), self.sample, rng), self.subjects)
+        reference = Reference(alike["train"], _draw(len(train), self.sample, rng), self.subjects)
         expected = reference.expected_beside(alike["generated"].images, rng, embedder)
         rows = _draw(len(generated), self.sample, rng)
         likeness = float(np.median(reference.likeness(alike["generated"].vectors[rows])[0]))
@@ -221,12 +160,12 @@ class FitTest:
         found = [*findings(fit.correction, True, fit.mixed), ANOTHER_VIEW]
         return Fitted(alike, replace(fit, likeness=likeness, expected=expected, fits=True, findings=found))
 
-    def _corrected(self, plain: _Measured, trial: _Trial, volumes: bool) -> _Measured:
+    def _corrected(self, plain: Measured, trial: Trial, volumes: bool, expected: float) -> Measured:
         """Return the sample under the correction that makes it most alike, or as it is where none is surely better."""
-        best = plain
+        best, axes = plain, self._axes(trial.part(range(FEW)), expected) if volumes else "RAS"
         for base in _bases(volumes):
             try:
-                unscaled = trial(base)
+                unscaled = trial(replace(base, axes=axes))
                 for candidate in (unscaled, self._stretched(unscaled, trial, volumes)):
                     best = candidate if self._better(candidate, best, plain) else best
             except ImageError:
@@ -234,8 +173,31 @@ class FitTest:
         # a stretch of a seventh hardly lowers the likeness, yet hides every copy: sizes alone decide
         return self._stretched(best, trial, volumes) if self._off(best) > self.size_tolerance else best
 
-    def _mixed(self, found: _Measured, trial: _Trial, expected: float, volumes: bool) -> float:
+    def _axes(self, few: Trial, expected: float) -> str:
+        """Return the axes that make most of a few volumes far more alike than those of their headers do."""
+        plain, gains = few(Correction()).likeness, {"RAS": 0.0}
+        for axes in AXES[1:]:
+            with contextlib.suppress(ImageError):  # nothing is left of a volume so turned
+                gains[axes] = float(np.median(few(Correction(axes=axes)).likeness - plain))
+        best = max(gains, key=gains.__getitem__)
+        return best if gains[best] > self.apart * expected else "RAS"
+
+    def _askew(self, found: Measured, trial: Trial, expected: float) -> float:
+        """Return the share of volumes whose axes are not what their headers say, while those of the others are.
+
+        Only of a few is it tried: those that are least alike, of those that are too little.
+        """
+        unlike = np.argsort(found.likeness)[: int((found.likeness < LEAST_OF_VOLUMES * expected).sum())]
+        if found.correction != Correction() or not len(unlike):
+            return 0.0
+        tried = [trial.part([file]) for file in unlike[:FEW].tolist()]
+        wrong = [self._axes(one, expected) != "RAS" for one in tried]
+        return float(np.mean(wrong)) * len(unlike) / len(found.likeness)
+
+    def _mixed(self, found: Measured, trial: Trial, expected: float, volumes: bool) -> float:
         """Return the share of files that another orientation or polarity makes far more alike; 0 for few."""
+        if volumes and (askew := self._askew(found, trial, expected)) >= self.least_mixed:
+            return askew
         if np.percentile(found.likeness, 100 * self.least_mixed) >= self.least_likeness * expected:
             return 0.0
         gains = [np.zeros(len(found.likeness))]
@@ -248,7 +210,7 @@ class FitTest:
         share = float((np.max(gains, axis=0) > self.apart * expected).mean())
         return share if share >= self.least_mixed else 0.0
 
-    def _stretched(self, measured: _Measured, trial: _Trial, volumes: bool) -> _Measured:
+    def _stretched(self, measured: Measured, trial: Trial, volumes: bool) -> Measured:
         """Return the sample stretched until its objects are as large as those of the images that they resemble.
 
         Measured again each time: among images of a wrong size those of the same wrong size seem alike, and a stretched
@@ -268,11 +230,11 @@ class FitTest:
             measured = again
         return measured
 
-    def _off(self, measured: _Measured) -> float:
+    def _off(self, measured: Measured) -> float:
         gross = np.abs(measured.gross).max()
         return float(max(np.abs(measured.off).max(), gross if gross > GROSS else 0))
 
-    def _better(self, new: _Measured, best: _Measured, plain: _Measured) -> bool:
+    def _better(self, new: Measured, best: Measured, plain: Measured) -> bool:
         """Return whether a correction surely gains on none, and more than the best so far for what it changes."""
         gain = new.likeness - plain.likeness
         halves = [half.mean() for half in (gain[::2], gain[1::2]) if len(half)]
@@ -283,37 +245,6 @@ class FitTest:
             and gain.mean() > 3 * error
             and new.likeness.mean() > best.likeness.mean() + price
         )
-
-
-class _Trial:
-    """Measures files under corrections; each is embedded once."""
-
-    def __init__(self, items: Sequence[Item], reference: _Reference, embedder: Embedder) -> None:
-        self.items, self.reference, self.embedder = items, reference, embedder
-        self._embedded: dict[Correction, EmbeddingSet] = {}
-
-    def embedded(self, correction: Correction) -> EmbeddingSet:
-        """Return the files, embedded under a correction.
-
-        Raises:
-            ImageError: as the embedder does, or if fewer files than without a correction are left.
-        """
-        if correction not in self._embedded:
-            data = self.embedder.embed_files(corrected(self.items, correction), "a sample of the generated images")
-            if len(data.items) < len(self._embedded.get(Correction(), data).items):
-                raise ImageError("expected all files that can be read, found nothing left of some")
-            self._embedded[correction] = data
-        return self._embedded[correction]
-
-    def __call__(self, correction: Correction) -> _Measured:
-        return self.reference.measure(self.embedded(correction), correction)
-
-
-def corrected(items: Sequence[Item], correction: Correction) -> list[Item]:
-    """Return the items with a correction, those of a set that needs none as they are."""
-    if not correction.changes:
-        return list(items)
-    return [{**item, "correction": correction} for item in items]
 
 
 def _bases(volumes: bool) -> Iterator[Correction]:
@@ -327,18 +258,6 @@ def _times(stretch: Stretch, off: NDArray, volumes: bool) -> Stretch:
     """Return a stretch times the exponentials of logs (2,); of volumes, times their geometric mean."""
     factor = np.exp(np.full(2, off.mean()) if volumes else off).clip(0.25, 4)
     return round(stretch[0] * float(factor[0]), 3), round(stretch[1] * float(factor[1]), 3)
-
-
-def _log_sizes(images: NDArray) -> NDArray[np.float64]:
-    """Return the log sides (N, 2) of the largest object of images (N, H, W) or volumes; one pixel where none is.
-
-    Of a volume only the sides of its axial planes: how far down a head is shown differs.
-    """
-    sizes = []
-    for image in images:
-        inside = largest_object(image) if image.ndim == 2 else np.any(object_mask(image.astype(np.float32)), axis=2)
-        sizes.append([np.ptp(np.flatnonzero(inside.any(axis))) + 1 if inside.any() else 1 for axis in (1, 0)])
-    return np.log(np.array(sizes, float))
 
 
 def _draw(total: int, count: int, rng: np.random.RandomState) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from scipy import ndimage
 from .foreground import foreground
 from .items import Data, NewData
 
-__all__ = ["Correctd", "Correction", "Stretchd", "ZeroBackgroundd", "largest_object"]
+__all__ = ["AXES", "axes_matrix", "Correctd", "Correction", "Stretchd", "ZeroBackgroundd", "largest_object"]
 
 
 BACKGROUND_PERCENTILE = 0.5  # of an image, its least value but for a few odd pixels
@@ -42,20 +43,52 @@ class Correction:
         inverted: bright and dark are swapped.
         object_only: all but the largest object of planar images is cut off or made background.
         stretch: factors of a planar image's two axes, after transposing; of a volume's voxel size the first one.
+        axes: where the directions of a volume really point that its affine calls right, anterior and superior; one of
+            :data:`AXES`.
     """
 
     transposed: bool = False
     inverted: bool = False
     object_only: bool = False
     stretch: tuple[float, float] = (1.0, 1.0)
+    axes: str = "RAS"
 
     @property
     def changes(self) -> int:
         """How many things are undone."""
-        return self.transposed + self.inverted + self.object_only + (self.stretch != (1.0, 1.0))
+        return self.transposed + self.inverted + self.object_only + (self.stretch != (1.0, 1.0)) + (self.axes != "RAS")
 
 
 FAR_ABOVE = 0.25  # of the range of values
+
+
+def axes_matrix(axes: str) -> NDArray[np.float64]:
+    """Return the matrix (3, 3) that takes points as an affine has them to where they are, if its axes are these.
+
+    >>> axes_matrix("LPS")
+    array([[-1.,  0.,  0.],
+           [ 0., -1.,  0.],
+           [ 0.,  0.,  1.]])
+    """
+    directions = {
+        code: sign * np.eye(3)[axis] for sign, codes in ((1, "RAS"), (-1, "LPI")) for axis, code in enumerate(codes)
+    }
+    return np.stack([directions[code] for code in axes], axis=1) + 0.0  # no -0
+
+
+# the 24 turns of a cube; with left and right swapped, which neither the embedder nor the verifier sees, all 48 ways in
+# which axes can be mistaken for others
+AXES = tuple(
+    sorted(
+        (
+            axes
+            for letters in itertools.permutations(("RL", "AP", "SI"))
+            for axes in map("".join, itertools.product(*letters))
+            if np.linalg.det(axes_matrix(axes)) > 0
+        ),
+        key=lambda axes: sum(one != other for one, other in zip(axes, "RAS")),  # the simplest first
+    )
+)
 
 
 class ZeroBackgroundd(MapTransform):
@@ -83,8 +116,8 @@ class ZeroBackgroundd(MapTransform):
 class Correctd(MapTransform):
     """Undo what an item's :class:`Correction` names, on a planar image (1, H, W) or a volume (1, X, Y, Z).
 
-    Items without one pass unchanged. Of a volume only the polarity and the voxel size can be wrong here: its affine
-    says where its axes point. Stretching a planar image is left to :class:`Stretchd`.
+    Items without one pass unchanged. Of a volume the polarity can be wrong, and its affine: the voxel size and where
+    the axes point. Stretching a planar image is left to :class:`Stretchd`.
     """
 
     def __call__(self, data: Data) -> NewData:
@@ -100,13 +133,13 @@ def _corrected(image: torch.Tensor, correction: Correction) -> torch.Tensor:
     if correction.inverted:
         image = image.max() - image
     if image.ndim == 4:
-        factor = correction.stretch[0]
-        if factor != 1:
-            scaled: MetaTensor = MetaTensor(image).clone()  # the affine of the input is the caller's
-            scale = torch.diag(torch.tensor([factor, factor, factor, 1.0], dtype=scaled.affine.dtype))
-            scaled.affine = scaled.affine @ scale
-            return scaled
-        return image
+        if correction.stretch[0] == 1 and correction.axes == "RAS":
+            return image
+        placed: MetaTensor = MetaTensor(image).clone()  # the affine of the input is the caller's
+        world = np.eye(4)
+        world[:3, :3] = axes_matrix(correction.axes) * correction.stretch[0]
+        placed.affine = torch.as_tensor(world, dtype=placed.affine.dtype) @ placed.affine
+        return placed
     if correction.transposed:
         image = image.transpose(1, 2)
     if correction.object_only:

@@ -38,7 +38,7 @@ from .tables import Group, MatchRow, groups
 
 __all__ = ["Summary", "Timing", "json_text", "summarise"]
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 STRONGEST = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)  # images of which a bound is given
 
 

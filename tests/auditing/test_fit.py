@@ -20,7 +20,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 from scripts.auditing.findings import SetFit, findings
-from scripts.auditing.fit import FitTest, corrected
+from scripts.auditing.fit import FitTest
+from scripts.auditing.likeness import corrected
 from scripts.bundle.components import component
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.file_loader import ImageError

@@ -17,10 +17,11 @@ import pytest
 import torch
 from helpers import write_volume
 from monai.data import MetaTensor
+from monai.transforms import Orientation
 from PIL import Image
 from scipy import ndimage
 
-from scripts.images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd, largest_object
+from scripts.images.correction import AXES, Correctd, Correction, Stretchd, ZeroBackgroundd, axes_matrix, largest_object
 
 
 def image_of(array: np.ndarray, correction: Correction | None = None) -> dict:
@@ -124,6 +125,37 @@ def test_the_input_keeps_its_affine():
     assert Correctd("image")(image_of(np.ones((2, 3, 4)), Correction(stretch=(3.0, 3.0))))["image"].affine[0, 0] == 3
 
 
+@pytest.mark.parametrize("axes", AXES)
+def test_a_header_that_is_wrong_about_axes_is_set_right(axes):
+    """A volume is written with right axes; its header is then made to say others, as by a lost or guessed affine."""
+    lengths = {"R": 4, "A": 5, "S": 6}
+    array = torch.rand(1, *lengths.values())
+    truth = MetaTensor(array, affine=torch.eye(4))
+    wrong = np.eye(4)
+    wrong[:3, :3] = np.linalg.inv(axes_matrix(axes))
+    volume = MetaTensor(array, affine=torch.as_tensor(wrong))
+    found = Correctd("image")({"image": volume, "correction": Correction(axes=axes)})["image"]
+    assert nibabel.aff2axcodes(found.affine.numpy()) == ("R", "A", "S")
+    torch.testing.assert_close(Orientation("RAS", labels=None)(found), truth)
+    # independent of the matrix: nibabel's words for what the header said
+    said = nibabel.aff2axcodes(wrong)
+    assert {said[i]: "RAS"[i] for i in range(3)} == {
+        header if header in said else dict(zip("RASLPI", "LPIRAS"))[header]: (
+            real if header in said else dict(zip("RASLPI", "LPIRAS"))[real]
+        )
+        for header, real in zip("RAS", axes)
+    }
+
+
+def test_the_axes_are_the_24_turns_of_a_cube_the_right_ones_first():
+    matrices = [axes_matrix(axes) for axes in AXES]
+    assert len(set(AXES)) == 24 and AXES[0] == "RAS"
+    assert all(np.linalg.det(matrix) == 1 for matrix in matrices)
+    mirrored = {(np.diag([-1, 1, 1]) @ matrix).tobytes() for matrix in matrices}
+    assert len(mirrored | {matrix.tobytes() for matrix in matrices}) == 48
+
+
 def test_changes_are_counted():
     assert Correction().changes == 0
+    assert Correction(axes="LPS").changes == 1
     assert Correction(True, True, True, (1.0, 0.9)).changes == 4
