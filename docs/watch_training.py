@@ -93,6 +93,7 @@ def main(output_dir: str = "eval/watch_training", training_images: int = 24, epo
             StatsHandler(iteration_log=False),
             TensorBoardStatsHandler(log_dir=output_dir, iteration_log=False),
             TensorBoardImageHandler(log_dir=output_dir),
+            scripts.MemorizationMetricsSaver(output_dir),  # a row for each generated image
         ],
     )
     data = [{"image": image} for image in small]

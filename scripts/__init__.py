@@ -41,7 +41,8 @@ from .embedder.fingerprint import fingerprint
 from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed
-from .handlers import MemorizationHandler
+from .handlers import MemorizationHandler, MemorizationMetricHandler, MemorizationMetricsSaver
+from .images.array_augmentations import RandCopy, RandImage, RandMisalign
 from .images.augmentations import RandCopyd, RandMisalignd
 from .images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd
 from .images.datalists import find_images
@@ -99,6 +100,8 @@ __all__ = [
     "LoadFiled",
     "MemorizationHandler",
     "MemorizationMetric",
+    "MemorizationMetricHandler",
+    "MemorizationMetricsSaver",
     "MemorizationSummary",
     "PairwiseSSIMLoss",
     "PerDimensionalityd",
@@ -107,7 +110,10 @@ __all__ = [
     "PosedLoss",
     "PoseLoss",
     "PrepareMoved",
+    "RandCopy",
     "RandCopyd",
+    "RandImage",
+    "RandMisalign",
     "RandMisalignd",
     "ReconstructionInferer",
     "Report",

@@ -16,19 +16,158 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from monai.handlers import IgniteMetricHandler, ValidationHandler
+from monai.handlers import IgniteMetricHandler, MetricsSaver, ValidationHandler, from_engine
+from monai.utils import CommonKeys, string_list_all_gather
 from numpy.typing import NDArray
 from PIL import Image
 
+from .bundle.files import write_table
+from .bundle.text import spreadsheet_cell
 from .metrics import MemorizationMetric, MemorizationSummary
 
-__all__ = ["MemorizationHandler"]
+__all__ = ["MemorizationHandler", "MemorizationMetricHandler", "MemorizationMetricsSaver"]
+
+NUMBERS = ("memorized", "q_value", "p_value", "score", "reference")  # of an image, for MONAI's MetricsSaver
+ROW = ("memorized", "subject", "score", "p_value", "q_value", "reference")  # for our own
+
+
+def predictions(output: Any) -> Any:
+    """Return `pred` of an evaluator's output, a dict or a decollated list of dicts; another output as it is."""
+    first = output[0] if isinstance(output, list) and output else output
+    return from_engine(CommonKeys.PRED)(output) if isinstance(first, dict) else output
+
+
+def no_files(batch: Any) -> Sequence[dict[str, str]]:
+    """Return no metadata: what is drawn from noise comes from no file."""
+    return ()
+
+
+def _generated(output: Any) -> Any:
+    """Return the images of what MONAI's engines hand over: those of a pair or a tuple of one, else all of it."""
+    return output[0] if isinstance(output, tuple) and len(output) in (1, 2) else output
+
+
+class MemorizationMetricHandler(IgniteMetricHandler):
+    """Records the share of an evaluator's generated images that are copies, in ``state.metrics`` under its own name.
+
+    It is to :class:`MemorizationMetric` what MONAI's ``MeanDice`` is to ``DiceMetric``. The evaluator needs `pred`
+    only, a batch or a decollated one; labels are not looked at. Fewer copies are better: an evaluator that keeps the
+    best model by it needs ``metric_cmp_fn=lambda current, best: current < best``.
+
+    After an epoch ``state.memorization[name]`` is the :class:`MemorizationSummary`, and ``state.metric_details[name]``
+    a tensor (N, 5), which ``MetricsSaver(folder, metric_details="*")`` writes as NAME_raw.csv, a row an image. MONAI
+    names its columns class0 to class4; they are `memorized` (1 or 0), `q_value`, `p_value`, `score` and `reference`,
+    and their `mean` means nothing. :class:`MemorizationMetricsSaver` names them.
+
+    Args:
+        metric: knows the training images; None: one of the `arguments`.
+        output_transform: takes the generated images from ``state.output``: a batch, a list of images, or a tuple of
+            either and labels. By default `pred`, or all of an output that is no dict.
+        save_details: give the summary and the details.
+        arguments: those of :class:`MemorizationMetric`.
+
+    Raises:
+        ValueError: without a metric and arguments, or with both.
+
+    Example::
+
+        SupervisedEvaluator(..., key_val_metric={"memorized_rate": MemorizationMetricHandler(metric)},
+                            val_handlers=[MemorizationMetricsSaver("audit")])
+    """
+
+    def __init__(
+        self,
+        metric: MemorizationMetric | None = None,
+        output_transform: Callable = predictions,
+        save_details: bool = True,
+        **arguments: Any,
+    ) -> None:
+        if (metric is None) == (not arguments):
+            raise ValueError(
+                "expected a metric or the arguments of one, as reference and embedder, found "
+                f"{'neither' if metric is None else 'both'}"
+            )
+        self.metric = MemorizationMetric(**arguments) if metric is None else metric
+        super().__init__(
+            metric_fn=self.metric,
+            output_transform=lambda output: (_generated(output_transform(output)), None),
+            save_details=save_details,
+        )
+
+    def compute(self) -> float:
+        """Return the rate, and leave the details in the engine's state."""
+        rate = super().compute()
+        if self.save_details and self._engine is not None and self._name is not None:
+            summary = self.metric.summary()
+            state: Any = self._engine.state  # MONAI's and our own attributes
+            numbers = [torch.as_tensor(getattr(summary, name)).double() for name in NUMBERS]
+            state.metric_details[self._name] = torch.stack(numbers, dim=1)
+            state.memorization = {**getattr(state, "memorization", {}), self._name: summary}
+        return rate
+
+
+class MemorizationMetricsSaver(MetricsSaver):
+    """Writes metrics and their details as MONAI's MetricsSaver, those of memorization as rows that can be read.
+
+    NAME_raw.csv of each :class:`MemorizationMetricHandler` has a row for each generated image: its `filename` or
+    number, `memorized` (True or False), the nearest training `subject`, the `score` with it (aligned SSIM or cosine),
+    `p_value`, `q_value`, and the `reference`, its image's row among the training images.
+
+    Args:
+        save_dir: where the tables are written; those of an earlier epoch are replaced.
+        metrics, metric_details: names of what is written, "*" for all, None for nothing.
+        batch_transform: takes from ``state.batch`` a list of dicts with the entry `filename_or_obj`, one for each
+            generated image. By default none, and rows are numbered.
+        summary_ops, save_rank: as MONAI's.
+
+    Raises:
+        ValueError: where there are file names, but not one for each image.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        metrics: str | Sequence[str] | None = "*",
+        metric_details: str | Sequence[str] | None = "*",
+        batch_transform: Callable = no_files,
+        summary_ops: str | Sequence[str] | None = None,
+        save_rank: int = 0,
+    ) -> None:
+        super().__init__(save_dir, metrics, metric_details, batch_transform, summary_ops, save_rank)
+
+    def __call__(self, engine: Engine) -> None:
+        names = self._filenames
+        if idist.get_world_size() > 1:  # of a process without names an empty text comes
+            names = [name for name in string_list_all_gather(names) if name]
+        wanted = self.metric_details or ()
+        found: dict[str, MemorizationSummary] = getattr(engine.state, "memorization", {})
+        tables = {name: summary for name, summary in found.items() if "*" in wanted or name in wanted}
+        for name, summary in tables.items():
+            if names and len(names) != len(summary.score):
+                raise ValueError(
+                    f"{name}: expected a file name for each of the {len(summary.score)} images, found {len(names)}; "
+                    "check batch_transform"
+                )
+        names = names or [str(number) for number in range(max((len(s.score) for s in tables.values()), default=0))]
+        self._filenames = names if idist.get_rank() == 0 else []  # MONAI gathers once more
+        super().__call__(engine)
+        if idist.get_rank() == self.save_rank:
+            for name, summary in tables.items():
+                write_table(Path(self.save_dir) / f"{name}_raw.csv", _rows(summary, names))
+
+
+def _rows(summary: MemorizationSummary, names: Sequence[str]) -> list[dict[str, object]]:
+    """Return a row for each generated image, safe for a spreadsheet."""
+    cells = zip(names, *(getattr(summary, name).tolist() for name in ROW))
+    rows = (dict(zip(("filename", *ROW), row)) for row in cells)
+    return [{k: spreadsheet_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
 
 
 class _Attachable(Protocol):
@@ -48,12 +187,13 @@ class MemorizationHandler(ValidationHandler):
 
     Args:
         metric: knows the training images; it is reset before each measurement.
-        sample: returns a batch of generated images (B, 1, H, W), or volumes, in [0, 1], as the metric's training
+        sample: returns a batch of generated images (B, 1, H, W), or volumes, in the range of the metric's training
             images. The model's mode and gradients are its business.
         batches: calls of `sample` for each measurement.
         interval: epochs between measurements.
         stop_above: end training once the lower end of the rate's interval is above this share; None: never.
-        handlers: attached to the evaluator, as ``TensorBoardStatsHandler`` and ``MLFlowHandler``.
+        handlers: attached to the evaluator, as ``TensorBoardStatsHandler``, ``MLFlowHandler`` and
+            :class:`MemorizationMetricsSaver`.
         output_dir: where the picture is written as `worst_pairs_epoch=N.png`; None: nowhere.
         pairs: rows of the picture.
 
@@ -88,9 +228,7 @@ class MemorizationHandler(ValidationHandler):
             device=torch.device("cpu"),
             val_data_loader=[([None], [None])] * batches,  # what TensorBoardImageHandler reads as 'no image, no label'
             iteration_update=self._draw,
-            key_val_metric={
-                "memorized_rate": IgniteMetricHandler(metric, output_transform=lambda images: (images, None))
-            },
+            key_val_metric={"memorized_rate": MemorizationMetricHandler(metric)},
             metric_cmp_fn=lambda current, best: current < best,
             val_handlers=[_Attached(self._record), *handlers],
             decollate=False,
@@ -142,9 +280,9 @@ class MemorizationHandler(ValidationHandler):
         metric = self.metric
         if metric.images is None or metric.verifier is None:
             return np.zeros((1, 1), np.float32)  # embeddings show nothing
-        images = torch.cat(self._images)[:, 0].float().numpy()  # after a gather, the first process's come first
+        images = metric.scaled(torch.cat(self._images))[:, 0].numpy()  # after a gather, the first process's come first
         worst = np.lexsort((-summary.score[: len(images)], summary.p_value[: len(images)]))[: self.pairs]
-        query = images[worst].clip(0, 1)
+        query = images[worst]
         reference = metric.images[summary.reference[worst]].astype(np.float32)
         aligned = metric.verifier.show(query, reference, metric.verifier.align(query, reference).matrix)
         columns = [query, aligned, np.abs(query - aligned)]

@@ -13,11 +13,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from monai.config import TensorOrList
+from monai.data import MetaTensor
 from monai.metrics import CumulativeIterationMetric
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
@@ -35,6 +38,8 @@ from .similarity.verification import Verifier, Verifies
 from .similarity.volume_verification import VolumeVerifier
 
 __all__ = ["MemorizationMetric", "MemorizationSummary"]
+
+FILLED = 0.02  # of a given range, which images fill at least; numbers in [0, 1] fill 0.4 % of (0, 255)
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,13 @@ class MemorizationMetric(CumulativeIterationMetric):
     With images, candidates are aligned and scored by SSIM; with embeddings alone (`embedder=None`), by their cosine,
     which is weaker evidence: a copy's falls with its blur and noise, a stranger's does not.
 
+    Generated images come as a batch (B, 1, H, W) or as a list of (1, H, W), as MONAI's engines hand over decollated
+    batches; both are searched at once. Labels, `y`, are not looked at.
+
     Args:
-        reference: training images (R, 1, H, W), or volumes (R, 1, X, Y, Z), in [0, 1] where an embedder is given, else
+        reference: training images (R, 1, H, W), or volumes (R, 1, X, Y, Z), where an embedder is given, else
             embeddings (R, D), L2-normalised. In a distributed run all processes need the same.
-        embedder: images in, unit vectors out.
+        embedder: images in, unit vectors out; it gets float32 on its own device.
         subject_ids: (R,) whose image each is; None: every image is a subject. Fewer than 6 subjects leave no null,
             and nothing is called.
         holdout: real images (or embeddings) that the generator never saw, for the null; None: training subjects are
@@ -112,9 +120,11 @@ class MemorizationMetric(CumulativeIterationMetric):
         k: candidate subjects, at least 5.
         fdr: level of the false-discovery rate.
         p_value: `tail` or `rank`.
+        value_range: lowest and highest value that all images may have, as (-1, 1), or (0, 255) of integers; reference,
+            holdout and generated images are scaled from it to [0, 1]. None: they are floating-point numbers in [0, 1].
 
     Raises:
-        ValueError: where shapes or ids disagree, or an argument is out of range.
+        ValueError: where shapes or ids disagree, an argument is out of range, or images are not in the range.
     """
 
     def __init__(
@@ -128,6 +138,7 @@ class MemorizationMetric(CumulativeIterationMetric):
         k: int = 6,
         fdr: float = 0.05,
         p_value: Method = "tail",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.criteria, self.statistic = Criteria(fdr=fdr, p_value=p_value), LocalStatistic()
@@ -135,7 +146,13 @@ class MemorizationMetric(CumulativeIterationMetric):
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if verifier is not None and embedder is None:
             raise ValueError("verifier aligns images, so it needs an embedder; embeddings alone cannot be aligned")
-        self.embedder, self.k = embedder, k
+        if value_range is not None and (embedder is None or not value_range[0] < value_range[1]):
+            raise ValueError(
+                "value_range: expected the lowest and the highest value of images, and an embedder, found "
+                f"{tuple(value_range)} and {'no' if embedder is None else 'an'} embedder; leave it out for embeddings"
+            )
+        self.embedder, self.k, self.value_range = embedder, k, value_range
+        self._last: tuple[torch.Tensor, MemorizationSummary] | None = None  # what was summed up, and its summary
         if verifier is None and embedder is not None:
             verifier = VolumeVerifier() if reference.ndim == 5 else Verifier()
         self.verifier = verifier
@@ -152,6 +169,7 @@ class MemorizationMetric(CumulativeIterationMetric):
 
     def _embed(self, data: torch.Tensor, name: str) -> tuple[NDArray[np.float16] | None, NDArray[np.float32]]:
         """Return the images (N, H, W) or (N, X, Y, Z), if these are images, and their vectors (N, D)."""
+        data = data.as_tensor() if isinstance(data, MetaTensor) else torch.as_tensor(data)
         images = self.embedder is not None
         if data.ndim not in ((4, 5) if images else (2,)) or (images and data.shape[1] != 1):
             shape = (
@@ -160,14 +178,36 @@ class MemorizationMetric(CumulativeIterationMetric):
                 else "embeddings (N, D), as no embedder is given"
             )
             raise ValueError(f"{name} must be {shape}, got {tuple(data.shape)}")
-        if images and data.numel() and not (data.min() >= 0 and data.max() <= 1):  # NaN is neither
-            low, high = data.min().item(), data.max().item()
-            raise ValueError(f"{name}: expected images in [0, 1], found {low:.3g} to {high:.3g}; scale them")
         if self.embedder is None:
             return None, data.detach().float().cpu().numpy()
+        data = self.scaled(data.detach(), name)
+        weight = next(itertools.chain(self.embedder.parameters(), self.embedder.buffers()), data)
         with eval_mode(self.embedder):  # no gradients; every submodule gets its own mode back
-            vectors = self.embedder(data).float().cpu().numpy()
-        return data[:, 0].detach().float().cpu().numpy().astype(np.float16), vectors
+            vectors = self.embedder(data.to(weight.device)).float().cpu().numpy()
+        return data[:, 0].cpu().numpy().astype(np.float16), vectors
+
+    def scaled(self, images: torch.Tensor, name: str = "generated") -> torch.Tensor:
+        """Return images of the metric's range of values as float32 in [0, 1].
+
+        Raises:
+            ValueError: where they are not in the range, or fill next to nothing of it; `name` says which images.
+        """
+        if self.value_range is None and not images.is_floating_point():
+            raise ValueError(
+                f"{name}: expected floating-point images in [0, 1], found {images.dtype}; give the range of their "
+                "values, as value_range=(0, 255)"
+            )
+        low, high = self.value_range or (0.0, 1.0)
+        images = images.float()
+        least, most = (images.min().item(), images.max().item()) if images.numel() else (low, low)
+        found = f"{name}: expected images in [{low:g}, {high:g}], found {least:.3g} to {most:.3g}"
+        if not (least >= low and most <= high):  # NaN is neither
+            raise ValueError(f"{found}; give their range as value_range=(LOW, HIGH), or scale or clip them")
+        if self.value_range is None:
+            return images
+        if 0 < most - least < FILLED * (high - low):
+            raise ValueError(f"{found}, next to nothing of it; give their own range as value_range, or scale them")
+        return (images - low) / (high - low)
 
     def _search(self, images: NDArray | None, vectors: NDArray, leave_out: NDArray | None = None) -> _Found:
         """Return the best match of each image; `leave_out` (N,) bars each one's own subject."""
@@ -180,6 +220,16 @@ class MemorizationMetric(CumulativeIterationMetric):
         units = Units(vectors, images, np.arange(count), np.full(count, np.nan), own)
         verified = search(units, own)
         return _Found.of(verified.aligned_ssim, verified.subject, verified.image, self.statistic)
+
+    def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: object) -> torch.Tensor:
+        """Search for all images of the list at once, where MONAI would search for one after the other."""
+        if isinstance(y_pred, torch.Tensor):  # the labels are a list
+            return self._compute_tensor(y_pred)
+        images = [torch.as_tensor(image) for image in y_pred]
+        shapes = sorted({tuple(image.shape) for image in images})
+        if len(shapes) != 1:
+            raise ValueError(f"generated: expected a list of images of one shape, found {shapes or 'none'}")
+        return self._compute_tensor(torch.stack([image.as_subclass(torch.Tensor) for image in images]))
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor:
         return self._search(*self._embed(y_pred, "generated")).tensor()
@@ -197,7 +247,11 @@ class MemorizationMetric(CumulativeIterationMetric):
         data = self.get_buffer()
         if not isinstance(data, torch.Tensor):
             raise ValueError("expected images before aggregate(), got none since the last reset")
-        found = _Found.from_tensor(data)
+        if self._last is None or not torch.equal(data, self._last[0]):  # handlers ask several times
+            self._last = data, self._summary(_Found.from_tensor(data))
+        return self._last[1]
+
+    def _summary(self, found: _Found) -> MemorizationSummary:
         unknown = np.full(len(found.statistic), np.nan)
         decision = decide(found.statistic, unknown, found.subject, self.null, self.criteria)
         rng = np.random.RandomState(0)  # the same images give the same intervals in every process

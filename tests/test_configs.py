@@ -28,7 +28,7 @@ from monai.bundle import ConfigParser
 from PIL import Image, ImageFilter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts import RandMisalignd, component, load_weights
+from scripts import RandMisalign, component, load_weights
 
 FEW = ("--control_images", "8", "--bends", "[]", "--null_slices", "1")  # enough where the decisions are not the point
 
@@ -396,8 +396,8 @@ def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
 def test_the_published_recipes_are_as_published(name, moves):
     parser = ConfigParser()
     parser.read_config(RIVALS[name])
-    misalign = parser.get_parsed_content("misalign")
-    still = RandMisalignd("image")
+    misalign = parser.get_parsed_content("misalign").transform
+    still = RandMisalign()
     for key in ("flip", "affine", "gamma", "bias", "blur", "noise"):
         chance = f"{key}_prob"
         assert getattr(misalign, chance) == moves.get(chance, 0.0), key

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 from heads import copy, head
-from helpers import ROOT, TinyEmbedder, blobs, near, unit_vectors
+from helpers import ROOT, TinyEmbedder, blobs, near, read, unit_vectors
 from ignite.engine import Engine
+from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
 
 from scripts.decision.rates import benjamini_hochberg
@@ -136,6 +137,87 @@ def test_images_of_another_range_are_refused(scale):
         metric(scale(blobs(3, seed=1)))
 
 
+def test_integers_are_no_images_in_0_to_1_even_where_their_values_are():
+    train, embedder = (blobs(12, seed=0) > 0.5).to(torch.uint8), TinyEmbedder()
+    with pytest.raises(ValueError, match=r"reference: .*found torch.uint8; .* value_range=\(0, 255\)"):
+        MemorizationMetric(train, embedder)
+    metric = MemorizationMetric(train.float(), embedder)
+    with pytest.raises(ValueError, match="generated: .*found torch.uint8"):
+        metric(train[:2])
+
+
+@pytest.mark.parametrize(
+    ("value_range", "given"),
+    [((-1, 1), lambda x: 2 * x - 1), ((0, 255), lambda x: (255 * x).to(torch.uint8)), ([0, 1000], lambda x: 1000 * x)],
+)
+def test_a_range_scales_all_images_alike(value_range, given):
+    torch.manual_seed(0)
+    train, real, new, embedder = blobs(30, seed=0), blobs(8, seed=2), blobs(8, seed=1), TinyEmbedder()
+    low, high = value_range
+    metric = MemorizationMetric(given(train), embedder, holdout=given(real), value_range=value_range)
+    metric(given(torch.cat([new, train[:3]])))
+    by_hand = [(given(x).double() - low) / (high - low) for x in (train, real, torch.cat([new, train[:3]]))]
+    expected = MemorizationMetric(by_hand[0], embedder, holdout=by_hand[1])
+    expected(by_hand[2])
+    np.testing.assert_allclose(metric.summary().score, expected.summary().score, atol=2e-3)  # kept as float16
+    np.testing.assert_allclose(metric.null.statistic, expected.null.statistic, atol=2e-3)
+    assert metric.summary().reference.tolist()[8:] == [0, 1, 2] and metric.images.max() <= 1
+
+
+def test_images_outside_of_their_range_or_in_a_corner_of_it_are_refused():
+    train, embedder = 255 * blobs(12, seed=0), TinyEmbedder()
+    with pytest.raises(
+        ValueError, match=r"reference: expected images in \[-1, 1\], found 0 to 2\d\d; give .* value_range"
+    ):
+        MemorizationMetric(train, embedder, value_range=(-1, 1))
+    with pytest.raises(ValueError, match=r"reference: .* in \[0, 255\], found 0 to .*, next to nothing of it; give"):
+        MemorizationMetric(train / 255, embedder, value_range=(0, 255))
+    metric = MemorizationMetric(train, embedder, value_range=(0, 255))
+    with pytest.raises(ValueError, match="generated: .* next to nothing of it"):
+        metric(train[:2] / 255)
+    metric(torch.zeros(2, 1, 32, 40))  # a model that gives nothing copies nobody
+    assert metric.aggregate() == 0
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("labels", [None, [None] * 11, [torch.zeros(1)] * 11])
+def test_a_list_of_images_is_a_batch_and_one_search(kind, labels):
+    """As MONAI's engines hand over what they decollated; with labels, without, or with those that are missing."""
+    torch.manual_seed(0)
+    train, embedder = blobs(30, seed=0), TinyEmbedder()
+    data = torch.cat([blobs(8, seed=1), train[:3]])
+    calls: list[int] = []
+    embedder.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    metric = MemorizationMetric(train, embedder)
+    metric(data)
+    expected, before = metric.summary(), len(calls)
+    metric.reset()
+    metric(kind([MetaTensor(data[0]), data[1].numpy(), *data[2:]]), labels)
+    assert calls[before:] == [11]
+    for name in ("score", "p_value", "reference"):
+        np.testing.assert_array_equal(getattr(metric.summary(), name), getattr(expected, name))
+    metric.reset()
+    metric(MetaTensor(data), labels)
+    np.testing.assert_array_equal(metric.summary().p_value, expected.p_value)
+
+
+def test_a_list_of_different_shapes_or_of_nothing_is_an_error(reference):
+    metric = MemorizationMetric(reference)
+    with pytest.raises(ValueError, match=r"a list of images of one shape, found \[\(3,\), \(12,\)\]"):
+        metric([reference[0], reference[0, :3]])
+    with pytest.raises(ValueError, match="found none"):
+        metric([])
+
+
+def test_a_summary_is_made_once_and_anew_for_other_images(reference, new):
+    metric = MemorizationMetric(reference)
+    metric(new)
+    first = metric.summary()
+    assert metric.summary() is first
+    metric(near(reference[:4]))
+    assert metric.summary().rate == pytest.approx(4 / 34) and first.rate == 0
+
+
 def test_embedder_is_in_evaluation_mode_and_gives_no_gradient():
     torch.manual_seed(0)
     embedder = TinyEmbedder().train()
@@ -163,6 +245,8 @@ def test_it_is_the_key_metric_of_an_evaluator(reference, new):
         ({"subject_ids": ["a"]}, "one subject id for each of the 60 images of reference, got 1"),
         ({"holdout": torch.zeros(0, 12)}, "holdout must hold at least one image"),
         ({"verifier": Verifier()}, "needs an embedder"),
+        ({"value_range": (0, 1)}, r"value_range: .* and no embedder; leave it out for embeddings"),
+        ({"embedder": TinyEmbedder(), "value_range": (1, 1)}, r"value_range: .* the highest .*found \(1, 1\)"),
         ({"embedder": TinyEmbedder()}, r"volumes \(N, 1, X, Y, Z\), got \(60, 12\)"),
     ],
 )
@@ -180,7 +264,8 @@ TWO_PROCESSES = """
 import sys, torch, ignite.distributed as idist
 sys.path.insert(0, {tests!r}); sys.path.insert(0, {root!r})
 from helpers import near, unit_vectors
-from scripts.metrics import MemorizationMetric
+from ignite.engine import Engine
+from scripts import MemorizationMetric, MemorizationMetricHandler, MemorizationMetricsSaver
 
 def job(local_rank):
     rank = idist.get_rank()
@@ -195,6 +280,11 @@ def job(local_rank):
     torch.testing.assert_close(found.p_value, expected.p_value, rtol=1e-9, atol=0)
     assert found.rate == expected.rate == 7 / 37 and found.leaked == expected.leaked, found
     torch.testing.assert_close(found.ci95, expected.ci95, rtol=1e-9, atol=0)
+    engine = Engine(lambda engine, batch: batch)
+    MemorizationMetricHandler(metric).attach(engine, "rate")
+    MemorizationMetricsSaver(sys.argv[1]).attach(engine)
+    engine.run([list(data[:20] if rank == 0 else data[20:])], max_epochs=1)
+    assert abs(engine.state.metrics["rate"] - expected.rate) < 1e-6
     print("agrees", rank, flush=True)
 
 if __name__ == "__main__":
@@ -207,9 +297,12 @@ def test_two_processes_decide_as_one(tmp_path):
     text = TWO_PROCESSES.format(tests=str(ROOT / "tests"), root=str(ROOT))
     script = tmp_path / "two.py"
     script.write_text(text)
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("agrees") == 2
+    rows = read(tmp_path / "rate_raw.csv")
+    assert [row["memorized"] for row in rows] == ["False"] * 30 + ["True"] * 7
+    assert [row["reference"] for row in rows[30:]] == [str(number) for number in range(7)]
 
 
 def test_copies_of_volumes_are_counted_and_shown():

@@ -24,6 +24,7 @@ from monai.transforms import Randomizable
 from monai.utils import CommonKeys
 from torch.utils.data import Dataset, Sampler
 
+from ..images.augmentations import misalignment_key
 from ..images.items import Prepared, RandomTransform
 
 __all__ = ["Group", "LevelSampler", "PrepareMoved", "SliceGroups", "Views", "fit_projection"]
@@ -44,7 +45,7 @@ class PrepareMoved(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        keys = {"image": CommonKeys.LABEL, "matrix": f"{CommonKeys.IMAGE}_matrix"}
+        keys = {"image": CommonKeys.LABEL, "matrix": misalignment_key(CommonKeys.IMAGE)}
         label = {name: batchdata[key].to(device, non_blocking=non_blocking) for name, key in keys.items()}
         return batchdata[CommonKeys.IMAGE].to(device, non_blocking=non_blocking), label
 

@@ -11,83 +11,77 @@
 
 """Random misalignment and degradation of images, as MONAI dictionary transforms.
 
-Images are (C, H, W), volumes (1, D, H, W), in [0, 1] with a background near 0. The slices of a volume may be the
-channels of an image and then move together. One resampling serves all geometry of a transform.
+What they do to an image: :mod:`~scripts.images.array_augmentations`. All keys of a transform get the same draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, RandomizableTransform
-from monai.utils import ensure_tuple_rep
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
-from .geometry import warp
+from .array_augmentations import RandCopy, RandImage, RandMisalign
 from .items import Data, NewData
 
-__all__ = ["RandCopyd", "RandMisalignd", "blur"]
+__all__ = ["RandCopyd", "RandMisalignd", "misalignment_key"]
+
+Of = TypeVar("Of", bound=RandImage)
 
 
-def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Return the image (C, H, W) or (C, D, H, W) convolved with a Gaussian of `sigma` pixels.
-
-    Edges are reflected: MONAI's ``GaussianFilter`` takes what lies outside for zero, which darkens the borders.
-    """
-    if sigma <= 0:
-        return image
-    radius = max(1, int(3 * sigma + 0.5))
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    dims = image.ndim - 1
-    convolve = {2: F.conv2d, 3: F.conv3d}[dims]
-    result = F.pad(image[:, None], [radius] * (2 * dims), mode="reflect")  # a channel is a sample
-    for axis in range(dims):
-        result = convolve(result, kernel.view(1, 1, *[-1 if d == axis else 1 for d in range(dims)]))
-    return result[:, 0]
+def misalignment_key(key: Hashable) -> str:
+    """Return the key of the map by which :class:`RandMisalignd` moved the image of a key; none of MONAI's own."""
+    return f"{key}_misalignment"
 
 
-def _smooth_field(rng: np.random.RandomState, shape: tuple[int, ...], grid: int) -> torch.Tensor:
-    """Return `grid` normal values a side interpolated smoothly to (axes, *shape), unit standard deviation or less."""
-    dims = len(shape)
-    field = torch.from_numpy(rng.normal(size=(dims, *[grid] * dims)).astype(np.float32))
-    for axis, size in enumerate(shape, start=1):  # cubic along one axis after the other
-        basis = F.interpolate(torch.eye(grid)[None, None], (grid, size), mode="bicubic", align_corners=True)[0, 0]
-        field = (field.movedim(axis, -1) @ basis).movedim(-1, axis)
-    return field
+class _RandImaged(RandomizableTransform, MapTransform, Generic[Of]):
+    """An array transform, done to the images of all keys by one draw."""
+
+    backend = RandImage.backend
+
+    def __init__(self, keys: KeysCollection, transform: Of, allow_missing_keys: bool) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, transform.prob)
+        self.transform = transform
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
+        super().set_random_state(seed, state)
+        self.transform.set_random_state(state=self.R)
+        return self
+
+    def randomize(self, shape: tuple[int, ...]) -> None:
+        self.transform.randomize(shape)
+
+    def __call__(self, data: Data) -> NewData:
+        result, drawn = dict(data), False
+        for key in self.key_iterator(result):
+            try:
+                result[key] = self.transform(result[key], randomize=not drawn)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
+            drawn = True
+        return result
 
 
-def _turn(angles: NDArray) -> NDArray[np.float64]:
-    """Return the rotation by one angle in the plane, (1,) -> (2, 2), or about a vector in space, (3,) -> (3, 3)."""
-    if len(angles) == 1:
-        c, s = np.cos(angles[0]), np.sin(angles[0])
-        return np.array([[c, -s], [s, c]])
-    return Rotation.from_rotvec(angles).as_matrix()
+class RandMisalignd(_RandImaged[RandMisalign]):
+    """Flip, rotate, shift, zoom, bend the contrast and light of images at random: :class:`RandMisalign` by keys.
 
-
-class RandMisalignd(RandomizableTransform, MapTransform):
-    """Flip, rotate, shift, zoom, bend the contrast and light of an image at random: what DeepSSIM must not see.
-
-    What is not given does not happen. The authors' test condition is ``flip_prob=0.8, affine_prob=0.8, rotation=10,
-    gamma_prob=0.8, gamma=(0.5, 1.5)`` (published code, `misaligned`).
+    The map of positions, (2, 3) or (3, 4) as :func:`~scripts.images.geometry.warp` takes it, is added as
+    KEY_misalignment, the identity where nothing happened. Outputs are float32 tensors; a MetaTensor stays one, with its
+    affine and applied operations as they were.
 
     Args:
-        keys: images of shape (C, H, W) in [0, 1], or volumes (1, D, H, W); all keys get the same transform. The map of
-            positions, (2, 3) or (3, 4) as :func:`~scripts.images.geometry.warp` takes it, is added as KEY_matrix.
-        prob: chance that anything happens at all; the chances below are those within it.
-        flip_prob: chance of a flip along each axis, or one for each.
-        affine_prob, rotation, shift, zoom: chance, largest angle in degrees, largest shift in pixels, range of scale. A
-            volume is turned about an axis in any direction.
-        gamma_prob, gamma: chance and range of the exponent, drawn log-uniformly.
-        bias_prob, bias: chance and strength (log units) of a smooth multiplicative field.
-        blur_prob, blur: chance and largest sigma in pixels of a Gaussian.
-        noise_prob, noise: chance and largest standard deviation of Gaussian noise.
+        keys: images of shape (C, H, W) in [0, 1], or volumes (C, D, H, W), all of one shape; all keys get the same
+            transform.
+        allow_missing_keys: pass dicts without a key.
+
+    The other arguments are those of :class:`RandMisalign`.
+
+    Raises:
+        ValueError: for images of other axes or shapes, integers, or another range, with the key.
     """
 
     def __init__(
@@ -107,70 +101,47 @@ class RandMisalignd(RandomizableTransform, MapTransform):
         noise_prob: float = 0.0,
         noise: float = 0.0,
         prob: float = 1.0,
+        allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, prob)
-        self.flip_prob = flip_prob
-        self.affine_prob, self.rotation, self.shift, self.zoom = affine_prob, rotation, shift, zoom
-        self.gamma_prob, self.gamma = gamma_prob, gamma
-        self.bias_prob, self.bias = bias_prob, bias
-        self.blur_prob, self.blur = blur_prob, blur
-        self.noise_prob, self.noise = noise_prob, noise
-
-    def randomize(self, shape: tuple[int, ...]) -> None:
-        if self.prob < 1:  # no draw otherwise, so that seeds keep their meaning
-            super().randomize(None)
-        r = self.R  # every chance is drawn, a chance of 0 too: adding one kind must not change the draws of the others
-        dims = len(shape) - 1
-        self.matrix = np.eye(dims, dims + 1)
-        if r.rand() < self.affine_prob:
-            angle = np.deg2rad(r.uniform(-self.rotation, self.rotation))
-            axis = np.ones(1)
-            if dims == 3:
-                axis = r.normal(size=3)
-                axis /= np.linalg.norm(axis)
-            self.matrix[:, :dims] = _turn(angle * axis) / r.uniform(*self.zoom)
-            self.matrix[:, dims] = r.uniform(-self.shift, self.shift, dims)
-        for number, chance in enumerate(ensure_tuple_rep(self.flip_prob, dims)):
-            if r.rand() < chance:
-                self.matrix[number] *= -1
-        self.exponent = np.exp(r.uniform(*np.log(self.gamma))) if r.rand() < self.gamma_prob else 1.0
-        self.field = self.bias * _smooth_field(r, shape[1:], 4)[:1] if r.rand() < self.bias_prob else None
-        self.sigma = r.uniform(0, self.blur) if r.rand() < self.blur_prob else 0.0
-        self.deviation = r.uniform(0, self.noise) if r.rand() < self.noise_prob else 0.0
-        self.pattern = torch.from_numpy(r.normal(size=shape).astype(np.float32)) if self.deviation else None
+        transform = RandMisalign(
+            flip_prob=flip_prob,
+            affine_prob=affine_prob,
+            rotation=rotation,
+            shift=shift,
+            zoom=zoom,
+            gamma_prob=gamma_prob,
+            gamma=gamma,
+            bias_prob=bias_prob,
+            bias=bias,
+            blur_prob=blur_prob,
+            blur=blur,
+            noise_prob=noise_prob,
+            noise=noise,
+            prob=prob,
+        )
+        super().__init__(keys, transform, allow_missing_keys)
 
     def __call__(self, data: Data) -> NewData:
-        result = dict(data)
-        self.randomize(tuple(result[self.keys[0]].shape))
-        moved = self.matrix if self._do_transform else np.eye(*self.matrix.shape)
-        matrix = torch.as_tensor(moved, dtype=torch.float32)
+        result = super().__call__(data)
         for key in self.key_iterator(result):
-            result[f"{key}_matrix"] = matrix
-            if not self._do_transform:
-                continue
-            image = warp(result[key][None], matrix[None])[0].clamp(0, 1) ** self.exponent
-            if self.field is not None:
-                image = image * torch.exp(self.field)
-            image = blur(image, self.sigma)
-            if self.pattern is not None:
-                image = image + self.deviation * self.pattern
-            result[key] = image.clamp(0, 1)
+            result[misalignment_key(key)] = torch.as_tensor(self.transform.matrix, dtype=torch.float32)
         return result
 
 
-class RandCopyd(RandomizableTransform, MapTransform):
-    """Degrade an image as a generator that memorized it would: a smooth deformation, blur and noise.
+class RandCopyd(_RandImaged[RandCopy]):
+    """Degrade images as a generator that memorized them would, bent, blurred and noisy: :class:`RandCopy` by keys.
 
-    What is not given does not happen.
+    Outputs are float32 tensors; a MetaTensor stays one, with its affine and applied operations as they were.
 
     Args:
-        keys: images of shape (C, H, W) in [0, 1], or volumes (1, D, H, W).
-        elastic: range of the displacement's standard deviation in pixels at the control points; interpolation lowers it
-            by about a sixth in between.
-        blur: range of the Gaussian's sigma in pixels.
-        noise: range of the noise's standard deviation.
-        grid: control points a side of the deformation.
+        keys: images of shape (C, H, W) in [0, 1], or volumes (C, D, H, W), all of one shape; all keys get the same
+            transform.
+        allow_missing_keys: pass dicts without a key.
+
+    The other arguments are those of :class:`RandCopy`.
+
+    Raises:
+        ValueError: for images of other axes or shapes, integers, or another range, with the key.
     """
 
     def __init__(
@@ -180,22 +151,7 @@ class RandCopyd(RandomizableTransform, MapTransform):
         blur: tuple[float, float] = (0.0, 0.0),
         noise: tuple[float, float] = (0.0, 0.0),
         grid: int = 8,
+        prob: float = 1.0,
+        allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys)
-        RandomizableTransform.__init__(self, 1.0)
-        self.elastic, self.blur, self.noise, self.grid = elastic, blur, noise, grid
-
-    def randomize(self, shape: tuple[int, ...]) -> None:
-        self.displacement = self.R.uniform(*self.elastic) * _smooth_field(self.R, shape[1:], self.grid)
-        self.sigma = self.R.uniform(*self.blur)
-        self.pattern = self.R.uniform(*self.noise) * torch.from_numpy(self.R.normal(size=shape).astype(np.float32))
-
-    def __call__(self, data: Data) -> NewData:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            self.randomize(tuple(result[key].shape))
-            axes = len(self.displacement)
-            still = torch.eye(axes, axes + 1)[None]
-            image = blur(warp(result[key][None], still, self.displacement[None])[0], self.sigma)
-            result[key] = (image + self.pattern).clamp(0, 1)
-        return result
+        super().__init__(keys, RandCopy(elastic, blur, noise, grid, prob), allow_missing_keys)

@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Resize
+from monai.utils import convert_to_tensor
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from .foreground import foreground
 from .items import Data, NewData
+from .slices import planar
 
 __all__ = ["AXES", "axes_matrix", "Correctd", "Correction", "Stretchd", "ZeroBackgroundd", "largest_object"]
 
@@ -125,7 +127,8 @@ class Correctd(MapTransform):
         correction = result.get("correction")
         if correction is not None:
             for key in self.key_iterator(result):
-                result[key] = _corrected(result[key], correction)
+                image = convert_to_tensor(result[key], track_meta=isinstance(result[key], MetaTensor))
+                result[key] = _corrected(image, correction)
         return result
 
 
@@ -190,7 +193,7 @@ class Stretchd(MapTransform):
         correction = result.get("correction")
         if correction is not None and correction.stretch != (1.0, 1.0):
             for key in self.key_iterator(result):
-                shape = result[key].shape[1:]
+                shape = planar(result[key], data.get("id", key))
                 size = [max(1, round(length * factor)) for length, factor in zip(shape, correction.stretch)]
                 mode = "area" if max(correction.stretch) <= 1 else "bilinear"
                 result[key] = Resize(size, mode=mode)(result[key])

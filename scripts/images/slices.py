@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
+from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Resize, Transform
 from numpy.typing import NDArray
@@ -28,7 +28,16 @@ from scipy import ndimage
 
 from .items import Data, NewData
 
-__all__ = ["AxialSlicesd", "PerDimensionalityd", "PlanarSliced", "ShrinkToFitd", "SkullStripd", "object_mask", "voxels"]
+__all__ = [
+    "AxialSlicesd",
+    "PerDimensionalityd",
+    "PlanarSliced",
+    "ShrinkToFitd",
+    "SkullStripd",
+    "object_mask",
+    "planar",
+    "voxels",
+]
 
 
 class PerDimensionalityd(Transform):
@@ -56,8 +65,8 @@ class PerDimensionalityd(Transform):
 class SkullStripd(MapTransform):
     """Set everything outside the brain to zero where a dict has a mask; dicts without one pass unchanged."""
 
-    def __init__(self, keys: KeysCollection, mask_key: Hashable = "mask") -> None:
-        super().__init__(keys)
+    def __init__(self, keys: KeysCollection, mask_key: Hashable = "mask", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.mask_key = mask_key
 
     def __call__(self, data: Data) -> NewData:
@@ -65,10 +74,11 @@ class SkullStripd(MapTransform):
         mask = result.pop(self.mask_key, None)
         if mask is not None:
             for key in self.key_iterator(result):
-                same = not isinstance(mask, MetaTensor) or np.allclose(mask.affine, result[key].affine, atol=1e-3)
-                if mask.shape != result[key].shape or not same:
+                image = result[key]
+                placed = isinstance(mask, MetaTensor) and isinstance(image, MetaTensor)
+                if mask.shape != image.shape or (placed and not np.allclose(mask.affine, image.affine, atol=1e-3)):
                     raise ValueError(f"{data.get('id', key)}: expected a mask on the image's grid, found another grid")
-                result[key] = result[key] * (mask > 0)
+                result[key] = image * (mask > 0)
         return result
 
 
@@ -83,6 +93,7 @@ class AxialSlicesd(MapTransform):
         spacing: distance of the slices in mm; slices are picked, not interpolated.
         levels: first and last level in mm below the top of the object.
         min_foreground: least object area of a slice in cm2.
+        allow_missing_keys: pass a dict without the key, in a list.
 
     A volume of one slice gives that slice, its level unknown unless the dict has one.
 
@@ -99,8 +110,9 @@ class AxialSlicesd(MapTransform):
         spacing: float = 4.0,
         levels: tuple[float, float] = (12.0, 112.0),
         min_foreground: float = 40.0,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys)
         if spacing <= 0 or levels[0] > levels[1]:
             raise ValueError(f"spacing must be positive and levels ascending, got {spacing} and {levels}")
         if min_foreground < 0:
@@ -109,6 +121,8 @@ class AxialSlicesd(MapTransform):
 
     def __call__(self, data: Data) -> list[NewData]:
         (key,) = self.keys
+        if key not in data and self.allow_missing_keys:
+            return [dict(data)]
         name = data.get("id", key)
         array, voxel_mm = voxels(data[key], name)
         if 1 in array.shape[:2]:
@@ -135,8 +149,10 @@ class AxialSlicesd(MapTransform):
         return result
 
 
-def voxels(volume: torch.Tensor, name: object) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def voxels(volume: NdarrayOrTensor, name: object) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return the voxels (X, Y, Z) of one channel and their size in mm (3,), 1 mm where no affine says it."""
+    if volume.ndim != 4:
+        raise ValueError(f"{name}: expected a volume, found an image of {volume.ndim - 1} axes")
     affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
     array = np.asarray(volume, np.float32)
     if array.shape[0] != 1:
@@ -156,6 +172,20 @@ def object_mask(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.stack([ndimage.binary_fill_holes(largest[..., z]) for z in range(array.shape[2])], axis=-1)
 
 
+def planar(image: NdarrayOrTensor, name: object) -> tuple[int, ...]:
+    """Return the sides (H, W) of a planar image (1, H, W).
+
+    Raises:
+        ValueError: for a volume.
+    """
+    if image.ndim != 3:
+        raise ValueError(
+            f"{name}: expected a planar image (1, H, W), found shape {tuple(image.shape)}; PerDimensionalityd gives "
+            "volumes other transforms"
+        )
+    return tuple(image.shape[1:])
+
+
 class PlanarSliced(MapTransform):
     """Make a planar image (1, H, W) look like the only slice of a volume, and no larger than `frame` pixels.
 
@@ -163,8 +193,8 @@ class PlanarSliced(MapTransform):
     images of one size keep their relative scale. `slice` becomes -1; `level` stays as a datalist gives it, else NaN.
     """
 
-    def __init__(self, keys: KeysCollection, frame: int) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: KeysCollection, frame: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
         self.frame = frame
         self.resize = Resize(frame, size_mode="longest", mode="area")
 
@@ -173,7 +203,7 @@ class PlanarSliced(MapTransform):
         for key in self.key_iterator(result):
             if not np.isfinite(np.asarray(result[key])).all():  # scaling would turn the others into one value
                 raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
-            if max(result[key].shape[1:]) > self.frame:
+            if max(planar(result[key], data.get("id", key))) > self.frame:
                 result[key] = self.resize(result[key])
         result["slice"] = -1
         result["level"] = float(result.get("level", "nan"))
@@ -187,8 +217,8 @@ class ShrinkToFitd(MapTransform):
     (`slice` 0 or more) stay as they are, since a pixel of theirs has a size in mm.
     """
 
-    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int]) -> None:
-        super().__init__(keys)
+    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
         if len(spatial_size) != 2:
             raise ValueError(
                 f"spatial_size: expected two sides for planar images, found {list(spatial_size)}; for whole volumes "
@@ -199,7 +229,7 @@ class ShrinkToFitd(MapTransform):
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result) if result.get("slice", -1) < 0 else ():
-            shape = result[key].shape[1:]
+            shape = planar(result[key], data.get("id", key))
             factor = min(field / max(size, 1) for field, size in zip(self.spatial_size, shape))  # nothing stays so
             if factor < 1:
                 size = [max(1, min(n, round(m * factor))) for n, m in zip(self.spatial_size, shape)]

@@ -43,14 +43,17 @@ class VolumeFieldd(MapTransform):
         keys: the volume's key; one key.
         spatial_size: voxels of the field: left-right, posterior-anterior, inferior-superior.
         pixel_mm: their side in mm.
+        allow_missing_keys: pass a dict without the key.
 
     Raises:
         ValueError: for another number of sides, or if the volume has several channels, no object, values that are not
             finite, or is a plane.
     """
 
-    def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], pixel_mm: float) -> None:
-        super().__init__(keys)
+    def __init__(
+        self, keys: KeysCollection, spatial_size: Sequence[int], pixel_mm: float, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         if len(spatial_size) != 3:
             raise ValueError(
                 f"spatial_size: expected three sides for whole volumes, found {list(spatial_size)}; of ldm/ take a "
@@ -61,9 +64,9 @@ class VolumeFieldd(MapTransform):
 
     def __call__(self, data: Data) -> NewData:
         (key,) = self.keys
+        if key not in data and self.allow_missing_keys:
+            return dict(data)
         name = data.get("id", key)
-        if data[key].ndim != 4:
-            raise ValueError(f"{name}: expected a volume, found an image of {data[key].ndim - 1} axes")
         array, voxel_mm = voxels(data[key], name)
         if 1 in array.shape:
             raise ValueError(f"{name}: expected a volume, found a plane of {' x '.join(map(str, array.shape))} voxels")

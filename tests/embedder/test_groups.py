@@ -195,7 +195,7 @@ def test_a_batch_becomes_images_and_what_was_done_to_them():
     assert set(label) == {"image", "matrix"} and len(images) == 10
     torch.testing.assert_close(images, batch["image"])
     torch.testing.assert_close(label["image"], batch["label"])
-    torch.testing.assert_close(label["matrix"], batch["image_matrix"])
+    torch.testing.assert_close(label["matrix"], batch["image_misalignment"])
     assert label["matrix"].shape == (10, 2, 3)
 
 

@@ -172,7 +172,7 @@ def moved() -> torch.Tensor:
     """Matrices (24, 2, 3) of misaligned images."""
     transform = RandMisalignd("image", **{**MISALIGN, "affine_prob": 0.9})
     transform.set_random_state(0)
-    return torch.stack([transform({"image": torch.zeros(1, 32, 40)})["image_matrix"] for _ in range(24)])
+    return torch.stack([transform({"image": torch.zeros(1, 32, 40)})["image_misalignment"] for _ in range(24)])
 
 
 def perfect(matrix: torch.Tensor, frame: torch.Tensor | None = None) -> Estimate:
@@ -280,7 +280,7 @@ def test_loss_of_volumes_is_that_of_scikit_image():
 def test_a_perfect_estimate_of_moved_volumes_has_the_least_pose_loss():
     transform = RandMisalignd("image", flip_prob=[0.5, 0, 0], affine_prob=1, rotation=20, shift=4, zoom=(0.9, 1.1))
     transform.set_random_state(0)
-    matrix = torch.stack([transform({"image": torch.zeros(1, 8, 8, 8)})["image_matrix"] for _ in range(12)])
+    matrix = torch.stack([transform({"image": torch.zeros(1, 8, 8, 8)})["image_misalignment"] for _ in range(12)])
     mirrored = (torch.linalg.det(matrix[:, :, :3]) < 0).long()
     mirror = torch.diag_embed(torch.stack([1.0 - 2 * mirrored, torch.ones(12), torch.ones(12)], 1))
     inverse = torch.linalg.inv(matrix[:, :, :3] @ mirror)

@@ -11,15 +11,22 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 from heads import head
 from helpers import COPY, MISALIGN
+from monai.data import MetaTensor, list_data_collate
+from monai.data.utils import decollate_batch
+from monai.transforms import Compose, Flipd, Rotate90d, ScaleIntensityRanged, Spacingd
+from monai.utils import PostFix
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from scripts.images.augmentations import RandCopyd, RandMisalignd, blur
+from scripts.images.array_augmentations import RandCopy, RandMisalign, blur
+from scripts.images.augmentations import RandCopyd, RandMisalignd
 from scripts.images.geometry import warp
 
 
@@ -37,11 +44,11 @@ def test_the_map_of_a_misalignment_travels_with_the_image(image):
     transform.set_random_state(0)
     for _ in range(5):
         got = transform({"image": image})
-        torch.testing.assert_close(got["image"], warp(image[None], got["image_matrix"][None])[0].clamp(0, 1))
-        assert (got["image_matrix"] != torch.eye(2, 3)).any()
+        torch.testing.assert_close(got["image"], warp(image[None], got["image_misalignment"][None])[0].clamp(0, 1))
+        assert (got["image_misalignment"] != torch.eye(2, 3)).any()
     never = RandMisalignd("image", **MISALIGN, prob=0.0)({"image": image})
     assert never["image"] is image
-    torch.testing.assert_close(never["image_matrix"], torch.eye(2, 3))
+    torch.testing.assert_close(never["image_misalignment"], torch.eye(2, 3))
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.7, 1.5])
@@ -85,9 +92,7 @@ def test_flips_are_independent_and_as_often_as_stated(image):
 
 
 def test_rotation_shift_and_zoom_fill_their_ranges(image):
-    transform = RandMisalignd(
-        "image", flip_prob=0.5, affine_prob=1.0, rotation=10, shift=4, zoom=(0.8, 1.25)
-    ).set_random_state(0)
+    transform = RandMisalign(flip_prob=0.5, affine_prob=1.0, rotation=10, shift=4, zoom=(0.8, 1.25)).set_random_state(0)
     matrices = []
     for _ in range(500):
         transform.randomize((1, 8, 8))
@@ -113,16 +118,9 @@ def test_gamma_is_a_power_and_bias_and_noise_are_bounded(image):
     assert 0.05 < max(residual) < 0.062 and min(residual) < 0.01
 
 
-def test_a_chance_that_nothing_happens_at_all(image):
-    misalign = RandMisalignd("image", **MISALIGN, prob=0.3)
-    misalign.set_random_state(0)
-    moved = [not torch.equal(misalign({"image": image})["image"], image) for _ in range(400)]
-    assert 0.22 < np.mean(moved) < 0.38
-
-
 def test_a_seed_keeps_its_meaning_whatever_else_may_happen():
     """Every kind draws its chance, in this order, even where that is 0; `prob` only where it is not certain."""
-    transform = RandMisalignd("image", affine_prob=1.0, rotation=15, noise_prob=1.0, noise=0.06).set_random_state(5)
+    transform = RandMisalign(affine_prob=1.0, rotation=15, noise_prob=1.0, noise=0.06).set_random_state(5)
     transform.randomize((1, 8, 8))
     rng = np.random.RandomState(5)
     rng.rand()
@@ -133,12 +131,148 @@ def test_a_seed_keeps_its_meaning_whatever_else_may_happen():
     assert transform.deviation == pytest.approx(rng.uniform(0, 0.06))
 
 
-def test_all_keys_are_misaligned_alike_and_copied_each_alone(image):
+BOTH = pytest.mark.parametrize(
+    ("dictionary", "array", "kinds"),
+    [(RandMisalignd, RandMisalign, {**MISALIGN, "noise_prob": 1.0}), (RandCopyd, RandCopy, COPY)],
+)
+
+
+@BOTH
+def test_dictionaries_get_what_arrays_get_and_all_keys_one_draw(image, dictionary, array, kinds):
     data = {"a": image, "b": image, "id": 7}
-    both = RandMisalignd(["a", "b"], **{**MISALIGN, "noise_prob": 1.0}).set_random_state(0)(data)
-    torch.testing.assert_close(both["a"], both["b"], atol=0, rtol=0)
-    copies = RandCopyd(["a", "b"], **COPY).set_random_state(0)(data)
-    assert (copies["a"] - copies["b"]).abs().max() > 0.01 and both["id"] == copies["id"] == 7
+    whole, alone = dictionary(["a", "b"], **kinds).set_random_state(0), array(**kinds).set_random_state(0)
+    for _ in range(3):
+        got, expected = whole(data), alone(image)
+        torch.testing.assert_close(got["a"], expected, atol=0, rtol=0)
+        torch.testing.assert_close(got["b"], expected, atol=0, rtol=0)
+        assert got["id"] == 7
+    torch.testing.assert_close(alone(image, randomize=False), expected, atol=0, rtol=0)
+    assert not torch.equal(alone(image), expected)
+
+
+@BOTH
+def test_dictionaries_take_the_arguments_of_arrays_with_the_same_defaults(dictionary, array, kinds):
+    own = dict(inspect.signature(dictionary).parameters)
+    missing = own.pop("allow_missing_keys")
+    assert own.pop("keys").default is inspect.Parameter.empty and missing.default is False
+    assert own == dict(inspect.signature(array).parameters)
+    values = {name: object() for name in own} | {"prob": 0.25}
+    made = dictionary("image", **values).transform
+    assert {name: getattr(made, name) for name in own} == values
+
+
+@BOTH
+def test_a_missing_key_is_left_out_where_it_may_be_and_draws_nothing(image, dictionary, array, kinds):
+    transform = dictionary(["a", "b"], **kinds, allow_missing_keys=True).set_random_state(0)
+    state = transform.R.get_state()[2]
+    assert transform({"id": 7}) == {"id": 7} and transform.R.get_state()[2] == state
+    got = transform({"b": image})
+    torch.testing.assert_close(got["b"], array(**kinds).set_random_state(0)(image), atol=0, rtol=0)
+    assert "a" not in got and "a_misalignment" not in got
+
+
+@BOTH
+def test_the_chance_of_anything_is_as_stated(image, dictionary, array, kinds):
+    for transform in (dictionary("image", **kinds, prob=0.3), Compose([dictionary("image", **kinds, prob=0.3)])):
+        transform.set_random_state(0)
+        done = [not torch.equal(transform({"image": image})["image"], image) for _ in range(200)]
+        assert 0.2 < np.mean(done) < 0.4
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_of_numpy_come_out_as_tensors(image, dictionary, array, kinds, dtype):
+    given = image.numpy().astype(dtype)
+    before = given.copy()
+    for prob in (0.0, 1.0):
+        got = dictionary("image", **kinds, prob=prob).set_random_state(0)({"image": given})["image"]
+        expected = array(**kinds, prob=prob).set_random_state(0)(torch.from_numpy(given).float())
+        assert type(got) is torch.Tensor and got.dtype == torch.float32
+        torch.testing.assert_close(got, expected, atol=0, rtol=0)
+    np.testing.assert_array_equal(given, before)
+
+
+@BOTH
+def test_a_metatensor_stays_one_on_its_grid(image, dictionary, array, kinds):
+    """The object moves, the grid does not; what was applied before can still be undone, and no more."""
+    data = {"image": MetaTensor(image, affine=torch.diag(torch.tensor([2.0, 3.0, 1.0, 1.0])))}
+    data = Flipd("image", 0)(data)
+    got = dictionary("image", **kinds).set_random_state(0)(data)["image"]
+    torch.testing.assert_close(got.affine, data["image"].affine)
+    assert isinstance(got, MetaTensor) and [done["class"] for done in got.applied_operations] == ["Flip"]
+    expected = array(**kinds).set_random_state(0)(data["image"].as_tensor())
+    torch.testing.assert_close(got.as_tensor(), expected, atol=0, rtol=0)
+    assert dictionary("image", **kinds, prob=0.0)(data)["image"].applied_operations == got.applied_operations
+
+
+def test_the_map_is_no_metadata_of_monais(image):
+    """MONAI's spatial transforms, batches and decollation leave it alone."""
+    move = RandMisalignd("image", affine_prob=1.0, rotation=10).set_random_state(0)
+    chain = Compose([move, Rotate90d("image"), Spacingd("image", (1.5, 1.5))])
+    got = [chain({"image": MetaTensor(image), "id": name}) for name in "ab"]
+    added = set(got[0]) - {"image", "id"}
+    assert added == {"image_misalignment"}
+    assert not added & {f"image_{postfix}" for postfix in ("meta_dict", "transforms", "affine", "matrix")}
+    assert not added & {getattr(PostFix, name)("image") for name in ("meta", "orig_meta", "transforms")}
+    batch = list_data_collate(got)
+    assert batch["image_misalignment"].shape == (2, 2, 3)
+    for one, other in zip(decollate_batch(batch), got):
+        torch.testing.assert_close(one["image_misalignment"], other["image_misalignment"], atol=0, rtol=0)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda x: (255 * x).to(torch.uint8),
+            r"image: expected floating-point values in \[0, 1\], found torch.uint8; scale",
+        ),
+        (lambda x: (x > 0.5).numpy(), r"image: expected floating-point values .*, found torch.bool"),
+        (
+            lambda x: 255 * x,
+            r"image: expected values in \[0, 1\], found 0 to 2\d\d; scale them, as ScaleIntensityRange",
+        ),
+        (lambda x: 2 * x - 1, r"image: expected values in \[0, 1\], found -1 to 0.\d+; scale"),
+        (lambda x: x.where(x > 0.2, torch.nan), r"found nan to nan"),
+        (
+            lambda x: x[0],
+            r"image: expected an image \(C, H, W\) or a volume .* found shape \(40, 33\); put the channel",
+        ),
+        (lambda x: x[None, None], r"found shape \(1, 1, 2, 40, 33\); put the channel first, .* one by one"),
+        (lambda x: x[:, None], r"at least two pixels a side, found shape \(2, 1, 40, 33\)"),
+        (lambda x: x[:0], r"found shape \(0, 40, 33\)"),
+    ],
+)
+def test_wrong_images_are_refused_with_the_remedy(image, dictionary, array, kinds, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        dictionary("image", **kinds)({"image": wrong(image)})
+
+
+@BOTH
+def test_the_remedy_for_eight_bits_works(image, dictionary, array, kinds):
+    bits = {"image": (255 * image).to(torch.uint8)}
+    transform = dictionary("image", **kinds)
+    chain = Compose([ScaleIntensityRanged("image", 0, 255, 0, 1), transform])
+    transform.set_random_state(0)  # Compose has drawn a seed of its own
+    got = chain(bits)["image"]
+    expected = array(**kinds).set_random_state(0)(bits["image"] / 255)
+    torch.testing.assert_close(torch.as_tensor(got), expected, atol=1e-5, rtol=0, check_dtype=False)
+
+
+@BOTH
+def test_keys_of_two_shapes_cannot_have_one_draw(image, dictionary, array, kinds):
+    with pytest.raises(ValueError, match=r"^b: .* the one before, \(2, 40, 33\), found \(1, 40, 33\)"):
+        dictionary(["a", "b"], **kinds)({"a": image, "b": image[:1]})
+    with pytest.raises(ValueError, match="the one before, None"):
+        array(**kinds)(image, randomize=False)
+
+
+def test_chances_of_flips_for_axes_that_an_image_does_not_have(image):
+    with pytest.raises(ValueError, match=r"flip_prob: .* each axis of an image \(C, H, W\), found 3"):
+        RandMisalignd("image", flip_prob=[0.5, 0, 0])({"image": image})
+    with pytest.raises(ValueError, match=r"flip_prob: .* each axis of a volume \(C, D, H, W\), found 2"):
+        RandMisalignd("image", flip_prob=[0.5, 0])({"image": torch.zeros(1, 8, 8, 8)})
 
 
 def copy(image, seed=0, **change):
@@ -155,7 +289,7 @@ def test_copy_by_nothing_is_the_identity_and_each_part_acts_alone(image):
 
 
 def test_displacement_is_smooth_and_of_the_stated_size():
-    transform = RandCopyd("image", elastic=(1.5, 1.5)).set_random_state(0)
+    transform = RandCopy(elastic=(1.5, 1.5)).set_random_state(0)
     fields = []
     for _ in range(50):
         transform.randomize((1, 96, 112))
@@ -186,7 +320,7 @@ def test_a_volume_is_turned_about_any_axis_mirrored_where_it_may_be_and_its_map_
     axes, mirrored = [], []
     for _ in range(60):
         got = transform({"image": volume[:, ::6, ::7, ::5]})
-        matrix = got["image_matrix"].double().numpy()
+        matrix = got["image_misalignment"].double().numpy()
         assert matrix.shape == (3, 4) and np.abs(matrix[:, 3]).max() <= 3
         scale = np.cbrt(abs(np.linalg.det(matrix[:, :3])))
         assert 1 / 1.1 - 1e-6 <= scale <= 1 / 0.9 + 1e-6
@@ -197,15 +331,15 @@ def test_a_volume_is_turned_about_any_axis_mirrored_where_it_may_be_and_its_map_
         axes.append(vector / np.linalg.norm(vector))
     assert 15 < sum(mirrored) < 45 and (np.abs(axes).mean(0) > 0.35).all()
     torch.testing.assert_close(
-        got["image"], warp(volume[None, :, ::6, ::7, ::5], got["image_matrix"][None])[0].clamp(0, 1)
+        got["image"], warp(volume[None, :, ::6, ::7, ::5], got["image_misalignment"][None])[0].clamp(0, 1)
     )
 
 
 def test_a_volume_is_blurred_and_bent_along_all_its_axes(volume):
     expected = gaussian_filter(volume.numpy().astype(float), (0, 0.8, 0.8, 0.8), mode="mirror", truncate=3)
     np.testing.assert_allclose(blur(volume, 0.8), expected, atol=1e-5)
-    transform = RandCopyd("image", elastic=(1.0, 1.0), grid=6).set_random_state(0)
-    bent = transform({"image": volume})["image"]
+    transform = RandCopy(elastic=(1.0, 1.0), grid=6).set_random_state(0)
+    bent = transform(volume)
     field = transform.displacement
     assert field.shape == (3, *volume.shape[1:]) and 0.5 < field.std() < 1.1
     assert (np.abs(np.diff(field.numpy(), axis=1)).max() < 0.8) and not torch.allclose(bent, volume, atol=0.05)
