@@ -79,7 +79,7 @@ class Answer:
     @property
     def title(self) -> str:
         """The answer in some words, such as a viewer has room for."""
-        numbers = f"(aligned SSIM {self.aligned_ssim:.3f}, p = {self.p_value:.1e}, one image)"
+        numbers = f"(aligned SSIM {self.aligned_ssim:.3f}, p = {self.p_value:.2g}, one image)"
         return {
             "copy": f"Looks like a copy of {self.subject} {numbers}",
             "likeness": f"Likeness of {self.subject}, no copy {numbers}",
