@@ -22,7 +22,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from .auditing.audit import Audit
 from .auditing.controls import Controls, SearchedNull
 from .auditing.degradation import Degradation
+from .auditing.fit import FitTest
 from .auditing.kinds import kinds_of_subjects
 from .auditing.result import Tier
 from .auditing.search import Found, Search, Units
@@ -42,15 +42,13 @@ from .embedder.embedding_set import EmbeddedImage, EmbeddingSet
 from .embedder.file_loader import File, ImageError, Unreadable
 from .images.datalists import find_images
 from .images.items import Item
-from .images.readers import files_of
+from .images.readers import files_of, series_of
 
-__all__ = ["Answer", "Lookup"]
-
-LEAST_LIKENESS = 0.7  # of the training images' own, as `least_likeness` of configs/detect.yaml
+__all__ = ["Lookup", "LookupAnswer"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class LookupAnswer:
     """What one image or volume is.
 
     `tier` says whether it is called, `subject` and `image` are the nearest training subject and image, `aligned_ssim`
@@ -104,8 +102,8 @@ class Answer:
     def caution(self) -> str:
         """What one image cannot tell."""
         return (
-            f"One image has no set-level error rate: of images that copy nobody, {self.level:.0%} are called too. For "
-            "a false-discovery rate audit the whole set (configs/detect.yaml)."
+            f"One image has no set-level error rate: of images that copy nobody, {100 * self.level:g} in 100 are "
+            "called too. For a false-discovery rate audit the whole set (configs/detect.yaml)."
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -184,13 +182,13 @@ class Lookup:
         audit = component(bundle_file("configs/detect.yaml"), "audit", **_overrides(given))
         return cls(items, audit.embedder, audit)
 
-    def __call__(self, path: str | os.PathLike) -> Answer:
+    def __call__(self, path: str | os.PathLike) -> LookupAnswer:
         """Return what the image or volume in a file, or of a folder's DICOM series, is.
 
         Raises:
             ValueError: if it cannot be read, or is no image such as the training images are.
         """
-        item = _item_of(Path(path))
+        item = _item_of(os.fspath(path))
         with self._lock:
             data = self._embedded(item)
             search, criteria = self.controls.search, self.audit.criteria
@@ -202,7 +200,7 @@ class Lookup:
             row = found.image[:, found.best[0]]
             detail = self._detail(units, found, row) if called else float("nan")
         tier = (Tier.COPY if detail >= criteria.copy_detail else Tier.LIKENESS) if called else Tier.NONE
-        return Answer(
+        return LookupAnswer(
             tier=tier,
             subject=str(self.subjects.names[found.nearest[0]]),
             image=self.train.items[int(self.train.file[row[found.slice_ssim[:, found.best[0]].argmax()]])]["id"],
@@ -211,7 +209,7 @@ class Lookup:
             detail=detail,
             p_value=float(decision.p_value[0]),
             level=criteria.fdr,
-            recall=self.control.alone,
+            recall=self.control.recall,
             controls=self.control.images,
             doubts=self._doubts(float(_likeness(found).mean())),
         )
@@ -247,16 +245,17 @@ class Lookup:
         return float(self.audit.verifier.detail(units.images, self.train.images[row], matrix).mean())
 
     def _doubts(self, likeness: float) -> list[str]:
-        needed, (low, _) = self.audit.statistic.subjects + 1, self.control.ci95
+        """Return why a copy might not have been recognised; `likeness` is that of the image to the training images."""
+        subjects, needed = len(self.subjects.names), self.audit.statistic.subjects + 1
+        if subjects < needed:
+            return [f"There are {subjects} training subjects, and at least {needed} are needed."]
         doubts = []
-        if len(self.subjects.names) < needed:
-            doubts.append(f"There are {len(self.subjects.names)} training subjects, and at least {needed} are needed.")
-        elif low <= self.audit.criteria.least_recall:
+        if self.control.ci95[0] <= self.audit.criteria.least_recall:
             doubts.append(
-                f"Of {self.control.images} degraded copies of training images only {self.control.alone:.0%} would have "
-                "been called."
+                f"Of {self.control.images} degraded copies of training images {self.control.recall:.0%} would have "
+                "been called, too few to tell."
             )
-        if not likeness >= LEAST_LIKENESS * self._expected:
+        if likeness < FitTest.least_likeness * self._expected:
             doubts.append(
                 f"The image does not resemble the training images: its likeness is {likeness:.2f}, theirs "
                 f"{self._expected:.2f}."
@@ -287,21 +286,22 @@ def _overrides(given: Mapping[str, str | None]) -> dict[str, object]:
 
 def _level(text: str) -> float:
     try:
-        return float(text)
+        level = float(text)
     except ValueError:
-        raise ValueError(f"level: expected a number, found {text!r}; give one such as 0.01") from None
+        level = float("nan")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, found {text!r}; give one such as 0.01")
+    return level
 
 
-def _item_of(path: Path) -> Item:
-    """Return the image of a file, or of a folder that holds one DICOM series."""
-    if path.is_dir():
-        found = find_images(path, warn=False)
-        if len(found) != 1:
-            raise ValueError(f"{path}: expected one image or series, found {len(found)}; name one of them")
-        return found[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a file, found none; check the path")
-    return {"image": os.path.abspath(path), "id": path.name, "subject_id": ""}
+def _item_of(path: str) -> Item:
+    """Return the image of a file, or of the one DICOM series in a folder; folders below it are not looked into."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path or 'no path'}: expected a file, found none; check the name of the image")
+    item: Item = {"image": os.path.abspath(path), "id": os.path.basename(os.path.abspath(path)), "subject_id": ""}
+    if os.path.isdir(path) and (count := len(series_of(path))) != 1:
+        raise ValueError(f"{path}: expected the files of one DICOM series, found {count} series; name another folder")
+    return item
 
 
 def _likeness(found: Found) -> NDArray[np.float64]:
