@@ -110,6 +110,7 @@ class LookupAnswer:
         """Return the answer as JSON has it: `detail` is None where nothing is called."""
         return {
             "verdict": self.verdict,
+            "title": self.title,
             "subject": self.subject,
             "image": self.image,
             "aligned_ssim": round(self.aligned_ssim, 4),
@@ -173,14 +174,19 @@ class Lookup:
         Raises:
             ValueError: if `train_dir` is missing, or a key or value is wrong.
         """
-        if unknown := sorted(set(keys) - {*_KEYS, "train_dir"}):
-            raise ValueError(f"{unknown[0]}: expected one of train_dir, {', '.join(_KEYS)}; correct the key")
+        if unknown := sorted(set(keys) - {*KEYS, "train_dir"}):
+            raise ValueError(f"{unknown[0]}: expected one of train_dir, {', '.join(KEYS)}; correct the key")
         if "train_dir" not in keys:
             raise ValueError("train_dir: expected the folder of the training images, found none; give it")
-        given = {**_KEYS, **keys}
+        given = {**KEYS, **keys}
         items = find_images(keys["train_dir"], given["subject_pattern"], given["include"], given["exclude"])
         audit = component(bundle_file("configs/detect.yaml"), "audit", **_overrides(given))
         return cls(items, audit.embedder, audit)
+
+    @property
+    def volumes(self) -> bool:
+        """Whether what is looked up are volumes, whole or cut; else planar images."""
+        return self.train.images.ndim == 4 or self.controls.search.whole_files
 
     def __call__(self, path: str | os.PathLike) -> LookupAnswer:
         """Return what the image or volume in a file, or of a folder's DICOM series, is.
@@ -263,7 +269,7 @@ class Lookup:
         return doubts
 
 
-_KEYS = {
+KEYS = {
     "subject_pattern": None,
     "include": None,
     "exclude": None,

@@ -9,28 +9,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One volume at a time: which training subject it copies, as an audit of it says; and the app that shows it."""
+"""One volume at a time: which training subject it copies, as an audit of it says."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import types
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from heads import FIELD, copy, head, write_heads
-from helpers import ROOT, write_pictures
+from helpers import write_pictures
 from image_files import write_series
 from scipy.ndimage import gaussian_filter
 

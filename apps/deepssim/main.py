@@ -14,7 +14,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,34 +28,53 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the bundle, of which this app is a part
 
 from scripts.bundle.errors import sentence  # noqa: E402
+from scripts.images.writing import write_object  # noqa: E402
 from scripts.lookup import Lookup  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
 
-class LookupTask(InferTask):
-    """Answers whether an image is a copy; its result is numbers and sentences, and no label mask.
+# of the verdicts; a viewer shows the head as the segment of this name
+LABELS = {
+    "copy": "copy of a training subject",
+    "likeness": "likeness of a training subject",
+    "none": "no copy found",
+    "inconclusive": "cannot tell",
+}
 
-    It calls itself a segmentation, as 3D Slicer lists no other kind. Slicer adds an empty segment for each of
-    `label_names`, and so shows the answer as a segment's name.
+
+class LookupTask(InferTask):
+    """Answers whether an image is a copy: numbers and sentences, and of a volume a mask of the head.
+
+    It calls itself a segmentation, as 3D Slicer lists no other kind and takes no answer without a mask. Slicer fills
+    the segment whose name is the verdict, and prints the sentences in its Python console.
     """
 
     def __init__(self, lookup: Lookup) -> None:
         super().__init__(
-            InferType.SEGMENTATION, labels=[], dimension=3, description="Copy of a training subject, or not?"
+            InferType.SEGMENTATION, [*LABELS.values()], dimension=3, description="Copy of a training subject, or not?"
         )
         self.lookup = lookup
 
     def is_valid(self) -> bool:
         return True
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
         try:
             answer = self.lookup(request["image"])
+            mask = self._mask(request["image"], 1 + [*LABELS].index(answer.verdict)) if self.lookup.volumes else None
         except (OSError, ValueError) as error:
             raise HTTPException(status_code=422, detail=sentence(error)) from error
         logger.info("%s %s", answer.text, answer.caution)
-        return None, answer.as_dict() | {"label_names": [answer.title]}
+        return mask, answer.as_dict() | {"label_names": self.labels}
+
+    @staticmethod
+    def _mask(source: str, value: int) -> str:
+        """Return a file that the server deletes once it is sent."""
+        descriptor, path = tempfile.mkstemp(suffix=".nii.gz")
+        os.close(descriptor)
+        write_object(source, Path(path), value)
+        return path
 
 
 class LookupApp(MONAILabelApp):
