@@ -56,6 +56,7 @@ from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionI
 from .ldm.conditions import Condition, tissue_shares
 from .ldm.latents import Latents, draw_copies
 from .ldm.sampling import LatentModel, Sampler, set_timesteps
+from .lookup import Lookup, LookupAnswer
 from .metrics import MemorizationMetric, MemorizationSummary
 from .report.compare import compare_reports
 from .report.notebook import ShownResult
@@ -98,6 +99,8 @@ __all__ = [
     "LevelSampler",
     "LocalStatistic",
     "LoadFiled",
+    "Lookup",
+    "LookupAnswer",
     "MemorizationHandler",
     "MemorizationMetric",
     "MemorizationMetricHandler",

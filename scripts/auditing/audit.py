@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
-from ..decision.near_copies import joined, near_copies, shared_people
+from ..decision.near_copies import shared_people
 from ..decision.rates import rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
@@ -43,6 +43,7 @@ from .findings import SetFit
 from .kinds import kind_shares, kinds_of_subjects
 from .result import AuditResult, Calibration
 from .search import Found, Search, Units, similarity_auc
+from .training_subjects import Subjects, one_person
 
 __all__ = ["Audit"]
 
@@ -50,23 +51,6 @@ MOST_BENT = 20.0  # pixels; the control points lie no farther apart
 MOST_CONTROLS = 100_000
 
 NullTransform = Literal["auto", "none"] | Change
-
-
-@dataclass(frozen=True)
-class _Subjects:
-    """The training subjects: their names (S,), and the number of each training row's subject (R,)."""
-
-    names: NDArray[np.str_]
-    number: NDArray[np.int64]
-
-    def merged(self, groups: Sequence[Sequence[int]]) -> _Subjects:
-        """Return the subjects with those of each group as one, under all their names."""
-        number = self.number
-        for group in groups:
-            number = np.where(np.isin(number, group[1:]), group[0], number)
-        labels = {group[0]: "+".join(self.names[s] for s in group) for group in groups}
-        kept, number = np.unique(number, return_inverse=True)
-        return _Subjects(np.array([labels.get(s, self.names[s]) for s in kept]), number)
 
 
 @dataclass(frozen=True)
@@ -190,11 +174,11 @@ class Audit(Randomizable):
         """
         self.set_random_state(self.seed)
         self._check(holdout)
-        subjects = _Subjects(*np.unique(train.subject_ids, return_inverse=True))
+        subjects = Subjects.of(train)
         searched = self._search(train, generated, holdout, subjects)
         merged: list[list[str]] = []
         unmerged_count = None
-        if groups := self._near_copies(searched, train, subjects):
+        if groups := one_person(searched.left_out, searched.controls, train, subjects.number, self.criteria):
             unmerged_count = int(searched.decision(self.criteria).memorized.sum())
             merged = [[str(subjects.names[s]) for s in group] for group in groups]
             subjects = subjects.merged(groups)
@@ -258,7 +242,7 @@ class Audit(Randomizable):
             )
 
     def _search(
-        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: _Subjects
+        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: Subjects
     ) -> _Searched:
         volumes = bool((np.bincount(generated.file) > 1).any())
         known = train.vectors, train.images, subjects.number
@@ -286,23 +270,8 @@ class Audit(Randomizable):
         total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
         return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 
-    def _near_copies(self, searched: _Searched, train: EmbeddingSet, subjects: _Subjects) -> list[list[int]]:
-        """Return the groups of training subjects that are one person, or share an image to the last pixel."""
-        found, subject, untested = searched.left_out.found, searched.left_out.units.subject, 0
-        statistic, nearest = found.statistic, found.nearest
-        if len(subjects.names) > self.null_subjects:
-            units, more, untested = searched.controls.likely_pairs(train, subjects.number)
-            subject = np.concatenate([subject, units.subject])
-            statistic = np.concatenate([statistic, more.statistic])
-            nearest = np.concatenate([nearest, more.nearest])
-        groups = near_copies(
-            statistic, found.second(self.statistic), subject, nearest, self.criteria.near_copy_fdr, untested
-        )
-        owner = subjects.number[np.unique(train.file, return_index=True)[1]]  # of each file
-        return joined([*groups, *(np.unique(owner[files]).tolist() for files in train.same_image())])
-
     def _shared_people(
-        self, searched: SearchedNull, holdout: EmbeddingSet, subjects: _Subjects
+        self, searched: SearchedNull, holdout: EmbeddingSet, subjects: Subjects
     ) -> list[tuple[str, str]]:
         """Return the holdout's and the training set's names of who stands in both."""
         found, names = searched.found, np.unique(holdout.subject_ids)

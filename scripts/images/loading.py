@@ -20,12 +20,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from numpy.typing import NDArray
 
-from .items import Item, Prepared, Preprocessing
+from .items import Data, Item, NewData, Prepared, Preprocessing
 from .readers import image_readers
 
 __all__ = ["LoadFiled", "SliceSet", "load_file", "prepared_images"]
@@ -63,6 +64,15 @@ class LoadFiled(LoadImaged):
                 reader=image_readers(array_layout),  # type: ignore[arg-type]  # MONAI registers each of a list
                 allow_missing_keys=allow_missing_keys,
             )
+
+    def __call__(self, data: Data, reader: ImageReader | None = None) -> NewData:
+        """Return the data with images in the place of paths; what is an image already, as a deployed operator has it,
+        stays."""
+        loaded: NewData = dict(data)
+        for key in self.key_iterator(loaded):
+            if not isinstance(loaded[key], torch.Tensor):
+                loaded[key] = self._loader(loaded[key], reader)
+        return loaded
 
 
 def load_file(path: str, array_layout: str | None = None) -> MetaTensor:

@@ -20,7 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["write_image"]
+from .loading import load_file
+from .slices import object_mask, voxels
+
+__all__ = ["write_image", "write_object"]
 
 
 def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
@@ -39,3 +42,14 @@ def write_image(image: NDArray, path: Path, pixel_mm: float = 2.0) -> None:
         affine = np.diag([pixel_mm, pixel_mm, pixel_mm, 1.0])
         volume = image[..., None] if image.ndim == 2 else image
         nibabel.Nifti1Image(volume.astype(np.float32), affine).to_filename(path)
+
+
+def write_object(source: str, path: Path, value: int) -> None:
+    """Write where the volume of a file shows its object, as NIfTI: `value` there, 0 elsewhere, on the volume's grid.
+
+    Raises:
+        ValueError: if the volume has several channels, or values that are not finite.
+    """
+    volume = load_file(source)
+    mask = object_mask(voxels(volume, source)[0])
+    nibabel.Nifti1Image(mask.astype(np.uint8) * np.uint8(value), np.asarray(volume.affine)).to_filename(path)

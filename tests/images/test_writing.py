@@ -11,9 +11,10 @@
 
 import nibabel
 import numpy as np
+from helpers import save_volume
 from PIL import Image
 
-from scripts.images.writing import write_image
+from scripts.images.writing import write_image, write_object
 
 
 def test_images_are_written_as_png_and_nifti(tmp_path):
@@ -24,3 +25,16 @@ def test_images_are_written_as_png_and_nifti(tmp_path):
     volume = nibabel.load(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(volume.get_fdata(), image[..., None])
     assert volume.header.get_zooms()[:2] == (1.5, 1.5)
+
+
+def test_an_object_is_marked_on_the_grid_of_its_volume(tmp_path):
+    volume = np.zeros((20, 16, 12), np.float32)
+    volume[5:15, 4:10, 3:9] = 100
+    source = save_volume(tmp_path / "v.nii.gz", volume, voxel=(1.0, 2.0, 3.0), axcodes="PSR")
+    write_object(str(source), tmp_path / "mask.nii.gz", 3)
+    given, mask = nibabel.load(source), nibabel.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(mask.affine, given.affine)
+    values = np.asarray(mask.dataobj)
+    assert values.dtype == np.uint8 and set(np.unique(values)) == {0, 3}
+    inside, marked = given.get_fdata() > 0, values == 3
+    assert marked[inside].all() and marked.sum() < 2.5 * inside.sum()  # it is found on a smoothed volume
