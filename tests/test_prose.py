@@ -32,6 +32,8 @@ MOST_WORDS = {
     "docs/inputs.md": 25,
     "docs/results.md": 25,
     "docs/reproducibility.md": 25,
+    "docs/monai_label.md": 25,
+    "docs/monai_deploy.md": 25,
     "docs/README.md": 40,
     "docs/method.md": 40,
     "docs/benchmark.md": 40,
