@@ -53,7 +53,7 @@ def test_no_output_names_a_real_scan(conditioned, tmp_path, hidden):
         key_dir=folder / "embeddings",
         settings={"train_dir": "/data/patient000", "exclude": "secret*", "fdr": 0.05},
     )
-    text = report.write(conditioned, Timing(1.0, 0)) + texts(folder)
+    text = report.write(conditioned, Timing(1.0, 0)).text + texts(folder)
     for name in NAMES:
         assert (name in text) is not hidden, f"{name}: {'must not be' if hidden else 'is expected'} in the outputs"
     assert "stranger" not in text, "no output names a holdout image"

@@ -38,7 +38,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 def test_everything_is_written_and_said(report, result):
-    text = report.write(result, Timing(1.0, 3))
+    text = report.write(result, Timing(1.0, 3)).text
     assert list(written(report.output_dir)) == FILES
     assert text.splitlines()[-1] == f"Report: {report.output_dir / 'report.html'}"
     timing = json.loads((report.output_dir / "report.json").read_text())["timing"]
@@ -79,7 +79,7 @@ def test_files_of_two_audits_never_stand_side_by_side(report, result, volumes, m
 
 
 def test_names_are_shown_unless_they_are_to_be_hidden(report, result):
-    text = report.write(result, Timing(1.0, 3))
+    text = report.write(result, Timing(1.0, 3)).text
     assert "patient003" in text and "patient003" in (report.output_dir / "matches.csv").read_text()
 
 
