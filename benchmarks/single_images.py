@@ -10,7 +10,7 @@
 # limitations under the License.
 """Of copies and of new people that are looked up one at a time, how many are called?
 
-python benchmarks/single_images.py --dataset_dir IXI/participants.tsv [--draws 2] [--output_dir eval/single_images]
+python benchmarks/single_images.py --dataset_dir IXI/participants.tsv [--draws 1] [--output_dir eval/single_images]
 
 The planted volumes of configs/planted_volumes.yaml, each looked up alone. Draws that are done are not done again.
 """
@@ -78,7 +78,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_dir", required=True, help="a datalist of volumes, one a person")
     parser.add_argument("--output_dir", default="eval/single_images", type=Path)
-    parser.add_argument("--draws", type=int, default=2, help="of each strength")
+    parser.add_argument("--draws", type=int, default=1, help="of each strength")
     given = parser.parse_args(words)
     log = given.output_dir / "results.jsonl"
     rows = [Row(**json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []

@@ -91,6 +91,11 @@ def oblique(array: NDArray, affine: NDArray, rng: np.random.RandomState) -> tupl
     return ndimage.affine_transform(array, turned, order=1), affine @ turned
 
 
+def front_called_back(affine: NDArray) -> NDArray[np.float64]:
+    """Return an affine that takes the front for the back, as where an array's second axis was reversed."""
+    return np.diag([1.0, -1.0, 1.0, 1.0]) @ affine
+
+
 VOLUMES: dict[str, VolumeChange] = {
     "volumes": lambda array, affine, rng: (array, affine),
     "volumes in [-1, 1]": lambda array, affine, rng: (array / 500 - 1, affine),
@@ -101,6 +106,11 @@ VOLUMES: dict[str, VolumeChange] = {
         affine @ np.diag([0.5, 0.5, 0.5, 1]),
     ),
     "volumes, other orientation codes": in_other_codes,
+    "volumes, front called back": lambda array, affine, rng: (array, front_called_back(affine)),
+    "volumes, front called back in some": lambda array, affine, rng: (
+        array,
+        front_called_back(affine) if rng.random_sample() < 0.4 else affine,
+    ),
     "volumes, oblique affine": oblique,
     "volumes, slices of 6 mm": thick,
     "volumes, bias field": shaded,

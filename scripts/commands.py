@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from .auditing.result import AuditResult
 from .bundle.errors import by_command, expected_cause, sentence
@@ -46,9 +46,8 @@ def audit(train_dir: PathLike | None = None, generated_dir: PathLike | None = No
         ValueError: where an argument or a file is wrong, with the sentence that the command would print.
     """
     folders = {"train_dir": train_dir, "generated_dir": generated_dir}
-    result = _run("detect.yaml", **{key: folder for key, folder in folders.items() if folder is not None}, **keys)
-    assert isinstance(result, AuditResult)
-    return result
+    given = {key: folder for key, folder in folders.items() if folder is not None}
+    return cast(AuditResult, _run("detect.yaml", **given, **keys))
 
 
 def train(dataset_dir: PathLike, output_dir: PathLike, volumes: bool = False, **keys: object) -> None:

@@ -192,6 +192,7 @@ class Lookup:
         """Return what the image or volume in a file, or of a folder's DICOM series, is.
 
         Raises:
+            OSError: if there is no such file.
             ValueError: if it cannot be read, or is no image such as the training images are.
         """
         item = _item_of(os.fspath(path))

@@ -122,6 +122,19 @@ def test_five_subjects_are_too_few_for_any_answer(pictures, tmp_path):
     assert answer.doubts == ["There are 5 training subjects, and at least 6 are needed."]
 
 
+@pytest.mark.slow
+def test_volumes_can_be_cut_into_slices_and_are_one_image_for_all_that(folder):
+    lookup = Lookup.of({"train_dir": str(folder / "train")} | PLANAR)
+    answer = lookup(folder / "studies" / "copied.nii.gz")
+    assert lookup.volumes and (answer.verdict, answer.subject) in (("copy", "sub-03"), ("likeness", "sub-03"))
+
+
+def test_a_name_is_no_instruction(lookup, folder, tmp_path):
+    path = tmp_path / "$exit()#0 a;b.nii.gz"
+    shutil.copy(folder / "studies" / "copied.nii.gz", path)
+    assert lookup(path).subject == "sub-03"
+
+
 def test_a_volume_among_planar_images_is_refused(folder, pictures):
     with pytest.raises(ValueError, match=r"new.nii.gz: expected one of planar images, .* found one of volumes"):
         pictures[1](folder / "studies" / "new.nii.gz")

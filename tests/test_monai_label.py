@@ -36,6 +36,7 @@ from heads import copy, head, write_heads
 from helpers import ROOT
 
 from scripts import LookupAnswer, Tier
+from scripts.lookup import KEYS
 
 # of an environment of its own, as MONAI Label needs older packages: docs/monai_label.md
 SERVER = shutil.which(os.environ.get("MONAILABEL", "monailabel"))
@@ -130,11 +131,10 @@ def test_the_keys_of_the_server_reach_the_lookup(app):
         app.LookupApp("app", "studies", {})
 
 
-def test_the_page_names_every_key():
-    from scripts.lookup import KEYS
-
-    page = (ROOT / "docs" / "monai_label.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|[^|]+\|[^|]+\|$", page, re.MULTILINE)) == {"train_dir", *KEYS}
+def test_the_page_names_every_key_and_verdict(app):
+    keys, verdicts = (ROOT / "docs" / "monai_label.md").read_text().split("\n## Ask")
+    for part, names in ((keys, {"train_dir", *KEYS}), (verdicts, {*app.LABELS})):
+        assert set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)) == names
 
 
 def ask(port: int, image: str) -> tuple[int, dict]:
