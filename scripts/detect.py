@@ -64,6 +64,7 @@ class AuditData:
     generated_section: str | None = None
     holdout_section: str | None = None
     array_layout: str | None = None
+    array_key: str | Sequence[str] | None = None
 
     def items(self) -> dict[str, list[Item]]:
         """Return the items of train, generated and, if given, holdout.
@@ -95,14 +96,22 @@ class AuditData:
     ) -> FoundImages:
         include = self.include if own is None else own
         pattern = self.subject_pattern if real else None
-        return scan_images(source, pattern, include, self.exclude, real, self.array_layout, section)
+        return scan_images(
+            source, pattern, include, self.exclude, real, self.array_layout, section, array_key=self.array_key
+        )
 
     def _check(self, found: Mapping[str, Sequence[Item]]) -> None:
         generated = {item["image"] for item in found["generated"]}
         if twice := [item["image"] for item in found["train"] if item["image"] in generated]:
+            one_list = Path(self.train_dir).is_file() and self.train_dir == self.generated_dir
+            remedy = (
+                "name the list's sections by train_section and generated_section"
+                if one_list
+                else "exclude one, or choose folders that do not hold each other"
+            )
             raise ValueError(
                 f"{twice[0]}: expected a training or a generated image, found it ({len(twice)} such) in train_dir and "
-                "in generated_dir; exclude one, or choose folders that do not hold each other"
+                f"in generated_dir; {remedy}"
             )
         if self.holdout_dir is not None:
             both = {i["subject_id"] for i in found["train"]} & {i["subject_id"] for i in found["holdout"]}
@@ -167,7 +176,10 @@ def detect(
         ):
             if (cache := report.output_dir / "embeddings").is_dir():
                 narrowed(cache)
-            understood = {name: understand(one, name != "generated", data.array_layout) for name, one in found.items()}
+            understood = {
+                name: understand(one, name != "generated", data.array_layout, data.array_key)
+                for name, one in found.items()
+            }
             result = _audit(items, embedder, audit, fit_test or FitTest())
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return report.write(result, timing, understood)

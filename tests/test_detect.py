@@ -52,6 +52,10 @@ def test_a_file_in_two_sets_or_a_subject_on_both_sides_is_an_error(tmp_path):
         ValueError, match=r"expected a training or a generated image, found it \(2 such\) in train_dir and"
     ):
         AuditData(both, both).items()
+    listed = tmp_path / "one.csv"
+    listed.write_text("image\nboth/P1.png\n")
+    with pytest.raises(ValueError, match="name the list's sections by train_section and generated_section"):
+        AuditData(listed, listed).items()
     holdout = pictures(tmp_path / "holdout", "P2.png", "P3.png")
     generated = pictures(tmp_path / "generated", "0.png")
     with pytest.raises(

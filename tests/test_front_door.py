@@ -271,6 +271,8 @@ SETTINGS = {
     "a loop of links": ("train_dir", lambda: link("train/again", "train"), "train/again: expected a folder, found a link to one that it stands in; remove the link"),
     "a dangling link": ("train_dir", lambda: link("train/a.png", "gone.png"), "train/a.png: expected an image, found a link to nothing; fetch the file or remove the link"),
     "train inside generated": ("generated_dir", lambda: ".", "{}/train/sub-01_z08.png: expected a training or a generated image, found it (8 such) in train_dir and in generated_dir; exclude one, or choose folders that do not hold each other"),
+    "capitals in a column": ("train_dir", lambda: write_list("Image,Subject_ID\ntrain/sub-01_z08.png,a\n"), "list.csv: expected a column 'image', found 'Image'; rename it"),
+    "a key of no array": ("array_key", lambda: "3", "--array_key: expected text, found '3', which MONAI reads as 3; quote it twice, as \"'...'\""),
     "a pattern that misses": ("subject_pattern", lambda: "(?P<subject>P[0-9]+)", "sub-01_z08.png: subject_pattern '(?P<subject>P[0-9]+)' does not match; change the pattern or exclude the file"),
     "a pattern without group": ("subject_pattern", lambda: "sub-[0-9]+", "subject_pattern must have a group named subject, as in '(?P<subject>P[0-9]+)', got 'sub-[0-9]+'"),
     "a list without column": ("train_dir", lambda: write_list("file\na.png\n"), "list.csv: expected a column 'image' with a path, found none in row 1 (columns file); name or fill it"),

@@ -25,6 +25,7 @@ __all__ = ["anatomical", "is_bids", "participants"]
 DESCRIPTION = "dataset_description.json"
 NAME = re.compile(r"sub-[A-Za-z0-9]+(?:_[A-Za-z]+-[A-Za-z0-9+]+)*_(?P<suffix>[A-Za-z0-9]+)\.nii(?:\.gz)?")
 ASIDE = ("derivatives", "sourcedata", "code", "stimuli")  # folders beside those of the subjects
+PHASE = re.compile(r"_part-(phase|real|imag)_")  # of complex images; _part-mag is what one looks at
 NO_IMAGES = ("mask", "dseg", "probseg", "defacemask")
 FIRST = "T1w"  # which the weights know
 
@@ -44,13 +45,16 @@ def is_bids(root: Path, files: Sequence[str]) -> bool:
 def anatomical(files: Sequence[str]) -> tuple[list[str], str]:
     """Return the images of a BIDS data set, paths below its root, and in words what was left out, if anything.
 
-    Files of ``anat`` of one contrast: T1w, or where there is none the most frequent one. Nothing is left out where no
-    name is a BIDS name.
+    Files of ``anat`` of one contrast: T1w, or where there is none the most frequent one. Where no name is that of an
+    anatomical image, all but those of derivatives, stimuli and the like are taken.
     """
     suffix = {file: _suffix(file) for file in files}
     counts = Counter(one for one in suffix.values() if one is not None and one not in NO_IMAGES)
     if not counts:
-        return list(files), ""
+        kept = [file for file in files if _top(file) not in ASIDE]
+        aside = Counter(map(_top, files)) - Counter(map(_top, kept))
+        note = ", ".join(f"{count} {kind}" for kind, count in aside.most_common())
+        return (kept, f"a BIDS data set, left out: {note}") if kept and note else (list(files), "")
     chosen = FIRST if FIRST in counts else counts.most_common(1)[0][0]
     kept = [file for file in files if suffix[file] == chosen]
     others = Counter(_kind(file, suffix[file]) for file in files if suffix[file] != chosen)
@@ -71,7 +75,11 @@ def _suffix(file: str) -> str | None:
     found = NAME.fullmatch(path.name)
     if found is None or path.parent.name != "anat" or path.parts[0] in ASIDE or not path.parts[0].startswith("sub-"):
         return None
-    return found["suffix"]
+    return None if PHASE.search(path.name) else found["suffix"]
+
+
+def _top(file: str) -> str:
+    return PurePosixPath(file).parts[0]
 
 
 def _kind(file: str, suffix: str | None) -> str:
@@ -79,4 +87,5 @@ def _kind(file: str, suffix: str | None) -> str:
     if path.parts[0] in ASIDE:
         return path.parts[0]
     found = NAME.fullmatch(path.name)
-    return suffix or (found["suffix"] if found else "of other names")
+    part = PHASE.search(path.name)
+    return suffix or (f"{found['suffix']}{f' ({part[1]})' if part else ''}" if found else "of other names")

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import cast
 
 from .bids import anatomical, is_bids, participants
+from .companions import without_masks
 from .items import Item
 from .readers import (
     DICOM_SUFFIXES,
+    check_key,
     check_layout,
     described_axes,
     format_of,
@@ -37,7 +39,7 @@ from .readers import (
     suffix_of,
 )
 from .rows import DATALIST_SUFFIXES, Record, read_rows, sections_left_out
-from .subjects import SubjectRule, name_subjects
+from .subjects import PATIENT_ID, SubjectRule, name_subjects
 
 __all__ = ["FoundImages", "find_images", "scan_images"]
 
@@ -73,6 +75,7 @@ def find_images(
     exclude: Sequence[str] | str | None = None,
     warn: bool = True,
     array_layout: str | None = None,
+    array_key: str | Sequence[str] | None = None,
 ) -> list[Item]:
     """Return one item dict for each image of a folder or datalist, in the order of their ids.
 
@@ -93,13 +96,15 @@ def find_images(
         warn: say when no pattern matched and every file counts as a subject, and refuse names that may be one person's
             or several's; False where it does not matter whose the images are.
         array_layout: what the axes of arrays are, as ``NCHW``; None finds out.
+        array_key: name of the array in a file of several, or names, of which the first that a file has is taken;
+            None: the only one that may hold images.
 
     Raises:
         FileNotFoundError: if the source, or a file of a datalist, does not exist.
         ValueError: if there is no image, a column is missing, an id occurs twice, the pattern misses a file, or files
             of one name in several folders might be one person or several.
     """
-    found = scan_images(source, subject_pattern, include, exclude, warn, array_layout)
+    found = scan_images(source, subject_pattern, include, exclude, warn, array_layout, array_key=array_key)
     for note in found.notes:
         logger.info("%s: %s", source, note)
     return found.items
@@ -113,20 +118,21 @@ def scan_images(
     warn: bool = True,
     array_layout: str | None = None,
     section: str | None = None,
+    array_key: str | Sequence[str] | None = None,
 ) -> FoundImages:
     """Return what :func:`find_images` returns, and what it was taken for.
 
     Args:
-        source, subject_pattern, include, exclude, warn, array_layout: as there.
+        source, subject_pattern, include, exclude, warn, array_layout, array_key: as there.
         section: list of a .json datalist; None: ``training``, or the only one.
 
     Raises:
         FileNotFoundError, ValueError: as there, and if there is no such section.
     """
     globs = {"include": _globs("include", include), "exclude": _globs("exclude", exclude)}
-    check_layout(array_layout)
+    arrays = check_layout(array_layout), check_key(array_key)
     source = Path(source).expanduser()
-    files = _Files(source, array_layout, section, anatomical_only=not globs["include"])
+    files = _Files(source, arrays, section, anatomical_only=not globs["include"])
     ids = {_image_id(record) for record in files.records}
     kept = {image_id for image_id in ids if _kept(image_id, globs["include"] or ["*"], globs["exclude"])}
     pairs = [(_item(record, files.root, source), record) for record in files.records if _image_id(record) in kept]
@@ -146,6 +152,8 @@ def scan_images(
         logger.warning("%s: passed over %d files that are no images: %s", source, files.others.total(), found)
     patients = [str(record.get(PATIENT, "")) for _, record in pairs] if files.patients else None
     rule = name_subjects(items, subject_pattern, source, warn, patients)
+    if warn and patients and rule.words != PATIENT_ID and not all(patients):
+        files.notes.append(f"{patients.count('')} of {len(patients)} images have no PatientID, which was not used")
     others = [f"passed over {files.others.total()} files that are no images: {found}"] if found else []
     return FoundImages(items, rule, files.notes + others)
 
@@ -161,8 +169,14 @@ class _Files:
         patients: DICOM files were among them.
     """
 
-    def __init__(self, source: Path, array_layout: str | None, section: str | None, anatomical_only: bool) -> None:
-        self.array_layout, self.anatomical_only = array_layout, anatomical_only
+    def __init__(
+        self,
+        source: Path,
+        arrays: tuple[str | None, tuple[str, ...]],
+        section: str | None,
+        anatomical_only: bool,
+    ) -> None:
+        self.arrays, self.anatomical_only = arrays, anatomical_only
         self.others: Counter[str] = Counter()
         self.notes: list[str] = []
         self.patients = False
@@ -200,6 +214,9 @@ class _Files:
             names, note = anatomical(names)
             self.notes += [note] if note else []
             about = participants(source)
+        elif self.anatomical_only:
+            names, notes = without_masks(names)
+            self.notes += notes
         for name in names:
             person = about.get(name.partition("/")[0], {})
             self._add(
@@ -216,12 +233,12 @@ class _Files:
         if part is not None:
             self.records.append(record | {PART: part})
             return
-        parts = parts_of(path, self.array_layout)
+        parts = parts_of(path, *self.arrays)
         if not parts:  # one image, or none, of which its reader complains
             self.records.append(record)
             return
         self.records += [record | {"image": f"{name}#{part}", PART: part} for part in parts]
-        axes = described_axes(path, self.array_layout)
+        axes = described_axes(path, *self.arrays)
         self.notes.append(f"{name}: {len(parts)} images{f', {axes}' if axes else ''}")
 
     def _add_series(self, folder: Path, files: int) -> None:

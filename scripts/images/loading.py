@@ -54,14 +54,21 @@ class LoadFiled(LoadImaged):
     Args:
         keys: of paths; of a part of a file with ``#part``.
         array_layout: what the axes of arrays are, as ``NCHW``; None finds out. See docs/inputs.md.
+        array_key: name of the array in a file of several, or names; None: the only one.
         allow_missing_keys: pass dicts without a key.
     """
 
-    def __init__(self, keys: KeysCollection, array_layout: str | None = None, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        array_layout: str | None = None,
+        array_key: str | Sequence[str] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         with _quiet():
             super().__init__(
                 keys,
-                reader=image_readers(array_layout),  # type: ignore[arg-type]  # MONAI registers each of a list
+                reader=image_readers(array_layout, array_key),  # type: ignore[arg-type]  # MONAI registers each of a list
                 allow_missing_keys=allow_missing_keys,
             )
 
@@ -75,10 +82,10 @@ class LoadFiled(LoadImaged):
         return loaded
 
 
-def load_file(path: str, array_layout: str | None = None) -> MetaTensor:
+def load_file(path: str, array_layout: str | None = None, array_key: str | Sequence[str] | None = None) -> MetaTensor:
     """Return what a file shows, channel first, with its affine; raises as its reader does."""
     with _quiet():
-        load = LoadImage(reader=image_readers(array_layout), ensure_channel_first=True)
+        load = LoadImage(reader=image_readers(array_layout, array_key), ensure_channel_first=True)
     return load(path)
 
 

@@ -51,17 +51,17 @@ def read_rows(source: Path, section: str | None = None) -> list[Record]:
     if section is not None and not json_file:
         raise ValueError(f"{source}: expected a .json datalist with a section {section!r}, found a table; leave it out")
     records = _read_json(source, section) if json_file else _read_table(source)
+    columns = list(dict.fromkeys(column for row in records for column in row))
+    for column in columns:
+        meant = MEANINGS.get("".join(filter(str.isalnum, column.casefold())), column)
+        if meant not in columns:
+            raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
     for number, row in enumerate(records, start=1):
         if not row.get("image") or not isinstance(row["image"], str):
             raise ValueError(
                 f"{source}: expected a column 'image' with a path, found none in row {number} "
                 f"(columns {', '.join(map(str, row))}); name or fill it"
             )
-    columns = list(dict.fromkeys(column for row in records for column in row))
-    for column in columns:
-        meant = MEANINGS.get("".join(filter(str.isalnum, column.casefold())), column)
-        if meant not in columns:
-            raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
     return [_filled(row) for row in records]
 
 

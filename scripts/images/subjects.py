@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .companions import names_without_contrast
 from .items import Item
 from .people import SUBJECT_PATTERNS, depth_of_people, search_subject
 from .readers.registry import split_part
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 
 BY_FILE, BY_NAME = "each file a subject", "names of known data sets, else each file a subject"
+BY_SCAN = "the file's name without its contrast"
+PATIENT_ID = "PatientID of the DICOM header"
 
 MANY_FOLDERS = 6  # with several files each: as many people, perhaps; fewer are classes
 
@@ -135,7 +138,8 @@ def name_subjects(
     """Set every item's `subject_id`, and return by which rule.
 
     The first that tells all items decides: the datalist's column; the pattern, if one is given; names of known data
-    sets; the PatientID of DICOM files; a folder whose name is a person's; the file's name.
+    sets; the PatientID of DICOM files; a folder whose name is a person's; the file's name, less its contrast where
+    scans have several.
 
     Args:
         items: all of a data set.
@@ -195,15 +199,17 @@ def _named(
         if all(found):
             return words, [str(name) for name in found], certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
-        return "PatientID of the DICOM header", list(patients), certain
+        return PATIENT_ID, list(patients), certain
     depth = depth_of_people([item["id"] for item in items], source)
     if depth is not None:
         return "the folder", [Path(item["id"]).parts[depth] for item in items], certain
     found = [
         next((n for p in SUBJECT_PATTERNS.values() if (n := search_subject(p, item["id"]))), None) for item in items
     ]
-    names = [name or _stem_of(item) for item, name in zip(items, found)]
-    return BY_FILE if not any(found) else BY_NAME, names, [name is None for name in found]
+    scans = names_without_contrast([item["id"] for item in items])
+    names = [name or scans.get(item["id"]) or _stem_of(item) for item, name in zip(items, found)]
+    words = BY_NAME if any(found) else BY_SCAN if scans else BY_FILE
+    return words, names, [name is None for name in found]
 
 
 def _check_folders(items: Sequence[Item], source: str | os.PathLike) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,13 +71,18 @@ class Understood:
         return "; ".join([files, *([" or ".join(looks) + more + of] if looks else []), *values])
 
 
-def understand(found: FoundImages, real: bool, array_layout: str | None = None) -> Understood:
+def understand(
+    found: FoundImages,
+    real: bool,
+    array_layout: str | None = None,
+    array_key: str | Sequence[str] | None = None,
+) -> Understood:
     """Return what the files of a data set were taken for.
 
     Args:
         found: the images.
         real: their subjects matter.
-        array_layout: what the axes of arrays are; None: found out.
+        array_layout, array_key: what the axes of arrays are, and which array is meant; None: found out.
 
     Cost: six files are read, one at least of each format, and up to two hundred headers.
     """
@@ -87,7 +93,7 @@ def understand(found: FoundImages, real: bool, array_layout: str | None = None) 
     spread = np.linspace(0, len(items) - 1, LOOKED_AT).round().astype(int).tolist()
     for number in sorted({*spread, *first.values()}):
         with contextlib.suppress(Exception):  # readers raise what they like; the audit says which file and why
-            image = load_file(items[number]["image"], array_layout)
+            image = load_file(items[number]["image"], array_layout, array_key)
             looks[_look(image)] += 1
             low, high = min(low, float(image.min())), max(high, float(image.max()))
     sample = np.unique(np.linspace(0, len(items) - 1, HEADERS).round().astype(int)).tolist()

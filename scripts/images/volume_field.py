@@ -97,6 +97,7 @@ class _Files(Protocol):
     """What knows the files of an audit, as :class:`~scripts.detect.AuditData`."""
 
     array_layout: str | None
+    array_key: str | Sequence[str] | None
 
     def items(self) -> Mapping[str, Sequence[Item]]: ...
 
@@ -118,15 +119,13 @@ def whole_volumes(choice: Literal["auto", "whole", "slices"], data: _Files, own_
     if choice != "auto":
         return choice == "whole"
     sets = data.items().values()
-    return not own_choice and all(
-        _is_volume(files[place]["image"], data.array_layout) for files in sets for place in (0, -1)
-    )
+    return not own_choice and all(_is_volume(files[place]["image"], data) for files in sets for place in (0, -1))
 
 
-def _is_volume(path: str, array_layout: str | None) -> bool:
+def _is_volume(path: str, data: _Files) -> bool:
     """Return whether a file holds a volume; one that cannot be read does not, and is complained about later."""
     try:
-        image = load_file(path, array_layout)
+        image = load_file(path, data.array_layout, data.array_key)
     except Exception:  # readers raise what they like
         return False
     if image.ndim != 4:

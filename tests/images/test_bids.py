@@ -76,6 +76,17 @@ def test_without_t1_the_most_frequent_contrast_is_taken():
     assert anatomical(["sub-01/x.nii"]) == (["sub-01/x.nii"], "")  # says that it is BIDS, and has no such names
 
 
+def test_where_no_name_is_an_anatomical_images_what_lies_aside_is_left_out():
+    files = ["sub-1/micr/sub-1_sample-A_SEM.png", "stimuli/face.png", "stimuli/house.png", "sourcedata/x.png"]
+    assert anatomical(files) == (files[:1], "a BIDS data set, left out: 2 stimuli, 1 sourcedata")
+    assert anatomical(files[1:]) == (files[1:], "")  # nothing else is there
+
+
+def test_of_complex_images_the_magnitude_is_taken():
+    files = [f"sub-1/anat/sub-1_part-{part}_T1w.nii.gz" for part in ("mag", "phase")]
+    assert anatomical(files) == (files[:1], "a BIDS data set: 1 T1w taken, left out: 1 T1w (phase)")
+
+
 def test_a_folder_is_bids_only_where_all_of_it_is(tmp_path):
     assert is_bids(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "derivatives/x.nii"])
     assert not is_bids(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "more/x.nii"])

@@ -129,3 +129,54 @@ def test_what_a_header_leaves_open_is_said(tmp_path):
     nibabel.save(nibabel.AnalyzeImage(VOXELS, AFFINE), tmp_path / "b.img")
     assert doubts_of(tmp_path / "b.img") == ["left and right are not told apart"]
     assert doubts_of(tmp_path / "missing.nii") == []
+
+
+# offset in the header, what is written there, and what is said; 76: pixdim, 112: scl_slope
+ODD = {
+    "no size": (84, 0.0, "its header has a voxel size of 0; 1 mm is taken"),
+    "a negative size": (80, -2.0, "its header has a voxel size below 0; the sign is left out"),
+    "an infinite slope": (112, np.inf, "its header scales values by infinity; they are taken as they are stored"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("file", ["a.nii", "a.img"])
+def test_numbers_of_a_header_that_nibabel_puts_right_are_said(tmp_path, name, file):
+    offset, value, said = ODD[name]
+    kind = nibabel.Nifti1Image if file == "a.nii" else nibabel.Nifti1Pair
+    image = kind(VOXELS, None)
+    image.set_qform(np.diag([-2, 2, 3, 1.0]), 1), image.set_sform(None, 0)
+    nibabel.save(image, tmp_path / file)
+    assert doubts_of(tmp_path / file) == []
+    header = tmp_path / file.replace(".img", ".hdr")
+    content = bytearray(header.read_bytes())
+    content[offset : offset + 4] = np.float32(value).tobytes()
+    header.write_bytes(content)
+    assert doubts_of(tmp_path / file) == [said]
+    assert load_file(str(tmp_path / file)).shape == (1, *VOXELS.shape)
+
+
+def test_numbers_that_are_none(tmp_path):
+    image = nibabel.Nifti1Image(VOXELS, AFFINE)
+    image.header["scl_slope"] = np.nan  # is no scale, by the standard
+    nibabel.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(load_file(str(tmp_path / "a.nii"))[0], VOXELS)
+    affine = AFFINE.copy()
+    affine[0, 1] = np.nan
+    broken = nibabel.Nifti1Image(VOXELS, None)
+    broken.header["srow_x"], broken.header["sform_code"] = affine[0], 1
+    nibabel.save(broken, tmp_path / "b.nii")
+    raw = bytearray((tmp_path / "b.nii").read_bytes())
+    raw[254:256], raw[280:296] = np.int16(1).tobytes(), affine[0].astype(np.float32).tobytes()
+    (tmp_path / "b.nii").write_bytes(raw)
+    with pytest.raises(ImageRefused, match="expected an affine that says where the voxels lie, found none"):
+        load_file(str(tmp_path / "b.nii"))
+
+
+def test_axes_that_are_not_at_right_angles_are_said(tmp_path):
+    sheared = np.diag([2, 2, 2, 1.0])
+    sheared[0, 1] = 0.4
+    nibabel.save(nibabel.Nifti1Image(VOXELS, sheared), tmp_path / "a.nii")
+    assert doubts_of(tmp_path / "a.nii") == [
+        "its axes are not at right angles, which other programs refuse or straighten"
+    ]

@@ -104,7 +104,7 @@ def npy_bytes(p: np.ndarray) -> bytes:
 
 WRONG = {
     "two pages.tif": (
-        lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p)]),
+        lambda path, p: grey_picture(p).save(path, save_all=True, append_images=[grey_picture(p // 2)]),
         "expected one image, found a file of 2; name one, as two pages.tif#0",
     ),
     "animated.png": (

@@ -207,7 +207,7 @@ WRONG = {
         lambda path: torch.save(torch.nn.Conv2d(8, 8, 3).state_dict() | {"x": torch.ones(9, 9)}, path),
         "expected images, found the weights of a network; exclude the file",
     ),
-    "nothing.npz": (lambda path: np.savez(path, a=np.arange(3)), "expected one array of images, found a;"),
+    "nothing.npz": (lambda path: np.savez(path, a=np.arange(3)), "expected an array of images, found a;"),
     "code.pt": (lambda path: torch.save({"x": Path("a")}, path), "no reader of .pt files takes it"),
     "sizes.pt": (lambda path: torch.save([torch.ones(9, 9), torch.ones(9, 8)], path), "expected tensors of one shape"),
     "number.pt": (lambda path: torch.save(3, path), "expected a tensor, found int"),
@@ -310,3 +310,76 @@ def test_real_slices_are_a_volume_and_slices_of_different_people_a_stack(ixi):
     for count in (6, 24):
         chosen = same_level[rng.permutation(24)[:count]]
         assert unlikeness(chosen) > 0.85 and layout_of(chosen) == "NHW"
+
+
+SEVERAL = {
+    "medmnist.npz": lambda path, **arrays: np.savez(path, **arrays),
+    "dict.pt": lambda path, **arrays: torch.save({name: torch.tensor(one) for name, one in arrays.items()}, path),
+    "group.h5": lambda path, **arrays: write_arrays(path, arrays),
+}
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray]) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_of_several_arrays_the_named_one_is_read(tmp_path, name):
+    path = tmp_path / name
+    SEVERAL[name](path, train_images=SAMPLES, test_images=SAMPLES[:2] // 2, train_labels=np.zeros((5, 1), int))
+    with pytest.raises(ImageRefused, match="found train_images, test_images|found test_images, train_images") as error:
+        load_file(str(path))
+    assert "name the one by --array_key" in str(error.value)
+    items = find_images(tmp_path, warn=False, array_key="train_images")
+    assert len(items) == 5
+    assert len(find_images(tmp_path, warn=False, array_layout="NHW", array_key=["absent", "test_images"])) == 2
+    np.testing.assert_array_equal(load_file(items[3]["image"], array_key="train_images")[0].T, SAMPLES[3])
+    with pytest.raises(ImageRefused, match="expected one array of images"):  # a name that the file does not have
+        load_file(str(path), array_key="val_images")
+
+
+def test_an_array_of_complex_numbers_is_no_image(tmp_path):
+    write_arrays(tmp_path / "fastmri.h5", {"kspace": SAMPLES.astype(complex), "reconstruction_rss": SAMPLES})
+    assert len(find_images(tmp_path, warn=False)) == 5
+
+
+@pytest.mark.parametrize("key", [3, [], ["a", 3], "", [""]])
+def test_a_key_that_is_no_name_is_an_error(tmp_path, key):
+    np.save(tmp_path / "a.npy", SAMPLES)
+    with pytest.raises(ValueError, match="array_key: expected the name of an array, or a list of names"):
+        find_images(tmp_path, array_key=key)
+
+
+def test_a_long_table_is_no_picture():
+    with pytest.raises(ImageRefused, match="found 64 x 4096, which may be a table with an image in each row"):
+        layout_of(np.zeros((64, 4096)))
+    assert layout_of(np.zeros((64, 4096)), "HW") == "HW" == layout_of(np.zeros((64, 900)))
+
+
+def test_pages_that_are_slices_are_a_volume(tmp_path):
+    volume = (smooth_volume() * 80).astype(np.uint8)
+    write_tiff(tmp_path / "v.tif", volume.transpose(2, 1, 0))  # a page each z, rows y
+    (item,) = find_images(tmp_path, warn=False)
+    loaded = load_file(item["image"])
+    np.testing.assert_array_equal(loaded[0], volume)
+    np.testing.assert_array_equal(loaded.affine, np.eye(4))
+    assert len(find_images(tmp_path, warn=False, array_layout="NHW")) == 30  # the key wins
+    write_tiff(tmp_path / "v.tif", SAMPLES)
+    assert len(find_images(tmp_path, warn=False)) == 5
+    assert len(find_images(tmp_path, warn=False, array_layout="DHW")) == 1
+    write_tiff(tmp_path / "v.tif", SAMPLES[:3].repeat(2, 0))
+    with pytest.raises(ImageRefused, match="which may be either; pass --array_layout NHW or --array_layout DHW"):
+        load_file(str(tmp_path / "v.tif"))
+
+
+def test_levels_of_a_pyramid_are_one_image(tmp_path):
+    large = np.kron(SAMPLES[0], np.ones((4, 4), np.uint8))
+    pages = [Image.fromarray(large[::step, ::step]) for step in (1, 2, 4)]
+    pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:])
+    (item,) = find_images(tmp_path, warn=False)
+    np.testing.assert_array_equal(load_file(item["image"])[0].T, large)
+    pages = [Image.fromarray(large), Image.fromarray(large[:-5]), Image.fromarray(large // 2)]  # of other sizes
+    pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:])
+    assert [item["id"] for item in find_images(tmp_path, warn=False)] == ["p.tif#0", "p.tif#1", "p.tif#2"]

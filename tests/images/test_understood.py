@@ -65,6 +65,24 @@ def dicom(folder: Path) -> Path:
     return folder
 
 
+def medmnist(folder: Path) -> Path:
+    np.savez(folder / "medmnist.npz", train_images=SAMPLES, test_images=SAMPLES // 2, train_labels=np.zeros((5, 1)))
+    return folder
+
+
+def without_patients(folder: Path) -> Path:
+    write_series(folder / "one")
+    write_series(folder / "two", PatientID="", SeriesInstanceUID="1.2.9")
+    return folder
+
+
+def smooth_pages(folder: Path) -> Path:
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, side) for side in (30, 42, 20)), indexing="ij")
+    pages = [Image.fromarray(page) for page in (100 * (1 + x - y * z)).astype(np.uint8).transpose(2, 1, 0)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
+    return folder
+
+
 PLANAR = "planar, 42 x 30 pixels (rows x columns)"
 VOLUME = "volumes, 8 x 9 x 10 voxels of 2 x 2 x 3 mm, axes LAS"
 # how the files are made; what is said of files, subjects and notes
@@ -106,6 +124,41 @@ ROWS: dict[str, tuple[Callable[[Path], Path], str, str, int, list[str]]] = {
         2,
         ["section training taken, left out: 1 of test"],
     ),
+    "several arrays, by array_key": (
+        medmnist,
+        f"5 of .npz stacks; {PLANAR}",
+        "each file a subject",
+        5,
+        ["medmnist.npz: 5 images, N x H x W = 5 x 42 x 30"],
+    ),
+    "masks beside images": (
+        lambda f: volumes(f, "p1_t1.nii", "p1_seg.nii", "p1_flair.nii"),
+        f"2 .nii; {VOLUME}",
+        "the file's name without its contrast",
+        1,
+        [
+            "masks of images left out: 1, as p1_seg.nii; include takes them",
+            "scans of several contrasts (1 flair, 1 t1), all taken; include takes one, as '*flair*'",
+        ],
+    ),
+    "DICOM without a PatientID": (
+        without_patients,
+        "2 DICOM; volumes",
+        "each file a subject",
+        2,
+        [
+            "one: 1 DICOM series of 7 files",
+            "two: 1 DICOM series of 7 files",
+            "1 of 2 images have no PatientID, which was not used",
+        ],
+    ),
+    "pages that are slices": (
+        smooth_pages,
+        "1 .tif; volumes, 30 x 42 x 20 voxels of 1 x 1 x 1 mm, axes RAS",
+        "each file a subject",
+        1,
+        [],
+    ),
     "folders": (
         lambda f: pictures(f, "patient3/slice_1.png", "patient4/slice_1.png"),
         f"2 .png; {PLANAR}",
@@ -119,8 +172,9 @@ ROWS: dict[str, tuple[Callable[[Path], Path], str, str, int, list[str]]] = {
 @pytest.mark.parametrize("row", ROWS)
 def test_what_is_said_of_each_kind_of_input(tmp_path, row):
     make, words, rule, subjects, notes = ROWS[row]
-    found = scan_images(make(tmp_path))
-    seen = understand(found, real=True)
+    key = "train_images" if make is medmnist else None
+    found = scan_images(make(tmp_path), array_key=key)
+    seen = understand(found, real=True, array_key=key)
     assert seen.words.startswith(words), seen.words
     assert (seen.rule, found.rule.subjects, seen.notes) == (rule, subjects, notes)
     assert seen.examples[0] == [found.items[0]["id"], found.items[0]["subject_id"]]

@@ -80,7 +80,7 @@ def test_planes_empty_volumes_and_several_channels_are_one_sentence():
 
 
 class Files:
-    array_layout = None
+    array_layout = array_key = None
 
     def __init__(self, **folders) -> None:
         self.folders = folders

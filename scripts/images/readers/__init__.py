@@ -21,7 +21,7 @@ from . import archives, arrays, dicom, itk, nifti, pictures  # each registers it
 from .arrays import NpyReader, described_axes
 from .dicom import SUFFIXES as DICOM_SUFFIXES
 from .dicom import series_of
-from .layouts import LAYOUTS, check_layout
+from .layouts import LAYOUTS, check_key, check_layout
 from .nifti import NiftiReader
 from .pictures import GreyImageReader
 from .registry import (
@@ -49,6 +49,7 @@ __all__ = [
     "NpyReader",
     "archives",
     "arrays",
+    "check_key",
     "check_layout",
     "described_axes",
     "dicom",

@@ -49,8 +49,8 @@ class TarReader(ImageReader):
     Nothing is unpacked under the name that it has in the archive.
     """
 
-    def __init__(self, array_layout: str | None = None) -> None:
-        self.array_layout = array_layout
+    def __init__(self, array_layout: str | None = None, array_key: str | tuple[str, ...] | None = None) -> None:
+        self.array_layout, self.array_key = array_layout, array_key
 
     def verify_suffix(self, filename: Sequence[PathLike | str] | PathLike | str) -> bool:
         """Return whether this is an archive."""
@@ -71,9 +71,9 @@ class TarReader(ImageReader):
             copy = os.path.join(folder, f"member{suffix_of(part)}")
             with open(copy, "wb") as file:
                 file.write(archive.read(length))
-            if parts_of(copy, self.array_layout):
+            if parts_of(copy, self.array_layout, self.array_key):
                 raise ImageRefused("expected one image in each member, found a stack; save each sample by itself")
-            reader = whole_reader(self.array_layout)
+            reader = whole_reader(self.array_layout, self.array_key)
             return reader.get_data(reader.read(copy))
 
     def read(self, data: Sequence[PathLike | str] | PathLike | str, **kwargs: object) -> object:

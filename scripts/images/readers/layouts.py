@@ -24,7 +24,7 @@ import numpy as np
 
 from .registry import LEAST_PIXELS, ImageRefused
 
-__all__ = ["LAYOUTS", "LUMA", "Array", "check_layout", "layout_of"]
+__all__ = ["LAYOUTS", "LUMA", "Array", "check_key", "check_layout", "layout_of", "stack_or_volume"]
 
 # the axes that may be named, without N and C, and the order in which an image is kept
 LAYOUTS = MappingProxyType(
@@ -37,6 +37,7 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 SMOOTH, INDEPENDENT = 0.32, 0.8
 PLANES, PIXELS = 64, 64  # that are looked at, a side
 LONGEST = 4  # times the shortest side: what is longer is no volume
+NARROWEST = 16  # times: what is longer is a table, a flattened image a row, and no picture
 
 Array = Any  # what has a shape, a dtype, and gives a NumPy array when indexed: a memory map, an HDF5 data set
 
@@ -57,6 +58,18 @@ def check_layout(layout: object) -> str | None:
             "samples, C channels, HW rows and columns, XYZ or DHW a volume"
         )
     return letters
+
+
+def check_key(key: object) -> tuple[str, ...]:
+    """Return names of arrays, none for None.
+
+    Raises:
+        ValueError: unless it is a name, or a list of names.
+    """
+    names = (key,) if isinstance(key, str) else key if isinstance(key, (list, tuple)) else ()
+    if (key not in (None, ()) and not names) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"array_key: expected the name of an array, or a list of names, found {key!r}")
+    return tuple(names)
 
 
 def layout_of(array: Array, given: str | None = None) -> str:
@@ -94,6 +107,11 @@ def _found(array: Array, shape: tuple[int, ...], size: str) -> str:
     if 0 in shape:
         raise ImageRefused(f"expected at least {LEAST_PIXELS} pixels a side, found {size}; take a whole image")
     if len(shape) == 2:
+        if max(shape) > NARROWEST * min(shape) >= NARROWEST * LEAST_PIXELS:
+            raise ImageRefused(
+                f"expected an image, found {size}, which may be a table with an image in each row; reshape it to "
+                "N x H x W, or pass --array_layout HW"
+            )
         return "HW"
     if len(shape) == 3:
         if shape[0] == 1:
@@ -105,14 +123,14 @@ def _found(array: Array, shape: tuple[int, ...], size: str) -> str:
                 f"expected one channel, or a volume, found {size}; turn colours into grey, or name the axes by "
                 "array_layout"
             )
-        return _stack_or_volume(array, shape, size, "NHW", "XYZ")
+        return stack_or_volume(array, shape, size, "NHW", "XYZ")
     if len(shape) == 4:
         if shape[1] in (1, 3):
             return "NCHW"
         if shape[3] == 3:
             return "NHWC"
         if shape[3] == 1:
-            return _stack_or_volume(array, shape, size, "NHWC", "XYZC")
+            return stack_or_volume(array, shape, size, "NHWC", "XYZC")
         if shape[0] == 1:
             return "CXYZ"
         if min(shape[1:]) > COLOURS:
@@ -122,7 +140,7 @@ def _found(array: Array, shape: tuple[int, ...], size: str) -> str:
     raise ImageRefused(f"expected an image or a stack of them, found an array of {size}; name its axes by array_layout")
 
 
-def _stack_or_volume(array: Array, shape: tuple[int, ...], size: str, stack: str, volume: str) -> str:
+def stack_or_volume(array: Array, shape: tuple[int, ...], size: str, stack: str, volume: str) -> str:
     """Return what an array of three axes is: do its planes follow one another as slices do?"""
     ratio = _unlikeness(array)
     last = np.asarray(array[:: max(1, shape[0] // PIXELS)]).reshape(-1, *shape[1:3])

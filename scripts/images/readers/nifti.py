@@ -34,6 +34,7 @@ from .registry import ImageRefused, reads
 __all__ = ["NiftiReader"]
 
 LARGEST_MM = 5000.0  # of a volume, along an axis
+SKEW = 0.01  # cosine of the angle between two axes that counts as a right one
 LARGEST_M3 = 1.0  # of a volume; a whole body fits
 
 
@@ -94,6 +95,8 @@ class NiftiReader(NibabelReader):
         header = image.header
         if not isinstance(header, nibabel.Nifti1Header):
             return ["left and right are not told apart"] if isinstance(header, AnalyzeHeader) else []
+        if odd := self._odd_numbers(path) or self._skew(image):
+            return [odd]
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
         if sform is None and qform is None:
             return ["its header has no orientation; axes are taken as right to left, back to front, up"]
@@ -103,3 +106,27 @@ class NiftiReader(NibabelReader):
             if apart > voxel_sizes(image.affine).max():
                 return [f"sform and qform differ by up to {apart:.3g} mm; the sform is taken"]
         return []
+
+    @staticmethod
+    def _odd_numbers(path: str) -> str:
+        """Return what a header says that nibabel puts right without a word, as it stands in the file."""
+        kind = cast(type[nibabel.Nifti1Header], type(cast(SpatialImage, nibabel.load(path)).header))
+        file = path if kind.is_single else os.path.splitext(path)[0] + ".hdr"
+        with nibabel.openers.ImageOpener(file) as opened:
+            raw = kind.from_fileobj(opened, check=False)
+        sizes = raw["pixdim"][1 : 1 + min(3, int(raw["dim"][0]))]
+        if (sizes == 0).any():
+            return "its header has a voxel size of 0; 1 mm is taken"
+        if (sizes < 0).any():
+            return "its header has a voxel size below 0; the sign is left out"
+        if np.isinf(raw["scl_slope"]):
+            return "its header scales values by infinity; they are taken as they are stored"
+        return ""
+
+    @staticmethod
+    def _skew(image: SpatialImage) -> str:
+        """Return whether the axes are at right angles, in words where they are not."""
+        axes = image.affine[:3, :3] / voxel_sizes(image.affine)
+        if np.abs(axes.T @ axes - np.eye(3)).max() > SKEW:
+            return "its axes are not at right angles, which other programs refuse or straighten"
+        return ""

@@ -60,10 +60,10 @@ def reads(*suffixes: str, recognises: Callable[[str], bool] | None = None) -> Ca
 
     `recognises` tells of the path of a file that has no registered suffix, or of a folder, whether it is read too.
 
-    The class is made without arguments, or with `array_layout` if it takes that. Its `read` raises where a file is of
-    another format, or :class:`ImageRefused` with the reason where it must not be read. Its `get_data` returns an array
-    (x, y) or (x, y, z) and MONAI's metadata: at least `original_channel_dim`, ``"no_channel"`` here, and of a volume
-    `affine`, in mm.
+    The class is made without arguments, or with those of `array_layout` and `array_key` that it takes. Its `read`
+    raises where a file is of another format, or :class:`ImageRefused` with the reason where it must not be read. Its
+    `get_data` returns an array (x, y) or (x, y, z) and MONAI's metadata: at least `original_channel_dim`,
+    ``"no_channel"`` here, and of a volume `affine`, in mm.
 
     What else a class may have: ``parts(path)`` returns the names of the images that a file holds, None where it is one
     image, and ``read_part(path, part)`` what `get_data` takes; ``files(path, part)`` all files that make an image;
@@ -96,39 +96,50 @@ def image_suffixes() -> tuple[str, ...]:
     return tuple(suffix for suffixes in REGISTRY.values() for suffix in suffixes)
 
 
-def image_readers(array_layout: str | None = None) -> list[ImageReader]:
+def image_readers(array_layout: str | None = None, array_key: str | Sequence[str] | None = None) -> list[ImageReader]:
     """Return the reader for ``LoadImaged``: of each file the registered one that has its suffix.
 
     Args:
         array_layout: what the axes of arrays are, as ``NCHW``; None finds out. See docs/inputs.md.
+        array_key: name of the array in a file of several, or names, of which the first that a file has is taken;
+            None: the only one that may hold images.
     """
-    return [whole_reader(array_layout)]
+    return [whole_reader(array_layout, array_key)]
 
 
-def whole_reader(array_layout: str | None = None) -> _ReaderOfSuffix:
+def whole_reader(array_layout: str | None = None, array_key: str | Sequence[str] | None = None) -> _ReaderOfSuffix:
     """Return the reader of all files that a registered one reads."""
-    return _ReaderOfSuffix(_made(array_layout))
+    return _ReaderOfSuffix(_made(array_layout, _hashable(array_key)))
 
 
-def parts_of(path: str | PathLike, array_layout: str | None = None) -> Sequence[str] | None:
+def parts_of(
+    path: str | PathLike, array_layout: str | None = None, array_key: str | Sequence[str] | None = None
+) -> Sequence[str] | None:
     """Return the names of the images that a file holds, or None for one image or a file that cannot be read."""
-    return _asked(path, "parts", None, array_layout)
+    return _asked(path, "parts", None, array_layout, array_key)
 
 
 def files_of(image: str | PathLike) -> Sequence[str]:
     """Return the files that make an image, such as header and data."""
     path, part = split_part(image)
-    return _asked(path, "files", [path], None, part)
+    return _asked(path, "files", [path], None, None, part)
 
 
 def doubts_of(image: str | PathLike) -> Sequence[str]:
     """Return what the header of an image leaves open, in words."""
-    return _asked(file_of(image), "doubts", [], None)
+    return _asked(file_of(image), "doubts", [], None, None)
 
 
-def _asked(path: str | PathLike, method: str, default: Answer, array_layout: str | None, *more: object) -> Answer:
+def _asked(
+    path: str | PathLike,
+    method: str,
+    default: Answer,
+    array_layout: str | None,
+    array_key: str | Sequence[str] | None,
+    *more: object,
+) -> Answer:
     """Return what a file's reader says, the default where it has nothing to say or cannot read the file."""
-    reader = _kept(array_layout, tuple(REGISTRY)).get(format_of(path) or "")
+    reader = _kept(array_layout, _hashable(array_key), tuple(REGISTRY)).get(format_of(path) or "")
     if not hasattr(reader, method):
         return default
     try:
@@ -169,20 +180,26 @@ def format_of(path: str | PathLike) -> str | None:
     return own or next((suffix for known, suffix in RECOGNISED.items() if known(path)), None)
 
 
-def _made(array_layout: str | None) -> dict[str, ImageReader]:
+def _made(array_layout: str | None, array_key: str | tuple[str, ...] | None) -> dict[str, ImageReader]:
     """Return a reader for each suffix."""
     made: dict[str, ImageReader] = {}
+    given = {"array_layout": array_layout, "array_key": array_key}
     for reader, suffixes in REGISTRY.items():
-        takes_layout = "array_layout" in inspect.signature(reader).parameters
+        taken = inspect.signature(reader).parameters
         make: Callable[..., ImageReader] = reader
-        one = make(array_layout=array_layout) if takes_layout else make()
-        made |= dict.fromkeys(suffixes, one)
+        made |= dict.fromkeys(suffixes, make(**{name: value for name, value in given.items() if name in taken}))
     return made
 
 
+def _hashable(array_key: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    return array_key if array_key is None or isinstance(array_key, str) else tuple(array_key)
+
+
 @functools.lru_cache(maxsize=8)
-def _kept(array_layout: str | None, registered: tuple[type[ImageReader], ...]) -> dict[str, ImageReader]:
-    return _made(array_layout)
+def _kept(
+    array_layout: str | None, array_key: str | tuple[str, ...] | None, registered: tuple[type[ImageReader], ...]
+) -> dict[str, ImageReader]:
+    return _made(array_layout, array_key)
 
 
 class ImageRefused(ValueError):
@@ -280,11 +297,11 @@ def unchanged(path: str) -> tuple[str, int, int]:
     return path, state.st_mtime_ns, state.st_size
 
 
-def remembered(read: Callable[[str], Answer]) -> Callable[[str], Answer]:
-    """Return a function of a path that reads the file once, until another is read or it changes."""
+def remembered(read: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Return a function of a path, and more, that reads the file once, until another is read or it changes."""
 
     @functools.lru_cache(maxsize=1)
-    def once(key: tuple[str, int, int]) -> Answer:
-        return read(key[0])
+    def once(key: tuple[str, int, int], *more: object) -> Answer:
+        return read(key[0], *more)
 
-    return lambda path: once(unchanged(path))
+    return lambda path, *more: once(unchanged(path), *more)
