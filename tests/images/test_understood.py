@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from helpers import ROOT
 from image_files import SAMPLES, write_series, write_tar
 from PIL import Image
 
@@ -208,3 +209,19 @@ def test_one_file_of_each_format_is_looked_at(tmp_path):
 def test_many_kinds_are_said_in_a_few_words():
     seen = Understood({".png": 9, ".tif": 1, ".npy": 1, ".jpg": 1}, {"a": 3, "b": 1, "c": 1, "d": 1}, (0.0, 1e6))
     assert seen.words == "9 .png, 1 .tif, 1 .npy; a or b and 2 other kinds, of 6 that were looked at; values 0 to 1e+06"
+
+
+def test_the_rows_of_the_readme_are_those_of_the_page():
+    rows = {
+        page: [
+            line
+            for line in (ROOT / page)
+            .read_text()
+            .split("| what you have | what to type |")[1]
+            .split("\n\n")[0]
+            .splitlines()
+            if line.startswith("| ")
+        ]
+        for page in ("README.md", "docs/inputs.md")
+    }
+    assert len(rows["README.md"]) == 10 and set(rows["README.md"]) < set(rows["docs/inputs.md"])
