@@ -48,7 +48,8 @@ class Variant:
     moved: bool = False
 
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(LIBRARIES, "1")
 VARIANTS = (
     Variant("as it is"),
     Variant("again"),

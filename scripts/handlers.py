@@ -173,7 +173,8 @@ def _rows(summary: MemorizationSummary, names: Sequence[str]) -> list[dict[str, 
 class _Attachable(Protocol):
     """A MONAI or ignite handler."""
 
-    def attach(self, engine: Engine, /) -> None: ...
+    def attach(self, engine: Engine, /) -> None:
+        """Follow an engine."""
 
 
 class MemorizationHandler(ValidationHandler):

@@ -38,12 +38,17 @@ SHARED_DATA = Path(os.environ.get("DEEPSSIM_DATA", ROOT.parent / "shared" / "dat
 
 
 def run_config(name: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a config by MONAI's command line in a folder; `name` is a file of configs/, or a list of paths as a text.
+    """Run a config by MONAI's command line in a folder; `name` is a file of configs/, or a list of paths as a text."""
+    file = name if name.startswith("[") else str(ROOT / "configs" / name)
+    return run_monai(cwd, "run", "--config_file", file, *arguments)
+
+
+def run_monai(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Be `python -m monai.bundle` with these arguments, in a folder.
 
     In a process of its own, as a user's, but forked from one that has imported what takes seconds to import.
     """
-    file = name if name.startswith("[") else str(ROOT / "configs" / name)
-    words = [str(MONAI_BUNDLE), "run", "--config_file", file, *arguments]
+    words = [str(MONAI_BUNDLE), *arguments]
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         process = FORKS.Process(target=_monai, args=(words, str(cwd), dict(os.environ), str(out), str(err)))

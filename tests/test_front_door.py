@@ -9,6 +9,8 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+# a table of sentences
+# flake8: noqa: B950
 
 """What a user may get wrong, and the sentence that each mistake gives. The table is the documentation of the errors."""
 

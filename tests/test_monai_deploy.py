@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -43,6 +44,8 @@ APP = next(
 
 
 class Operator:
+    name = ""
+
     def __init__(self, fragment: object, *args: object, name: str) -> None:
         self.name = name
 
@@ -61,6 +64,10 @@ class Application:
         self.flows.append(flow)
 
 
+def lookup_of(keys: dict[str, object]) -> Callable[[str], SimpleNamespace]:
+    return lambda source: SimpleNamespace(as_dict=lambda: {"text": f"{source} in {keys['train_dir']}"})
+
+
 def test_the_operator_hands_on_what_the_lookup_answers(monkeypatch, capsys):
     core, conditions = ModuleType("monai.deploy.core"), ModuleType("monai.deploy.conditions")
     core.Application, core.Operator, conditions.CountCondition = Application, Operator, lambda *_: None
@@ -69,8 +76,7 @@ def test_the_operator_hands_on_what_the_lookup_answers(monkeypatch, capsys):
     monkeypatch.setenv("TRAIN_DIR", "train")
     names = {"__name__": "app"}
     exec(compile(APP, "docs/monai_deploy.md", "exec"), names)
-    of = lambda keys: lambda source: SimpleNamespace(as_dict=lambda: {"text": f"{source} in {keys['train_dir']}"})  # noqa: E731
-    names["Lookup"] = SimpleNamespace(of=of)
+    names["Lookup"] = SimpleNamespace(of=lookup_of)
     app = names["App"]()
     app.compose()
     ((find, show, ports),) = app.flows

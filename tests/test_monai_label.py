@@ -43,8 +43,9 @@ SERVER = shutil.which(os.environ.get("MONAILABEL", "monailabel"))
 COPY = LookupAnswer(Tier.COPY, "sub-3", "a.nii", 0.98, False, 0.97, 1e-6, 0.01, 0.95, 60, [])
 
 
-class HTTPException(Exception):
-    def __init__(self, status_code: int, detail: str) -> None:
+# with fastapi's name and arguments
+class HTTPException(Exception):  # noqa: N818
+    def __init__(self, status_code: int, detail: str) -> None:  # noqa: B042
         self.status_code, self.detail = status_code, detail
 
 

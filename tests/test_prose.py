@@ -34,6 +34,7 @@ MOST_WORDS = {
     "docs/reproducibility.md": 25,
     "docs/monai_label.md": 25,
     "docs/monai_deploy.md": 25,
+    "docs/model_zoo.md": 25,
     "docs/README.md": 40,
     "docs/method.md": 40,
     "docs/benchmark.md": 40,

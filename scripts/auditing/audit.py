@@ -297,6 +297,9 @@ class Audit(Randomizable):
         degradation = searched.controls.degradation
         n, alone = null.subjects(units.level, searched.kind), chosen is left_out
         between = similarity_auc(searched.search, units, chosen.units, leave_out=alone)
+        other = None
+        if not alone:
+            other = compare_nulls(null, left_out.null, found.statistic, units.level, criteria, searched.kind)
         nothing = null.subjects(units.level) < 1 or np.isneginf(chosen.found.statistic).all()
         return Calibration(
             null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
@@ -313,7 +316,5 @@ class Audit(Randomizable):
             null_noise=degradation.noise,
             matched=between is not None and criteria.matched(between),
             match_auc=between,
-            leave_one_out=None
-            if alone
-            else compare_nulls(null, left_out.null, found.statistic, units.level, criteria, searched.kind),
+            leave_one_out=other,
         )

@@ -61,7 +61,7 @@ def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
         OSError: if an input cannot be looked at.
     """
     mode, group, folders = 0o666, True, set()
-    for path in {os.fspath(path) for path in inputs}:
+    for path in {os.fspath(entry) for entry in inputs}:
         state = os.stat(path)
         mode &= state.st_mode
         group &= state.st_gid == os.getegid()

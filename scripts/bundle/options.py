@@ -92,28 +92,28 @@ def _kind(default: object) -> tuple[Callable[[object], bool], str] | None:
     def numbers(value: object) -> bool:
         return isinstance(value, (list, tuple)) and all(map(number, value))
 
-    match default:
-        case Mapping() if "_target_" in default:  # an overlay may take it out
-            return lambda value: value is None or (isinstance(value, Mapping) and "_target_" in value), (
-                "an object with a _target_"
-            )
-        case Mapping():
-            return lambda value: isinstance(value, Mapping), "an object"
-        case bool():
-            return lambda value: isinstance(value, bool), "True or False"
-        case int():
-            return lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
-        case float():
-            return number, "a number"
-        case [Mapping(), *_]:
-            return listed(Mapping), f"a list of objects, as {default[0]}"
-        case [str(), *_]:
-            return listed(str), f"a list of texts, as {default}"
-        case [_, _]:  # a range or a size
-            return lambda value: numbers(value) and len(value) == 2, f'2 numbers, as "{default}"'
-        case list():
-            return numbers, f'a list of numbers, as "{default}"'
-    return None
+    def component(value: object) -> bool:  # an overlay may take it out
+        return value is None or (isinstance(value, Mapping) and "_target_" in value)
+
+    if isinstance(default, Mapping) and "_target_" in default:
+        return component, "an object with a _target_"
+    if isinstance(default, Mapping):
+        return lambda value: isinstance(value, Mapping), "an object"
+    if isinstance(default, bool):
+        return lambda value: isinstance(value, bool), "True or False"
+    if isinstance(default, int):
+        return lambda value: isinstance(value, Integral) and not isinstance(value, bool), "a whole number"
+    if isinstance(default, float):
+        return number, "a number"
+    if not isinstance(default, list):
+        return None
+    if default and isinstance(default[0], Mapping):
+        return listed(Mapping), f"a list of objects, as {default[0]}"
+    if default and isinstance(default[0], str):
+        return listed(str), f"a list of texts, as {default}"
+    if len(default) == 2:  # a range or a size
+        return lambda value: numbers(value) and len(value) == 2, f'2 numbers, as "{default}"'
+    return numbers, f'a list of numbers, as "{default}"'
 
 
 def _numbers(value: object) -> list[float]:

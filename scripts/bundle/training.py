@@ -39,7 +39,8 @@ ESTIMATED_AFTER = 8  # steps; the first ones compile and fill caches
 class Draws(Protocol):
     """A data set or transform that draws, as MONAI's Randomizable."""
 
-    def set_random_state(self, seed: int | None = None, /) -> object: ...
+    def set_random_state(self, seed: int | None = None, /) -> object:
+        """Begin its draws at a seed."""
 
 
 class WholeFileSaver(CheckpointSaver):

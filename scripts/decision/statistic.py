@@ -34,15 +34,19 @@ class Statistic(Protocol):
     """
 
     @property
-    def subjects(self) -> int: ...
+    def subjects(self) -> int:
+        """The least number of candidates that it needs."""
 
     @property
-    def words(self) -> str: ...
+    def words(self) -> str:
+        """What it measures, for the report."""
 
     @property
-    def tail(self) -> str: ...
+    def tail(self) -> str:
+        """Why its tail may be taken to be exponential where nothing is copied, for the report."""
 
-    def __call__(self, aligned_ssim: ArrayLike, /) -> NDArray[np.float64]: ...
+    def __call__(self, aligned_ssim: ArrayLike, /) -> NDArray[np.float64]:
+        """Return the statistic of each row of aligned SSIM (Q, k), -inf where candidates are too few."""
 
 
 @dataclass(frozen=True)

@@ -63,10 +63,12 @@ Preprocessing = Callable[[Item], Prepared | list[Prepared]]
 class DictTransform(Protocol):
     """A MONAI dictionary transform."""
 
-    def __call__(self, data: Data, /) -> NewData: ...
+    def __call__(self, data: Data, /) -> NewData:
+        """Return a dictionary with the keys transformed."""
 
 
 class RandomTransform(DictTransform, Protocol):
     """A MONAI dictionary transform that draws."""
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> object: ...
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> object:
+        """Begin its draws at a seed, or draw from a generator."""

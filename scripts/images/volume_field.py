@@ -99,7 +99,8 @@ class _Files(Protocol):
     array_layout: str | None
     array_key: str | Sequence[str] | None
 
-    def items(self) -> Mapping[str, Sequence[Item]]: ...
+    def items(self) -> Mapping[str, Sequence[Item]]:
+        """Return the items of train, generated and, if given, holdout."""
 
 
 def whole_volumes(choice: Literal["auto", "whole", "slices"], data: _Files, own_choice: bool = False) -> bool:

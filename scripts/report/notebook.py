@@ -26,9 +26,8 @@ from ..bundle.files import read_table
 __all__ = ["ShownResult"]
 
 MOST_SHOWN = 10  # rows
-COLUMNS: dict[
-    str, tuple[str, Callable[[str], str]]
-] = {  # of matches.csv: what a reader calls them, and how they are written
+# of matches.csv: what a reader calls them, and how they are written
+COLUMNS: dict[str, tuple[str, Callable[[str], str]]] = {
     "generated_id": ("generated image", str),
     "train_subject": ("training subject", str),
     "aligned_ssim": ("aligned SSIM", lambda text: f"{float(text):.3f}"),

@@ -69,15 +69,19 @@ class Verifies(Protocol):
 
     def align(
         self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None, /
-    ) -> Alignment: ...
+    ) -> Alignment:
+        """Align a reference to each query, or those of `pairs`."""
 
-    def show(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float32]: ...
+    def show(self, queries: NDArray, references: NDArray, matrix: NDArray, /) -> NDArray[np.float32]:
+        """Return the references as they are compared with their queries, as pictures (P, H, W)."""
 
     def detail(
         self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None, /
-    ) -> NDArray[np.float64]: ...
+    ) -> NDArray[np.float64]:
+        """Return how far the detail of aligned pairs agrees, (P,) in [-1, 1]."""
 
-    def grid(self, shape: Sequence[int], /) -> NDArray[np.int64]: ...
+    def grid(self, shape: Sequence[int], /) -> NDArray[np.int64]:
+        """Return the squares of images of a shape, in which copies of a part are looked for."""
 
 
 class Verifier:

@@ -28,12 +28,16 @@ def test_file_takes_its_name_when_it_is_whole(tmp_path):
     assert target.read_text() == "half" and list(target.parent.iterdir()) == [target]
 
 
+def fill_the_disk(path):
+    path.write_text("new, but not all of i")
+    raise OSError(28, "No space left on device")
+
+
 def test_an_error_leaves_what_was_there(tmp_path):
     target = tmp_path / "table.csv"
     target.write_text("old")
     with pytest.raises(OSError, match="No space left"), replacing(target) as path:
-        path.write_text("new, but not all of i")
-        raise OSError(28, "No space left on device")
+        fill_the_disk(path)
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 

@@ -107,9 +107,10 @@ def test_a_save_that_is_cut_off_leaves_the_model_before(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "save", cut_off)
-        evaluation.finds(0.1, weight=2.0)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.finds(0.1, weight=2.0)
     assert kept(tmp_path) == 1.0 and [path.name for path in tmp_path.iterdir()] == ["model.pt"]
 
 

@@ -125,7 +125,8 @@ def test_a_seed_keeps_its_meaning_whatever_else_may_happen():
     rng = np.random.RandomState(5)
     rng.rand()
     angle = np.deg2rad(rng.uniform(-15, 15))
-    rng.uniform(1, 1), rng.uniform(0, 0, 2)  # zoom, shift
+    rng.uniform(1, 1)  # zoom
+    rng.uniform(0, 0, 2)  # shift
     assert abs(transform.matrix[0, 0] / transform.matrix[0, 1]) == pytest.approx(abs(1 / np.tan(angle)))
     rng.rand(6)  # two flips, gamma, bias, blur, noise
     assert transform.deviation == pytest.approx(rng.uniform(0, 0.06))

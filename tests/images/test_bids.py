@@ -205,7 +205,8 @@ def test_lists_as_other_tools_write_them(tmp_path):
 
 def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "scans").mkdir(), (tmp_path / "scans" / "a.png").touch()
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.png").touch()
     (tmp_path / "list.csv").write_text("image\n~/scans/a.png\n")
     assert find_images("~/scans", warn=False)[0]["image"] == str(tmp_path / "scans" / "a.png")
     assert find_images("~/list.csv", warn=False)[0]["image"] == str(tmp_path / "scans" / "a.png")

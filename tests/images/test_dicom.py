@@ -53,7 +53,8 @@ def test_several_series_of_a_folder_are_told_apart(tmp_path):
     a_slice(VOXELS[..., 0].T, None, Modality="CR", PatientID="P9").save_as(
         tmp_path / "a" / "x", enforce_file_format=True
     )
-    (tmp_path / "a" / "Thumbs.db").touch(), (tmp_path / "a" / "._IM000.dcm").touch()
+    (tmp_path / "a" / "Thumbs.db").touch()
+    (tmp_path / "a" / "._IM000.dcm").touch()
     found = scan_images(tmp_path)
     # the X-ray has no place in space: an image of its own
     assert {item["id"]: item["subject_id"] for item in found.items} == {"a/x": "P9", "a#1": "P7", "a#2": "P8"}

@@ -33,7 +33,9 @@ def as_itk() -> SimpleITK.Image:
     image = SimpleITK.GetImageFromArray(VOXELS.T)
     lps = np.diag([-1, -1, 1, 1]) @ AFFINE
     sizes = np.linalg.norm(lps[:3, :3], axis=0)
-    image.SetSpacing(sizes), image.SetOrigin(lps[:3, 3]), image.SetDirection((lps[:3, :3] / sizes).ravel())
+    image.SetSpacing(sizes)
+    image.SetOrigin(lps[:3, 3])
+    image.SetDirection((lps[:3, :3] / sizes).ravel())
     return image
 
 
@@ -118,7 +120,8 @@ def test_colours_and_damage_are_refused(tmp_path):
 def test_what_a_header_leaves_open_is_said(tmp_path):
     def doubts(sform: np.ndarray | None, qform: np.ndarray | None) -> list[str]:
         image = nibabel.Nifti1Image(VOXELS, None)
-        image.set_sform(sform, 0 if sform is None else 1), image.set_qform(qform, 0 if qform is None else 1)
+        image.set_sform(sform, 0 if sform is None else 1)
+        image.set_qform(qform, 0 if qform is None else 1)
         nibabel.save(image, tmp_path / "a.nii")
         return list(doubts_of(tmp_path / "a.nii"))
 

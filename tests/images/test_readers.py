@@ -198,7 +198,8 @@ def test_a_new_format_is_one_class(toy_format, picture, tmp_path):
     own, known = (preprocessing(dict(item))["image"] for item in items)
     np.testing.assert_allclose(own, reference_image(picture)[None], atol=1e-6)
     torch.testing.assert_close(own, known)
-    (tmp_path / "sub-1.ROWS").unlink(), (tmp_path / "sub-2.png").unlink()
+    (tmp_path / "sub-1.ROWS").unlink()
+    (tmp_path / "sub-2.png").unlink()
     with pytest.raises(ValueError, match=r"expected images \(.bmp .dcm .* .png .pt .rows .tar .tif .tiff\), found 0"):
         find_images(tmp_path)
 

@@ -188,7 +188,8 @@ def test_what_headers_leave_open_is_counted(tmp_path):
     volumes(tmp_path, "a.nii", "b.nii")
     for name in ("a.nii", "b.nii"):
         image = nibabel.load(tmp_path / name)
-        image.set_sform(None, 0), image.set_qform(None, 0)
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
         nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), tmp_path / name)
     doubt = "its header has no orientation; axes are taken as right to left, back to front, up"
     assert understand(scan_images(tmp_path, warn=False), real=True).doubts == {doubt: 2}

@@ -82,13 +82,17 @@ def reads(*suffixes: str, recognises: Callable[[str], bool] | None = None) -> Ca
 class _Reads(Protocol):
     """What a registered reader may have besides."""
 
-    def parts(self, path: str) -> Sequence[str] | None: ...
+    def parts(self, path: str) -> Sequence[str] | None:
+        """Return the names of the images of a file, None where it is one image."""
 
-    def read_part(self, path: str, part: str) -> object: ...
+    def read_part(self, path: str, part: str) -> object:
+        """Return one image of a file."""
 
-    def files(self, path: str, part: str | None) -> Sequence[str]: ...
+    def files(self, path: str, part: str | None) -> Sequence[str]:
+        """Return the files that an image is read from."""
 
-    def doubts(self, path: str) -> Sequence[str]: ...
+    def doubts(self, path: str) -> Sequence[str]:
+        """Return what a file leaves open, and what is taken."""
 
 
 def image_suffixes() -> tuple[str, ...]:
