@@ -35,8 +35,6 @@ from bundle_root import ROOT
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from volume_changes import VOLUMES, VolumeChange, brain
-
 from scripts import Embedder, component, find_images, run_audit, split_subjects
 from scripts.auditing.audit import Audit
 from scripts.auditing.degradation import RoundTrip
@@ -47,6 +45,7 @@ from scripts.detect import AuditData
 from scripts.images.augmentations import RandCopyd
 from scripts.images.items import Item, RandomTransform
 from scripts.studies.planted import PlantedCopies
+from volume_changes import VOLUMES, VolumeChange, brain
 
 Change = Callable[[NDArray, np.random.RandomState], NDArray]  # of an image (rows, columns) in [0, 255]
 

@@ -22,7 +22,6 @@ from typing import Protocol
 
 import bundle_root  # noqa: F401  # it puts the bundle on the path
 import numpy as np
-
 from scripts.bundle.errors import sentence
 
 Rng = np.random.Generator

@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
-
 from scripts.bundle.components import component
 from scripts.embedder.file_loader import File, FileLoader, ImageError, Loaded, Unreadable, content_key
 from scripts.images.datalists import find_images

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fuzz_case import Case, Rng
-
 from scripts.images.datalists import find_images
 from scripts.images.items import Item
 from scripts.images.subjects import split_subjects

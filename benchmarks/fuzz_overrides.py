@@ -27,12 +27,11 @@ from typing import Any
 from unittest import mock
 
 import fire
+import scripts
 import yaml
 from bundle_root import ROOT
 from fuzz_case import Case, Rng
 from monai.bundle import run
-
-import scripts
 
 DETECT = ROOT / "configs" / "detect.yaml"
 SECONDS = 240.0  # of a whole audit

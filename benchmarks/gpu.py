@@ -32,7 +32,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from bundle_root import ROOT
-
 from scripts import AutocastInferer, Embedder, component, find_images, load_weights, ssim_matrix
 
 # cosines of bfloat16 and of another processor's float32 differ from float32's by no more

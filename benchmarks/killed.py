@@ -40,7 +40,6 @@ import torch
 from bundle_root import ROOT
 from monai.bundle import run
 from PIL import Image
-
 from scripts.auditing.result import AuditResult
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table

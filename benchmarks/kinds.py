@@ -25,7 +25,6 @@ from collections.abc import Callable
 import numpy as np
 from bundle_root import ROOT
 from numpy.typing import NDArray
-
 from scripts import component, find_images, split_subjects
 from scripts.auditing.kinds import halves, likeness_of_subjects
 from scripts.embedder.embedder import Embedder

@@ -26,8 +26,6 @@ from bundle_root import ROOT
 from numpy.typing import NDArray
 from question import FDR
 from scipy import ndimage
-from tqdm import tqdm
-
 from scripts.auditing.audit import Audit
 from scripts.auditing.degradation import Change
 from scripts.auditing.parts import paste_part
@@ -40,6 +38,7 @@ from scripts.images.datalists import find_images
 from scripts.images.items import Item, RandomTransform
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Alignment, Pairs, Verifier
+from tqdm import tqdm
 
 __all__ = ["ImagePart", "Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
 

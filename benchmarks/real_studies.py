@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from real_slices import Outcome, RealSlices, Scenario
 from scipy import ndimage
-from tqdm import tqdm
-
 from scripts.auditing.degradation import Change, Degradation
 from scripts.decision.rates import exact_interval
 from scripts.similarity.verification import Verifier
+from tqdm import tqdm
 
 __all__ = [
     "FalseAlarms",

@@ -28,7 +28,6 @@ import torch
 from bundle_root import ROOT
 from monai.transforms import Compose
 from numpy.typing import NDArray
-
 from scripts import AutocastInferer, component, find_images, split_subjects
 from scripts.auditing.neighbors import nearest_subjects
 from scripts.images.augmentations import RandCopyd, RandMisalignd

@@ -29,7 +29,6 @@ from pathlib import Path
 
 import numpy as np
 from bundle_root import ROOT
-
 from scripts.bundle.files import read_table, write_table
 from scripts.images.datalists import find_images
 

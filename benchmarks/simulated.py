@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from populations import POPULATIONS, copies_of
 from question import FDR
 from scipy.spatial.distance import cdist
-
 from scripts.decision.near_copies import near_copies
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg, leaked_subjects

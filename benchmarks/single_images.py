@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bundle_root import ROOT
-
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table
 from scripts.lookup import Lookup, LookupAnswer

@@ -27,9 +27,8 @@ import numpy as np
 import torch
 from bundle_root import ROOT
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
-
 from scripts import AutocastInferer, Verifier, component, ssim_matrix
+from skimage.metrics import structural_similarity
 
 SHAPE = (96, 112)
 VOLUME = (40, 56, 48)  # a head at 4 mm

@@ -30,7 +30,6 @@ import torch
 from bundle_root import ROOT
 from numpy.typing import NDArray
 from real_slices import RealSlices
-
 from scripts.bundle.components import component
 from scripts.similarity.rendering import render
 

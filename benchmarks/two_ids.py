@@ -31,7 +31,6 @@ from bundle_root import ROOT
 from monai.transforms import Compose
 from numpy.typing import NDArray
 from real_slices import RealSlices, Scenario
-
 from scripts.bundle.components import component
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.augmentations import RandCopyd, RandMisalignd

@@ -30,16 +30,11 @@ from monai.networks.nets import AutoencoderKL
 from populations import POPULATIONS
 from question import FDR, Question, Row, table
 from real_slices import ImagePart, RealSlices, Scenario
-from real_studies import (
-    FalseAlarms,
-    KnownTruth,
-    blurred,
-    false_alarms,
-    known_transforms,
-    known_truth,
-    noisy,
-)
+from real_studies import FalseAlarms, KnownTruth, blurred, false_alarms, known_transforms, known_truth, noisy
 from scipy import stats
+from scripts.auditing.degradation import RoundTrip
+from scripts.bundle.components import component
+from scripts.bundle.weights import load_weights
 from simulated import (
     Mixed,
     leaked,
@@ -51,10 +46,6 @@ from simulated import (
     stored_twice,
     strangers_merged,
 )
-
-from scripts.auditing.degradation import RoundTrip
-from scripts.bundle.components import component
-from scripts.bundle.weights import load_weights
 
 __all__ = ["real", "simulated"]
 
@@ -128,10 +119,7 @@ def rank_floors(n: int) -> list[Question]:
     """Return what is asked of the smallest rank p-value of n subjects."""
     return [
         Question(
-            f"rank floor, n = {n}",
-            partial(rank_floor, n),
-            "0.8 to 1.15 of nominal",
-            lambda ratio: 0.8 <= ratio <= 1.15,
+            f"rank floor, n = {n}", partial(rank_floor, n), "0.8 to 1.15 of nominal", lambda ratio: 0.8 <= ratio <= 1.15
         ),
         Question(
             f"rank floor, n = {n}, without the correction 2",
@@ -210,10 +198,7 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
             lambda found: found["with_a_call"] > 0.5 * found["audits"],
         ),
         Question(
-            "real slices, unseen ones through an autoencoder",
-            lambda: false_alarms(whole(), 40, trip()),
-            few,
-            few_calls,
+            "real slices, unseen ones through an autoencoder", lambda: false_alarms(whole(), 40, trip()), few, few_calls
         ),
         Question(
             "real slices, unseen ones through an autoencoder, raw similarity",

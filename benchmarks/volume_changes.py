@@ -21,7 +21,6 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-
 from scripts.images.items import Item
 from scripts.images.loading import load_file
 

@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 from bundle_root import ROOT
 from numpy.typing import NDArray
-
 from scripts import component, find_images
 from scripts.auditing.audit import Audit
 from scripts.decision.rates import exact_interval

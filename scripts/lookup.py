@@ -153,13 +153,7 @@ class Lookup:
         self.null, self._expected = left_out.null, float(np.median(_likeness(left_out.found)))
         nobody = decide(np.zeros(0), np.zeros(0), np.zeros(0, int), self.null, audit.criteria)
         self.control, _ = self.controls.positive_control(
-            self.train,
-            self.subjects.number,
-            audit.control,
-            audit.control_images,
-            self.null,
-            nobody,
-            audit.criteria,
+            self.train, self.subjects.number, audit.control, audit.control_images, self.null, nobody, audit.criteria
         )
 
     @classmethod

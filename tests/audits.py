@@ -16,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from helpers import blobs
-
 from scripts.auditing.audit import Audit
 from scripts.decision.criteria import Criteria
 from scripts.embedder.embedding_set import EmbeddingSet

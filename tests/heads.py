@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from monai.transforms import Compose
 from scipy.ndimage import gaussian_filter
-
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 
 FIELD = (48, 56, 40)

@@ -29,7 +29,6 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image
 from scipy.ndimage import uniform_filter
-
 from scripts.images.items import Item
 from scripts.images.loading import SliceSet
 

@@ -24,9 +24,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from helpers import ROOT, read
-
 import scripts
+from helpers import ROOT, read
 from scripts import __main__ as commands
 from scripts import audit, compare, sample, train
 

@@ -26,9 +26,8 @@ import torch
 from helpers import DEMO, ROOT, read, run_config
 from monai.bundle import ConfigParser
 from PIL import Image, ImageFilter
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
 from scripts import RandMisalign, component, load_weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 FEW = ("--control_images", "8", "--bends", "[]", "--null_slices", "1")  # enough where the decisions are not the point
 

@@ -23,12 +23,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 from fire.parser import DefaultParseValue
 from helpers import ROOT
 from markdown_it import MarkdownIt
 from monai.bundle import ConfigParser
-
-import scripts
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").rglob("*.yaml"))]
 RUNNERS = {"run_config", "run_two"}  # of the tests; subprocess.run counts too, where it starts MONAI

@@ -36,11 +36,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import scripts
 import torch
 from helpers import ROOT, run_config
 from PIL import Image
-
-import scripts
 
 DETECT = str(ROOT / "configs" / "detect.yaml")
 pytestmark = [

@@ -14,25 +14,18 @@ import runpy
 
 import numpy as np
 import pytest
+import scripts
 import torch
 from helpers import ROOT, TinyEmbedder, blobs, near, read, run_config, unit_vectors
 from ignite.engine import Engine, Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
-from monai.handlers import (
-    MetricsSaver,
-    MLFlowHandler,
-    TensorBoardImageHandler,
-    TensorBoardStatsHandler,
-    from_engine,
-)
+from monai.handlers import MetricsSaver, MLFlowHandler, TensorBoardImageHandler, TensorBoardStatsHandler, from_engine
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-import scripts
 from scripts.handlers import MemorizationHandler, MemorizationMetricHandler, MemorizationMetricsSaver
 from scripts.images.datalists import find_images
 from scripts.metrics import MemorizationMetric
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 class Model:

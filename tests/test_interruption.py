@@ -27,7 +27,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, read
-
 from scripts.bundle.inferers import AutocastInferer
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.embedding_set import EmbeddingSet

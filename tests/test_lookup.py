@@ -24,7 +24,6 @@ from heads import FIELD, copy, head, write_heads
 from helpers import write_pictures
 from image_files import write_series
 from scipy.ndimage import gaussian_filter
-
 from scripts import Audit, Lookup, Tier
 from scripts.bundle.errors import causes
 from scripts.images.items import Item

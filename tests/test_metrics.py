@@ -21,7 +21,6 @@ from helpers import ROOT, TinyEmbedder, blobs, near, read, unit_vectors
 from ignite.engine import Engine
 from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
-
 from scripts.decision.rates import benjamini_hochberg
 from scripts.handlers import MemorizationHandler
 from scripts.metrics import MemorizationMetric

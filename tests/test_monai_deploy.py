@@ -30,7 +30,6 @@ from image_files import a_slice
 from markdown_it import MarkdownIt
 from monai.bundle import ckpt_export
 from monai.data import MetaTensor
-
 from scripts import component, load_weights
 
 CONFIGS = [str(ROOT / "configs" / f"{name}.yaml") for name in ("inference", "inference_3d", "deploy")]

@@ -34,7 +34,6 @@ import numpy as np
 import pytest
 from heads import copy, head, write_heads
 from helpers import ROOT
-
 from scripts import LookupAnswer, Tier
 from scripts.lookup import KEYS
 
@@ -166,11 +165,7 @@ def start(folder: Path, port: int, *conf: str) -> subprocess.Popen:
     paths = {key: os.pathsep.join([first, os.environ.get(key, "")]) for key, first in places.items()}
     with (folder / "log").open("w") as log:
         return subprocess.Popen(
-            [*map(str, command), "--port", str(port), *conf],
-            env=os.environ | paths,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
+            [*map(str, command), "--port", str(port), *conf], env=os.environ | paths, cwd=folder, stdout=log, stderr=log
         )
 
 

@@ -23,7 +23,6 @@ import pytest
 import torch
 from helpers import DEMO, ROOT, run_config
 from PIL import Image
-
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table
 from scripts.bundle.weights import save_weights

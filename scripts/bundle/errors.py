@@ -23,16 +23,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 from .components import PACKAGE
 from .text import visible
 
-__all__ = [
-    "by_command",
-    "causes",
-    "debugging",
-    "expected_cause",
-    "first_line",
-    "run_or_exit",
-    "sentence",
-    "stop",
-]
+__all__ = ["by_command", "causes", "debugging", "expected_cause", "first_line", "run_or_exit", "sentence", "stop"]
 
 
 Arguments = ParamSpec("Arguments")

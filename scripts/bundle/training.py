@@ -146,10 +146,7 @@ class TrainingProgress:
     """
 
     def __init__(
-        self,
-        loss: Callable[[Any], float],
-        interval: float = 30.0,
-        clock: Callable[[], float] = time.monotonic,
+        self, loss: Callable[[Any], float], interval: float = 30.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.loss, self.interval, self.clock = loss, interval, clock
         self.start, self.first, self.said = 0.0, 0, 0.0

@@ -44,12 +44,7 @@ class Decision:
 
 
 def decide(
-    statistic: NDArray,
-    level: NDArray,
-    nearest: NDArray,
-    null: Null,
-    criteria: Criteria,
-    kind: NDArray | None = None,
+    statistic: NDArray, level: NDArray, nearest: NDArray, null: Null, criteria: Criteria, kind: NDArray | None = None
 ) -> Decision:
     """Return the decisions at the criteria's false-discovery rate: `memorized` is exactly q <= fdr.
 
@@ -91,12 +86,7 @@ class NullComparison:
 
 
 def compare_nulls(
-    null: Null,
-    other: Null,
-    statistic: NDArray,
-    level: NDArray,
-    criteria: Criteria,
-    kind: NDArray | None = None,
+    null: Null, other: Null, statistic: NDArray, level: NDArray, criteria: Criteria, kind: NDArray | None = None
 ) -> NullComparison:
     """Return what `other` would have called of statistics (U,) at levels (U,), against what `null` calls.
 

@@ -113,11 +113,7 @@ class Null:
 
 
 def p_values(
-    statistic: ArrayLike,
-    null: NullSample,
-    correction: int,
-    method: Method = "tail",
-    criteria: Criteria | None = None,
+    statistic: ArrayLike, null: NullSample, correction: int, method: Method = "tail", criteria: Criteria | None = None
 ) -> NDArray[np.float64]:
     """Return the p-values of statistics under one null sample, in (0, 1], shape as given.
 

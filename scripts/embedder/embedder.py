@@ -213,10 +213,7 @@ def _check_norm(vectors: torch.Tensor, network: Embeds) -> None:
 
 
 def _assembled(
-    items: Sequence[Item],
-    keys: Sequence[str],
-    known: Mapping[str, Sequence[EmbeddedImage]],
-    reasons: Mapping[str, str],
+    items: Sequence[Item], keys: Sequence[str], known: Mapping[str, Sequence[EmbeddedImage]], reasons: Mapping[str, str]
 ) -> EmbeddingSet:
     kept = [(item, known[key]) for item, key in zip(items, keys) if key in known]
     skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]

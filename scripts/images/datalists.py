@@ -170,11 +170,7 @@ class _Files:
     """
 
     def __init__(
-        self,
-        source: Path,
-        arrays: tuple[str | None, tuple[str, ...]],
-        section: str | None,
-        anatomical_only: bool,
+        self, source: Path, arrays: tuple[str | None, tuple[str, ...]], section: str | None, anatomical_only: bool
     ) -> None:
         self.arrays, self.anatomical_only = arrays, anatomical_only
         self.others: Counter[str] = Counter()

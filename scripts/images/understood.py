@@ -72,10 +72,7 @@ class Understood:
 
 
 def understand(
-    found: FoundImages,
-    real: bool,
-    array_layout: str | None = None,
-    array_key: str | Sequence[str] | None = None,
+    found: FoundImages, real: bool, array_layout: str | None = None, array_key: str | Sequence[str] | None = None
 ) -> Understood:
     """Return what the files of a data set were taken for.
 

@@ -184,11 +184,7 @@ def _pictures(
     """Yield three pictures a plane, with the square that decided; slices of volumes are RAS, so that left is left."""
     for (generated, aligned), sides in zip(planes, ("LRAP", "LRSI", "PASI")):
         shown = (sides, SCALE_MM / (pixel_mm * len(generated))) if upright else ("", 0.0)
-        trio = {
-            "generated": generated,
-            "training, aligned": aligned,
-            "difference": _coloured(generated - aligned),
-        }
+        trio = {"generated": generated, "training, aligned": aligned, "difference": _coloured(generated - aligned)}
         for title, image in trio.items():
             yield Picture(title, _data_uri(image if square is None else _outlined(image, square), upright), *shown)
 

@@ -209,11 +209,7 @@ def ssim_cross(
 
 
 def ssim_matrix(
-    x: Images,
-    *,
-    form: SSIMForm | str = "symmetric",
-    data_range: float | None = None,
-    foreground: Images | None = None,
+    x: Images, *, form: SSIMForm | str = "symmetric", data_range: float | None = None, foreground: Images | None = None
 ) -> Images:
     """Return the SSIM of every two images of a batch, shape (N, N), float32, in [-1, 1].
 

@@ -144,10 +144,7 @@ class Benchmark:
 
 
 def run_benchmark(
-    benchmark: Benchmark,
-    split: Mapping[str, Sequence[Item]],
-    preprocessing: Preprocessing,
-    output_dir: str | Path,
+    benchmark: Benchmark, split: Mapping[str, Sequence[Item]], preprocessing: Preprocessing, output_dir: str | Path
 ) -> None:
     """Run the benchmark on whole-head and, where there are masks, on skull-stripped images; write its tables.
 

@@ -25,14 +25,7 @@ from numpy.typing import NDArray
 from ..bundle.files import replacing
 from ..embedder.evaluation import BinError, SSIMErrors
 
-__all__ = [
-    "AuditScores",
-    "BenchmarkResult",
-    "ConditionResult",
-    "PairScores",
-    "SearchScores",
-    "interval",
-]
+__all__ = ["AuditScores", "BenchmarkResult", "ConditionResult", "PairScores", "SearchScores", "interval"]
 
 MISSING = {"missing": "weights not given"}  # the row of a method that could not run
 

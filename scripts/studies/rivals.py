@@ -29,16 +29,7 @@ from ..images.foreground import foreground
 from ..similarity.ssim import SSIMForm, ssim_cross, ssim_pairs
 from ..similarity.verification import Verifier
 
-__all__ = [
-    "AlignedSSIM",
-    "CalibratedL2",
-    "Correlation",
-    "Cosine",
-    "Method",
-    "SSIM",
-    "SearchMethod",
-    "ssim_truth",
-]
+__all__ = ["AlignedSSIM", "CalibratedL2", "Correlation", "Cosine", "Method", "SSIM", "SearchMethod", "ssim_truth"]
 
 Images = NDArray[np.float32]  # (N, H, W) in [0, 1]
 

@@ -17,7 +17,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import Pooled, audit, embedded, images_of
-
 from scripts.auditing.result import Verdict
 from scripts.decision.criteria import Criteria
 from scripts.decision.labels import Label

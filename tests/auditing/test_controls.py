@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from audits import Pooled, embedded, images_of
-
 from scripts.auditing.controls import Controls
 from scripts.auditing.degradation import Degradation
 from scripts.auditing.search import Search

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
-from skimage.filters import difference_of_gaussians
-
 from scripts.auditing.degradation import BAND_SIGMAS, Degradation, RoundTrip, band_energies, match_degradation
 from scripts.images.foreground import foreground
+from skimage.filters import difference_of_gaussians
 
 SHAPE = (64, 80)
 INSIDE = np.hypot(*np.meshgrid(np.linspace(-1.2, 1.2, 64), np.linspace(-1.2, 1.2, 80), indexing="ij")) < 1

@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from heads import FIELD, copy, head
-
 from scripts.auditing.field_of_view import scrambled, shown_as, template_of
 from scripts.embedder.embedding_set import EmbeddingSet
 

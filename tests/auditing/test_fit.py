@@ -18,7 +18,6 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
-
 from scripts.auditing.findings import SetFit, findings
 from scripts.auditing.fit import FitTest
 from scripts.auditing.likeness import corrected

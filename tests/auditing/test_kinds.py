@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.auditing.kinds import kind_shares, kinds_of_subjects
 
 

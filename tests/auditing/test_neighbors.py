@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.auditing.neighbors import nearest_images, nearest_subjects
 
 UNITS = np.array([0, 1, 1, 1, 2, 2, 3])

@@ -17,14 +17,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import audit, embedded
-from textures import SHAPE, textured
-
 from scripts.auditing.parts import Parts, paste_part, strongest_squares
 from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
 from scripts.report.tables import match_rows
 from scripts.similarity.squares import grid_of_squares
 from scripts.similarity.verification import Verifier
+from textures import SHAPE, textured
 
 GRID = grid_of_squares((40, 40), (16, 24))
 

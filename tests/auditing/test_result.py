@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import audit, embedded, images_of
-
 from scripts.auditing.findings import SetFit
 from scripts.auditing.result import Control, Verdict
 from scripts.decision.labels import Label, Thresholds

@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from audits import embedded, images_of
-
 from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
 from scripts.similarity.verification import Verifier

@@ -23,7 +23,6 @@ from fuzz import faults, table, thrown
 from fuzz_images import ImageCases
 from fuzz_lists import ListCases
 from fuzz_overrides import OverrideCases
-
 from scripts.embedder.file_loader import Loaded, LoadedImage, Unreadable
 from scripts.images import people
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import gpu
 import pytest
-
 from scripts.images.datalists import find_images
 
 

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 from helpers import ROOT, blobs
 from real_slices import Outcome, RealSlices, RememberingVerifier, Scenario
-
 from scripts import RandCopyd, Verifier
 
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from single_images import counted, table
-
 from scripts import LookupAnswer, Tier
+from single_images import counted, table
 
 COPY = LookupAnswer(Tier.COPY, "sub-3", "a.nii", 0.98, False, 0.97, 1e-6, 0.01, 0.95, 60, [])
 LIKENESS, NONE = replace(COPY, tier=Tier.LIKENESS), replace(COPY, tier=Tier.NONE)

@@ -29,8 +29,7 @@ def test_the_median_call_counts_and_the_first_does_not(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("measure", "numbers"),
-    [(speed.time_ssim, 5), (speed.time_embedder, 2), (speed.time_alignment, 1)],
+    ("measure", "numbers"), [(speed.time_ssim, 5), (speed.time_embedder, 2), (speed.time_alignment, 1)]
 )
 def test_every_row_has_its_numbers(measure, numbers, capsys):
     measure(np.random.default_rng(0).random((4, *speed.SHAPE), np.float32), 1)

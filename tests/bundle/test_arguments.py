@@ -18,7 +18,6 @@ import sys
 import pytest
 from helpers import ROOT
 from monai.bundle import ConfigParser
-
 from scripts.bundle.arguments import check_arguments
 
 pytestmark = pytest.mark.usefixtures("as_command")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from scripts import PerDimensionalityd
 from scripts.bundle.components import component
 

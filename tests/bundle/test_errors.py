@@ -17,7 +17,6 @@ import sys
 
 import pytest
 import torch
-
 from scripts.bundle.errors import by_command, causes, expected_cause, run_or_exit, sentence, stop
 
 

@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
 from scripts.bundle.files import keep_private, narrowed, no_wider_than, read_table, replacing, write_table
 
 

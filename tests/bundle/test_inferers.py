@@ -14,7 +14,6 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.networks.schedulers import DDPMScheduler
-
 from scripts.bundle import inferers
 from scripts.bundle.inferers import AutocastDiffusionInferer, AutocastInferer, computes_bfloat16
 from scripts.embedder.networks import DeepSSIM

@@ -17,7 +17,6 @@ from pathlib import Path
 import monai.bundle
 import pytest
 from helpers import ROOT, run_config
-
 from scripts.bundle.keys import Group, Key, describe_keys, documented_groups
 
 CONFIGS = {str(path.relative_to(ROOT / "configs")): path for path in sorted((ROOT / "configs").rglob("*.yaml"))}

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from scripts.bundle.options import Option, value_problems
 
 PART = {"_target_": "x"}

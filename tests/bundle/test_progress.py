@@ -17,9 +17,8 @@ import io
 import re
 
 import pytest
-from tqdm import std
-
 from scripts.bundle.progress import Progress
+from tqdm import std
 
 
 class Clock:

@@ -16,7 +16,6 @@ import csv
 import io
 
 import pytest
-
 from scripts.bundle.text import encodable, spreadsheet_cell, visible
 
 

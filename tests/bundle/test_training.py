@@ -22,7 +22,6 @@ import torch
 from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator
 from monai.transforms import RandGaussianNoise
-
 from scripts.bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, train_or_exit
 
 

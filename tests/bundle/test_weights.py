@@ -18,7 +18,6 @@ import torch
 from data.make_generative import AUTOENCODER, CHANNELS, CONDITIONS, DIFFUSION
 from helpers import ROOT
 from monai.networks.nets import AutoencoderKL, DiffusionModelUNet
-
 from scripts.bundle.files import sha256_of_file
 from scripts.bundle.weights import load_weights, save_weights
 

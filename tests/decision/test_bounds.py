@@ -18,7 +18,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
 from scripts.decision.bounds import true_discoveries
 
 

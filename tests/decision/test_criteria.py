@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import pytest
-
 from scripts.decision.criteria import Criteria
 
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scripts.decision.criteria import Criteria
 from scripts.decision.decide import NullComparison, called_if_added, compare_nulls, decide
 from scripts.decision.null import Null

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from scripts.decision.criteria import Criteria
 from scripts.decision.labels import Label, Thresholds
 

@@ -18,10 +18,9 @@ import numpy as np
 import pytest
 from populations import POPULATIONS, copies_of
 from scipy.spatial.distance import cdist
-from simulated import strangers_merged
-
 from scripts.decision.near_copies import joined, near_copies, shared_people
 from scripts.decision.statistic import local_statistic
+from simulated import strangers_merged
 
 LEVEL = 0.05
 

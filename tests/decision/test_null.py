@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
-
 from scripts.decision.criteria import Criteria
 from scripts.decision.null import Null, NullSample, p_values
 from scripts.decision.statistic import local_statistic

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-
 from scripts.decision.rates import (
     auc,
     benjamini_hochberg,

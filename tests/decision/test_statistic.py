@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.decision.statistic import LocalStatistic, local_statistic
 
 

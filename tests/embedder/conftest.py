@@ -14,7 +14,6 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import ROOT
-
 from scripts.bundle.components import component
 from scripts.embedder.networks import DeepSSIM
 

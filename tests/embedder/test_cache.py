@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
 from scripts.embedder.cache import EmbeddingCache, _write_sealed
 from scripts.embedder.embedding_set import EmbeddedImage
 

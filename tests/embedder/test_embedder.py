@@ -23,7 +23,6 @@ import torch
 from helpers import ROOT, picture, write_pictures, write_volume
 from monai.inferers import SimpleInferer
 from PIL import Image
-
 from scripts.bundle.components import component
 from scripts.bundle.inferers import AutocastInferer
 from scripts.bundle.weights import load_weights
@@ -333,8 +332,7 @@ GPU = pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU; m
 
 
 @pytest.mark.parametrize(
-    ("device", "amp"),
-    [("cpu", True), pytest.param("cuda", True, marks=GPU), pytest.param("cuda", False, marks=GPU)],
+    ("device", "amp"), [("cpu", True), pytest.param("cuda", True, marks=GPU), pytest.param("cuda", False, marks=GPU)]
 )
 def test_precision_and_device_do_not_change_the_neighbours(preprocessing, exact, device, amp):
     """The nearest training image is that of float32 on the processor, up to near ties."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.embedder.embedding_set import EmbeddedImage, EmbeddingSet
 
 

@@ -16,7 +16,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from scripts.bundle.inferers import AutocastInferer
 from scripts.embedder.evaluation import BinError, HeldOutSummary, held_out_summary, ssim_errors
 from scripts.embedder.groups import SliceGroups

@@ -19,16 +19,7 @@ import pytest
 import torch
 from helpers import picture, write_pictures, write_volume
 from PIL import Image
-
-from scripts.embedder.file_loader import (
-    File,
-    FileLoader,
-    ImageError,
-    Loaded,
-    Unreadable,
-    UnreadableFiles,
-    content_key,
-)
+from scripts.embedder.file_loader import File, FileLoader, ImageError, Loaded, Unreadable, UnreadableFiles, content_key
 
 BROKEN = {
     "truncated.png": (

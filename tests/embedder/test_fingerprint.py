@@ -29,7 +29,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, write_pictures
-
 from scripts.bundle.components import component
 from scripts.embedder.fingerprint import fingerprint
 

@@ -17,7 +17,6 @@ import torch
 from helpers import COPY, MISALIGN
 from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
-
 from scripts.embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 

@@ -17,13 +17,12 @@ import torch
 from heads import head
 from helpers import MISALIGN
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
-
 from scripts.embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from scripts.embedder.networks import Estimate
 from scripts.images.augmentations import RandMisalignd
 from scripts.images.foreground import foreground
 from scripts.images.geometry import warp
+from skimage.metrics import structural_similarity
 
 
 @pytest.fixture

@@ -16,10 +16,9 @@ import pytest
 import torch
 from heads import head
 from scipy.spatial.transform import Rotation
-from skimage.metrics import structural_similarity
-
 from scripts import component, load_weights
 from scripts.embedder.networks import DeepSSIM, Posed, _similarity, local_normalize
+from skimage.metrics import structural_similarity
 
 SIZE = (32, 40)
 

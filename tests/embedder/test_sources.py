@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 
 import pytest
-
 from scripts.embedder.sources import Sources
 
 FILES = {

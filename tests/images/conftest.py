@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT
-
 from scripts.bundle.components import component
 
 

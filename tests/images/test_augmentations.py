@@ -24,7 +24,6 @@ from monai.transforms import Compose, Flipd, Rotate90d, ScaleIntensityRanged, Sp
 from monai.utils import PostFix
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
-
 from scripts.images.array_augmentations import RandCopy, RandMisalign, blur
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 from scripts.images.geometry import warp

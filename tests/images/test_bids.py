@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from scripts.images.bids import anatomical, is_bids
 from scripts.images.datalists import find_images, scan_images
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from scripts.images.companions import contrasts, names_without_contrast, without_masks
 from scripts.images.datalists import scan_images
 
@@ -35,10 +34,7 @@ LAYOUTS = {
         "imagesTr/case_01_0001.nii.gz": False,
         "labelsTr/case_01.nii.gz": True,
     },
-    "ACDC": {
-        "patient001/patient001_frame01.nii.gz": False,
-        "patient001/patient001_frame01_gt.nii.gz": True,
-    },
+    "ACDC": {"patient001/patient001_frame01.nii.gz": False, "patient001/patient001_frame01_gt.nii.gz": True},
     "pairs of pictures": {"image_001.png": False, "mask_001.png": True, "image_002.png": False, "mask_002.png": True},
     "a folder a patient": {"p1/ct.nii.gz": False, "p1/mask.nii.gz": True, "p1/Labels/ct.nii.gz": True},
     "FreeSurfer": {"mri/T1.mgz": False, "mri/aparc+aseg.mgz": True},

@@ -20,7 +20,6 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from PIL import Image
 from scipy import ndimage
-
 from scripts.images.correction import AXES, Correctd, Correction, Stretchd, ZeroBackgroundd, axes_matrix, largest_object
 
 

@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from scripts.images.datalists import find_images
 from scripts.images.readers import image_suffixes
 

@@ -22,7 +22,6 @@ from monai.transforms import Orientation
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-
 from scripts.embedder.embedder import content_key
 from scripts.images.datalists import find_images, scan_images
 from scripts.images.loading import load_file

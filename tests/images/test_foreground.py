@@ -13,7 +13,6 @@ import heads
 import numpy as np
 import torch
 from helpers import reference_foreground
-
 from scripts.images.foreground import foreground
 
 

@@ -19,7 +19,6 @@ import pytest
 import SimpleITK
 from monai.transforms import Orientation
 from nibabel.affines import apply_affine
-
 from scripts.embedder.embedder import content_key
 from scripts.images.datalists import find_images
 from scripts.images.loading import load_file

@@ -12,7 +12,6 @@
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
-
 from scripts.images.geometry import warp
 
 

@@ -12,7 +12,6 @@
 import numpy as np
 import pytest
 import torch
-
 from scripts.images.loading import SliceSet, prepared_images
 
 

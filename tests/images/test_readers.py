@@ -25,7 +25,6 @@ from helpers import ROOT, grey_picture, reference_image
 from monai.data import ImageReader
 from monai.utils import MetaKeys
 from PIL import Image
-
 from scripts.bundle.components import component
 from scripts.embedder.file_loader import File, FileLoader, Unreadable
 from scripts.images.datalists import find_images

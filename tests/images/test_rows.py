@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import pytest
-
 from scripts.images.rows import read_json, read_rows
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT, grey_picture, reference_image, save_volume
-
 from scripts.bundle.components import component
 from scripts.images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd
 

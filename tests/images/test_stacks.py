@@ -23,7 +23,6 @@ from helpers import ROOT
 from image_files import SAMPLES, write_tar
 from numpy.typing import NDArray
 from PIL import Image
-
 from scripts.bundle.components import component
 from scripts.embedder.embedder import content_key
 from scripts.embedder.file_loader import File, FileLoader, Loaded, Unreadable

@@ -16,7 +16,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from scripts.images import people
 from scripts.images.datalists import find_images
 from scripts.images.subjects import (

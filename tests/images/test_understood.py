@@ -23,7 +23,6 @@ import pytest
 from helpers import ROOT
 from image_files import SAMPLES, write_series, write_tar
 from PIL import Image
-
 from scripts.images.datalists import scan_images
 from scripts.images.understood import Understood, understand
 

@@ -17,7 +17,6 @@ import torch
 from heads import FIELD, head, write_heads
 from monai.data import MetaTensor
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
-
 from scripts import component
 from scripts.images.datalists import find_images
 from scripts.images.slices import ShrinkToFitd

@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 from helpers import save_volume
 from PIL import Image
-
 from scripts.images.writing import write_image, write_object
 
 

@@ -16,14 +16,13 @@ import torch
 from helpers import ROOT
 from monai.networks.nets import AutoencoderKL, PatchDiscriminator
 from scipy.ndimage import gaussian_filter
-from torch.distributions import Normal, kl_divergence
-
 from scripts.bundle.components import bundle_file, component
 from scripts.bundle.weights import load_weights
 from scripts.images.datalists import find_images
 from scripts.images.loading import SliceSet
 from scripts.ldm import autoencoder
 from scripts.ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionInferer, encode
+from torch.distributions import Normal, kl_divergence
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@
 import nibabel
 import numpy as np
 import pytest
-
 from scripts.ldm.conditions import Categories, Condition, Standardised, tissue_shares
 
 PEOPLE = [{"id": f"{i}.png", "age": 20 + 10 * i, "sex": "MF"[i % 2]} for i in range(4)]

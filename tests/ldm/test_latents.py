@@ -17,7 +17,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from scripts.ldm.conditions import Condition
 from scripts.ldm.latents import Latents, draw_copies
 

@@ -19,7 +19,6 @@ import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
 from PIL import Image
-
 from scripts.bundle.files import file_hashes
 from scripts.bundle.inferers import AutocastLatentInferer
 from scripts.ldm.latents import Latents

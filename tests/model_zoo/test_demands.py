@@ -27,7 +27,6 @@ import torch
 from helpers import ROOT, run_monai
 from markdown_it import MarkdownIt
 from monai.bundle import ConfigParser, download_large_files
-
 from scripts import component, load_weights
 
 PAGE = MarkdownIt("commonmark").parse((ROOT / "docs" / "model_zoo.md").read_text())

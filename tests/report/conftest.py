@@ -17,7 +17,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import audit, embedded, images_of
-
 from scripts.auditing.result import AuditResult
 
 

@@ -17,7 +17,6 @@ import json
 import pytest
 from helpers import run_config
 from scipy import stats
-
 from scripts.report.compare import compare_reports, difference_interval
 
 REPORT = {
@@ -28,10 +27,7 @@ REPORT = {
     "calibration": {"images": 200, "null": "holdout", "p_value": "tail"},
     "positive_control": {"recall": 0.95},
     "memorized": {"count": 40, "rate": 0.2, "ci95": [0.15, 0.27]},
-    "leaked_subjects": {
-        "ids": ["s1", "s2", "s3"],
-        "curve": {"samples": [0, 100, 200], "subjects": [0.0, 2.0, 3.0]},
-    },
+    "leaked_subjects": {"ids": ["s1", "s2", "s3"], "curve": {"samples": [0, 100, 200], "subjects": [0.0, 2.0, 3.0]}},
     "set_level": {"auc": 0.7},
 }
 
@@ -91,10 +87,7 @@ def test_what_makes_two_audits_unlike_is_named(tmp_path, capsys):
         (None, "missing: expected a report.json of an audit, found none; check the path"),
         ("[1]", "report.json: expected a report.json of an audit, found another file; check the path"),
         ("{", "report.json: expected a report.json of an audit, found another file; check the path"),
-        (
-            '{"schema_version": "0.9"}',
-            "report.json: expected a report of version 1, found '0.9'; run the audit again",
-        ),
+        ('{"schema_version": "0.9"}', "report.json: expected a report of version 1, found '0.9'; run the audit again"),
     ],
 )
 def test_what_is_no_report_is_an_error(tmp_path, content, sentence):

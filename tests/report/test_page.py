@@ -20,7 +20,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scripts.auditing.result import AuditResult, Calibration, Control
 from scripts.auditing.search import Found, Units
 from scripts.decision.criteria import Criteria

@@ -19,7 +19,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-
 from scripts.report.pictures import (
     BRIGHTER,
     DARKER,

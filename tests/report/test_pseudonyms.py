@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from scripts.bundle.files import read_table
 from scripts.report.pseudonyms import Pseudonyms
 from scripts.report.report import Report

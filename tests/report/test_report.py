@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import read
-
 from scripts.report.report import Report
 from scripts.report.summary import Timing
 

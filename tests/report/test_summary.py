@@ -20,7 +20,6 @@ import jsonschema
 import numpy as np
 import pytest
 from helpers import ROOT
-
 from scripts.auditing.findings import SetFit, findings
 from scripts.auditing.result import Control, ControlRecall
 from scripts.images.correction import Correction

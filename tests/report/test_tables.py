@@ -18,7 +18,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scripts.report.tables import MatchRow, SliceRow, csv_text, groups, match_rows, slice_rows
 
 

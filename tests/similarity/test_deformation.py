@@ -17,10 +17,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from textures import SHAPE, textured
-
 from scripts.images.geometry import warp
 from scripts.similarity.deformation import STIFFNESS, _fit, _normal_equations, _solve, deform
+from textures import SHAPE, textured
 
 EVERYWHERE = np.ones((1, *SHAPE), bool)
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from textures import SHAPE, textured
-
 from scripts.similarity.detail import detail_agreement
 from scripts.similarity.verification import Verifier
+from textures import SHAPE, textured
 
 EVERYWHERE = np.ones((1, *SHAPE), bool)
 

@@ -18,7 +18,6 @@ from types import ModuleType
 
 import numba
 import pytest
-
 from scripts.similarity.kernels import kernel
 
 

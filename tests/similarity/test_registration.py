@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from textures import SHAPE, moved, similarity, textured
-
 from scripts.similarity.registration import register, resample, solve
+from textures import SHAPE, moved, similarity, textured
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scripts.similarity.rendering import monotone_gain, render
 from sklearn.isotonic import IsotonicRegression
 from textures import moved, similarity, textured
-
-from scripts.similarity.rendering import monotone_gain, render
 
 
 @pytest.fixture(scope="module")

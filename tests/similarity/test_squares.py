@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from textures import textured
-
 from scripts.similarity.squares import grid_of_squares, ssim_of_squares
 from scripts.similarity.ssim import ssim_pairs
+from textures import textured
 
 SHAPE = (96, 112)
 

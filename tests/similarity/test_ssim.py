@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from skimage.metrics import structural_similarity
-
 from scripts.similarity.ssim import _pairs_torch, ssim_cross, ssim_matrix, ssim_pairs
+from skimage.metrics import structural_similarity
 
 
 @pytest.fixture

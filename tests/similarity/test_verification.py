@@ -13,10 +13,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from scripts.similarity.verification import Verifier
 from skimage.metrics import structural_similarity
 from textures import CENTRE, SHAPE, moved, similarity, textured
-
-from scripts.similarity.verification import Verifier
 
 
 def align_one(query, reference, **arguments):

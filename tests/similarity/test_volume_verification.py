@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 import torch
 from heads import FIELD, copy, head
-from skimage.metrics import structural_similarity
-
 from scripts.images.foreground import foreground
 from scripts.similarity.verification import Verifier
 from scripts.similarity.volume_deformation import deform_volumes
 from scripts.similarity.volume_registration import resample_volumes
 from scripts.similarity.volume_verification import VolumeVerifier
+from skimage.metrics import structural_similarity
 
 HEADS = np.stack([head(seed) for seed in range(4)])
 ANSWER = np.array([2, 0, 3, 1])

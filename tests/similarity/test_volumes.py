@@ -19,11 +19,10 @@ import torch
 from helpers import run_config
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
-from skimage.metrics import structural_similarity
-
 from scripts.bundle.files import read_table
 from scripts.images.foreground import foreground
 from scripts.similarity.volumes import align_volumes, start_from_slices
+from skimage.metrics import structural_similarity
 
 SHAPE = np.array([22, 48, 56])
 SPACING = np.array([4.0, 2.0, 2.0])

@@ -16,7 +16,6 @@ import json
 import numpy as np
 import pytest
 from helpers import ROOT, slices
-
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 from scripts.similarity.verification import Verifier
 from scripts.studies.pairs import DegradedCopies

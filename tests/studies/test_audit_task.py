@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scripts.auditing.audit import Audit
 from scripts.studies.audit_task import AuditTask
 from scripts.studies.pairs import moved

@@ -15,7 +15,6 @@ import json
 
 import pytest
 from helpers import ROOT, run_config
-
 from scripts.auditing.audit import Audit
 from scripts.studies.audit_task import AuditTask
 from scripts.studies.benchmark import Benchmark

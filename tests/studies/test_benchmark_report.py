@@ -16,7 +16,6 @@ import re
 
 import pytest
 from helpers import ROOT
-
 from scripts.studies.benchmark_report import plot_scores, tables
 from scripts.studies.benchmark_results import BenchmarkResult
 

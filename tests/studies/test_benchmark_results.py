@@ -16,7 +16,6 @@ import json
 import numpy as np
 import pytest
 from helpers import ROOT
-
 from scripts.studies.benchmark_results import BenchmarkResult, PairScores, interval
 
 

@@ -23,7 +23,6 @@ from helpers import ROOT, run_config
 from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table, write_table
 from scripts.bundle.weights import save_weights

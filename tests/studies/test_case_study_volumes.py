@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 from heads import FIELD, head, write_heads
 from helpers import ROOT, run_config
-
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table
 from scripts.bundle.weights import load_weights

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from helpers import slices
 from PIL import Image
-
 from scripts.bundle.files import read_table, write_table
 from scripts.similarity.verification import Verifier
 from scripts.studies.contact_sheets import contact_sheets

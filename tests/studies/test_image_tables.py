@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from scripts.bundle.files import read_table, write_table
 from scripts.studies.image_tables import export_images, subject_rows
 from scripts.studies.study_results import Cell

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from scripts.studies.leaks import copies_slope, leaks_by_copies, leaks_by_sight
 from scripts.studies.study_results import Cell, CellResult, Group, Quality, SubjectLeak
 

@@ -16,7 +16,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from scripts.bundle.files import write_table
 from scripts.studies.measurement import Measurement, flagged, pooled, quality
 from scripts.studies.rivals import CalibratedL2, Correlation

@@ -15,7 +15,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from scripts.studies.pair_task import PairTask
 from scripts.studies.pairs import moved
 from scripts.studies.rivals import SSIM, CalibratedL2

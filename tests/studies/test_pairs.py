@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import COPY, slices
-
 from scripts.decision.labels import Label
 from scripts.images.augmentations import RandCopyd
 from scripts.images.loading import SliceSet

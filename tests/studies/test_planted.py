@@ -17,7 +17,6 @@ import sys
 
 import pytest
 from helpers import ROOT
-
 from scripts import component, find_images, split_subjects
 from scripts.studies.planted import PlantedCopies, run_study
 

@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import slices
-from skimage.metrics import structural_similarity
-
 from scripts.studies.rival_networks import Embedding, imagenet, scripted
+from skimage.metrics import structural_similarity
 
 
 def test_torchscript_needs_its_hash(tmp_path):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers import slices
-
 from scripts.similarity.verification import Verifier
 from scripts.studies.rivals import SSIM, AlignedSSIM, CalibratedL2, Correlation, Method, SearchMethod
 

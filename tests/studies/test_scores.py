@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-
 from scripts.decision.labels import Label
 from scripts.studies.scores import (
     best_of_subjects,

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from scripts.studies.pairs import moved
 from scripts.studies.search_task import SearchTask
 

@@ -17,7 +17,6 @@ import sys
 import pytest
 from helpers import ROOT
 from monai.bundle import ConfigParser
-
 from scripts.bundle.files import read_table, write_table
 from scripts.studies.stages import AuditSamples, Generate, Job, Split, Train
 from scripts.studies.study_results import Cell

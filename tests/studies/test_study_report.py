@@ -15,7 +15,6 @@ from dataclasses import replace
 
 from helpers import ROOT
 from PIL import Image
-
 from scripts.studies.study_report import plot_study, progress, table
 
 
