@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 import sys
@@ -33,7 +34,9 @@ Everything that `scripts` exports, `deepssim` where the package is installed. Wr
 
 
 def signature(thing: Callable[..., object]) -> str:
-    """Return the parameters with their defaults, as Python writes them."""
+    """Return the parameters with their defaults, as Python writes them; of an enumeration none, as it is not made."""
+    if isinstance(thing, enum.EnumMeta):
+        return ""
     try:
         text = str(inspect.signature(thing))
     except (TypeError, ValueError):

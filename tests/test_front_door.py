@@ -123,7 +123,7 @@ ARGUMENTS = [
     (("--max_skipped", "10"), "max_skipped must be a share, 0 to 1, got 10"),
     (("--subject_pattern", "((("), "subject_pattern: expected a regular expression, found '(((' (missing ), unterminated subpattern at position 2)"),
     (("--subject_pattern", "2024"), "--subject_pattern: expected text, found '2024', which MONAI reads as 2024; quote it twice, as \"'...'\""),
-    (("--audit::kk", "3"), "TypeError: Audit.__init__() got an unexpected keyword argument 'kk'"),
+    (("--audit::unknown", "3"), "TypeError: Audit.__init__() got an unexpected keyword argument 'unknown'"),
     (("--checkpoint", "no.pt"), "checkpoint no.pt: expected a file with weights, found none; check the path"),
 ]  # fmt: skip
 

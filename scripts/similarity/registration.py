@@ -20,7 +20,7 @@ from scipy import ndimage
 
 from .kernels import kernel
 
-__all__ = ["register", "resample", "solve"]
+__all__ = ["MARGIN", "fill_cells", "register", "resample", "solve"]
 
 
 PYRAMID = (4, 2, 1)  # strides, coarse to fine
@@ -29,6 +29,8 @@ START_ANGLES = np.deg2rad([-12.0, 0.0, 12.0])  # capture range at the coarse lev
 FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
 KEPT = 3  # starts that go on to the middle level
 SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
+MARGIN = 2  # zeros around an image
+ROWS, PIXELS = 19, 384  # of the work space of a pair, which fits the processor's first cache
 
 
 @kernel(fastmath=True)
@@ -50,48 +52,104 @@ def _sample(
     return top + (bottom - top) * fy, bottom - top, right - left
 
 
+@kernel()
+def fill_cells(image: NDArray, cells: NDArray) -> None:
+    """Fill (H + 4, W + 4, 4) with the coefficients of 1, x, y and x y between four neighbours of an image (H, W).
+
+    The image is surrounded by zeros, so that a position outside, moved to the margin, finds zeros and needs no question.
+    """
+    height, width = image.shape
+    padded = np.zeros((height + 2 * MARGIN + 1, width + 2 * MARGIN + 1), np.float32)
+    padded[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = image
+    for i in range(cells.shape[0]):
+        for j in range(cells.shape[1]):
+            a, b, c, d = padded[i, j], padded[i, j + 1], padded[i + 1, j], padded[i + 1, j + 1]
+            cells[i, j, 0] = a
+            cells[i, j, 1] = b - a
+            cells[i, j, 2] = c - a
+            cells[i, j, 3] = a - b - c + d
+
+
+@kernel(parallel=True)
+def _fill_all_cells(images: NDArray, cells: NDArray) -> None:
+    for n in numba.prange(images.shape[0]):
+        fill_cells(images[n], cells[n])
+
+
 @kernel(fastmath=True)
 def _normal_equations(
-    query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, normal: NDArray, gradient: NDArray
+    query: NDArray, cells: NDArray, flip: NDArray, p: NDArray, normal: NDArray, gradient: NDArray, work: NDArray
 ) -> float:
     """Fill the 7 x 7 normal equations of (a, b, ty, tx, gain 0, gain 1, gain 2) at p and return the squared error.
 
-    The reference is sampled at [[a, -b], [b, a]] @ (flip * x) + t; its value w predicts the query as a parabola in w.
-    A row of pixels at a time: its derivatives and residuals lie in a buffer, whose dot products the compiler
-    vectorises.
+    The reference, by its cells, is sampled at [[a, -b], [b, a]] @ (flip * x) + t; its value w predicts the query as a
+    parabola in w. Some rows of pixels at a time: their derivatives and residuals lie in `work` (ROWS, pixels), whose
+    dot products are the sums. Each loop but one writes a single row, in which the compiler finds no overlap, and
+    vectorises it.
     """
     height, width = query.shape
-    buffer = np.zeros((8, width), np.float32)
+    flat = cells.reshape(-1)
+    stride = np.int32(4 * cells.shape[1])
     sums = np.zeros((8, 8))
     centre_y, centre_x = np.float32((height - 1) / 2), np.float32((width - 1) / 2)
-    a, b, shift_y, shift_x = np.float32(p[0]), np.float32(p[1]), np.float32(p[2]), np.float32(p[3])
+    a, b = np.float32(p[0]), np.float32(p[1])
     gain_0, gain_1, gain_2 = np.float32(p[4]), np.float32(p[5]), np.float32(p[6])
-    for i in range(height):
-        y = (np.float32(i) - centre_y) * np.float32(flip[0])
-        for j in range(width):
-            x = (np.float32(j) - centre_x) * np.float32(flip[1])
-            source_y = a * y - b * x + shift_y + centre_y
-            source_x = b * y + a * x + shift_x + centre_x
-            w, dy, dx = _sample(reference, source_y, source_x)
-            value = query[i, j]
+    last_y, last_x = np.float32(height + MARGIN), np.float32(width + MARGIN)
+    x, y, values, at_y, at_x, w, slope = work[8], work[9], work[10], work[11], work[12], work[13], work[14]
+    one, by_x, by_y, by_both = work[15], work[16], work[17], work[18]  # coefficients of the pixel's cell
+    rows = max(1, work.shape[1] // width)
+    for first in range(0, height, rows):
+        count = min(rows, height - first) * width
+        for i in range(first, min(first + rows, height)):
+            start = (i - first) * width
+            row = (np.float32(i) - centre_y) * np.float32(flip[0])
+            row_y = a * row + np.float32(p[2]) + centre_y + np.float32(MARGIN)
+            row_x = b * row + np.float32(p[3]) + centre_x + np.float32(MARGIN)
+            for j in range(width):
+                x[start + j] = (np.float32(j) - centre_x) * np.float32(flip[1])
+            for j in range(width):
+                y[start + j] = row
+            for j in range(width):
+                values[start + j] = query[i, j]
+            for j in range(width):
+                at_y[start + j] = min(max(row_y - b * x[start + j], np.float32(0)), last_y)
+            for j in range(width):
+                at_x[start + j] = min(max(row_x + a * x[start + j], np.float32(0)), last_x)
+        for j in range(count):
+            # positions are at least 0; an unsigned index needs no question whether it counts from the end
+            k = np.uint64(np.uint32(np.int32(at_y[j]) * stride + np.int32(at_x[j]) * np.int32(4)))
+            one[j], by_x[j] = flat[k], flat[k + np.uint64(1)]
+            by_y[j], by_both[j] = flat[k + np.uint64(2)], flat[k + np.uint64(3)]
+        for j in range(count):
+            at_y[j] -= np.float32(np.int32(at_y[j]))
+        for j in range(count):
+            at_x[j] -= np.float32(np.int32(at_x[j]))
+        for j in range(count):
+            w[j] = one[j] + by_x[j] * at_x[j] + (by_y[j] + by_both[j] * at_x[j]) * at_y[j]
+        for j in range(count):
             # background on background carries no information
-            counts = np.float32(0) if w == 0 and value < np.float32(0.02) else np.float32(1)
-            slope = counts * (gain_1 + np.float32(2) * gain_2 * w)
-            dy *= slope
-            dx *= slope
-            buffer[0, j] = dy * y + dx * x
-            buffer[1, j] = dx * y - dy * x
-            buffer[2, j] = dy
-            buffer[3, j] = dx
-            buffer[4, j] = counts
-            buffer[5, j] = counts * w
-            buffer[6, j] = counts * w * w
-            buffer[7, j] = counts * (value - (gain_0 + gain_1 * w + gain_2 * w * w))
+            work[4, j] = np.float32(0) if (w[j] == 0) & (values[j] < np.float32(0.02)) else np.float32(1)
+        for j in range(count):
+            slope[j] = work[4, j] * (gain_1 + np.float32(2) * gain_2 * w[j])
+        for j in range(count):
+            work[2, j] = slope[j] * (by_y[j] + by_both[j] * at_x[j])
+        for j in range(count):
+            work[3, j] = slope[j] * (by_x[j] + by_both[j] * at_y[j])
+        for j in range(count):
+            work[0, j] = work[2, j] * y[j] + work[3, j] * x[j]
+        for j in range(count):
+            work[1, j] = work[3, j] * y[j] - work[2, j] * x[j]
+        for j in range(count):
+            work[5, j] = work[4, j] * w[j]
+        for j in range(count):
+            work[6, j] = work[5, j] * w[j]
+        for j in range(count):
+            work[7, j] = work[4, j] * (values[j] - gain_0) - gain_1 * work[5, j] - gain_2 * work[6, j]
         for u in range(8):
             for v in range(u, 8):
                 total = np.float32(0)
-                for j in range(width):
-                    total += buffer[u, j] * buffer[v, j]
+                for j in range(count):
+                    total += work[u, j] * work[v, j]
                 sums[u, v] += total
     for u in range(7):
         gradient[u] = sums[u, 7]
@@ -126,7 +184,9 @@ def solve(matrix: NDArray, right: NDArray) -> NDArray:
 
 
 @kernel()
-def _fit(query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, iterations: int) -> tuple[NDArray, float]:
+def _fit(
+    query: NDArray, cells: NDArray, flip: NDArray, p: NDArray, iterations: int, work: NDArray
+) -> tuple[NDArray, float]:
     """Refine p by damped Gauss-Newton; return the best p and its squared error."""
     normal = np.zeros((7, 7))
     gradient = np.zeros(7)
@@ -134,14 +194,14 @@ def _fit(query: NDArray, reference: NDArray, flip: NDArray, p: NDArray, iteratio
     lowest = np.inf
     damping = 1e-3
     for _ in range(iterations + 1):
-        error = _normal_equations(query, reference, flip, p, normal, gradient)
+        error = _normal_equations(query, cells, flip, p, normal, gradient, work)
         scale = np.sqrt(p[0] ** 2 + p[1] ** 2)
         if not np.isfinite(error) or scale < SCALE_RANGE[0] or scale > SCALE_RANGE[1] or error > lowest * 1.5:
             p = best.copy()
             damping *= 30
             if damping > 1e3 or lowest == np.inf:
                 break
-            _normal_equations(query, reference, flip, p, normal, gradient)
+            _normal_equations(query, cells, flip, p, normal, gradient, work)
         elif error < lowest:
             done = error > lowest * 0.9995
             lowest = error
@@ -159,21 +219,27 @@ def _align_pairs(
     coarse: NDArray,
     middle: NDArray,
     fine: NDArray,
+    coarse_cells: NDArray,
+    middle_cells: NDArray,
+    fine_cells: NDArray,
     first: NDArray,
     second: NDArray,
     parameters: NDArray,
     flips: NDArray,
 ) -> None:
-    """Fill the parameters (P, 7) and flips (P, 2) that lay image second[p] on first[p], coarse to fine."""
+    """Fill the parameters (P, 7) and flips (P, 2) that lay the cells' image second[p] on first[p], coarse to fine."""
     starts = len(FLIPS) * len(START_ANGLES)
     for n in numba.prange(first.shape[0]):
         i, j = first[n], second[n]
+        work = np.empty((ROWS, max(PIXELS, fine.shape[2])), np.float32)
         found = np.zeros((starts, 7))
         errors = np.full(starts, np.inf)
         for s in range(starts):
             angle = START_ANGLES[s % len(START_ANGLES)]
             p = np.array([np.cos(angle), np.sin(angle), 0.0, 0.0, 0.0, 1.0, 0.0])
-            found[s], errors[s] = _fit(coarse[i], coarse[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[0])
+            found[s], errors[s] = _fit(
+                coarse[i], coarse_cells[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[0], work
+            )
         order = np.argsort(errors)
         lowest = np.inf
         best, flip = found[order[0]], FLIPS[order[0] // len(START_ANGLES)]
@@ -192,7 +258,7 @@ def _align_pairs(
                 continue
             p = found[s].copy()
             p[2:4] *= PYRAMID[0] / PYRAMID[1]
-            p, error = _fit(middle[i], middle[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[1])
+            p, error = _fit(middle[i], middle_cells[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[1], work)
             if error < lowest:
                 lowest, best, flip = error, p, FLIPS[s // len(START_ANGLES)]
             taken += 1
@@ -200,25 +266,52 @@ def _align_pairs(
                 break
         best = best.copy()
         best[2:4] *= PYRAMID[1] / PYRAMID[2]
-        p, error = _fit(fine[i], fine[j], flip, best, ITERATIONS[2])
+        p, error = _fit(fine[i], fine_cells[j], flip, best, ITERATIONS[2], work)
         parameters[n] = p
         flips[n] = flip
 
 
 @kernel(parallel=True)
 def _refine_pairs(
-    middle: NDArray, fine: NDArray, first: NDArray, second: NDArray, parameters: NDArray, flips: NDArray
+    middle: NDArray,
+    fine: NDArray,
+    middle_cells: NDArray,
+    fine_cells: NDArray,
+    first: NDArray,
+    second: NDArray,
+    parameters: NDArray,
+    flips: NDArray,
 ) -> None:
     """Refine the parameters (P, 7), at full resolution, that lay image second[p] on first[p] already."""
     for n in numba.prange(first.shape[0]):
         i, j = first[n], second[n]
+        work = np.empty((ROWS, max(PIXELS, fine.shape[2])), np.float32)
         p = parameters[n].copy()
         p[2:4] /= PYRAMID[1]
-        p, error = _fit(middle[i], middle[j], flips[n], p, ITERATIONS[1])
+        p, error = _fit(middle[i], middle_cells[j], flips[n], p, ITERATIONS[1], work)
         p = p.copy()
         p[2:4] *= PYRAMID[1] / PYRAMID[2]
-        p, error = _fit(fine[i], fine[j], flips[n], p, ITERATIONS[2])
+        p, error = _fit(fine[i], fine_cells[j], flips[n], p, ITERATIONS[2], work)
         parameters[n] = p
+
+
+def _pyramid(images: NDArray) -> list[NDArray]:
+    """Return images (N, H, W) smoothed and thinned by each stride, coarse to fine."""
+    levels = []
+    for stride in PYRAMID:
+        sigma = 0.5 * stride
+        stack = ndimage.gaussian_filter(images, (0, sigma, sigma))
+        # pixels symmetric about the centre, so that the centre stays the centre at every level
+        starts = [(n - 1) % stride // 2 for n in stack.shape[1:]]
+        levels.append(np.ascontiguousarray(stack[:, starts[0] :: stride, starts[1] :: stride]))
+    return levels
+
+
+def _cells(images: NDArray) -> NDArray[np.float32]:
+    count, height, width = images.shape
+    cells = np.empty((count, height + 2 * MARGIN, width + 2 * MARGIN, 4), np.float32)
+    _fill_all_cells(images, cells)
+    return cells
 
 
 def register(
@@ -233,24 +326,17 @@ def register(
     `start` (P, 2, 3) are maps that are nearly right, as those of a neighbouring slice, and are refined alone.
     """
     first, second = pairs or (np.arange(len(queries)),) * 2
-    levels = []
-    for stride in PYRAMID:
-        sigma = 0.5 * stride
-        stack = ndimage.gaussian_filter(np.concatenate([queries, references]), (0, sigma, sigma))
-        # pixels symmetric about the centre, so that the centre stays the centre at every level
-        starts = [(n - 1) % stride // 2 for n in stack.shape[1:]]
-        levels.append(np.ascontiguousarray(stack[:, starts[0] :: stride, starts[1] :: stride]))
-    second = second + len(queries)
-    coarse, middle, fine = levels
+    levels = _pyramid(queries)
+    cells = [_cells(level) for level in _pyramid(references)]
     if start is None:
         parameters, flips = np.empty((len(first), 7)), np.empty((len(first), 2))
-        _align_pairs(coarse, middle, fine, first, second, parameters, flips)
+        _align_pairs(*levels, *cells, first, second, parameters, flips)
     else:
         flips = np.where(np.linalg.det(start[:, :, :2])[:, None] < 0, FLIPS[2], FLIPS[0])
         parameters = np.zeros((len(first), 7))
         parameters[:, :2], parameters[:, 2:4] = start[:, :, 0], start[:, :, 2]
         parameters[:, 5] = 1  # the gain
-        _refine_pairs(middle, fine, first, second, parameters, flips)
+        _refine_pairs(*levels[1:], *cells[1:], first, second, parameters, flips)
     a, b = parameters[:, 0], parameters[:, 1]
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)

@@ -147,7 +147,8 @@ def test_numbers_of_a_header_that_nibabel_puts_right_are_said(tmp_path, name, fi
     offset, value, said = ODD[name]
     kind = nibabel.Nifti1Image if file == "a.nii" else nibabel.Nifti1Pair
     image = kind(VOXELS, None)
-    image.set_qform(np.diag([-2, 2, 3, 1.0]), 1), image.set_sform(None, 0)
+    image.set_qform(np.diag([-2, 2, 3, 1.0]), 1)
+    image.set_sform(None, 0)
     nibabel.save(image, tmp_path / file)
     assert doubts_of(tmp_path / file) == []
     header = tmp_path / file.replace(".img", ".hdr")

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 from scripts.images.geometry import warp
-from scripts.similarity.deformation import STIFFNESS, _fit, _normal_equations, _solve, deform
+from scripts.similarity.deformation import PIXELS, ROWS, STIFFNESS, _fit, _normal_equations, _solve, deform
+from scripts.similarity.registration import MARGIN, fill_cells
 from textures import SHAPE, textured
 
 EVERYWHERE = np.ones((1, *SHAPE), bool)
@@ -79,10 +80,19 @@ def test_any_size_and_flat_images(shape):
     assert deform(flat[:0], flat[:0], flat[:0] > 0).shape == (0, *shape)
 
 
+WORK = np.empty((ROWS, PIXELS), np.float32)
+
+
+def cells_of(image):
+    cells = np.empty((image.shape[0] + 2 * MARGIN, image.shape[1] + 2 * MARGIN, 4), np.float32)
+    fill_cells(image, cells)
+    return cells
+
+
 def system(query, image, mask, field, spacing):
     count = field.size
     band, right = np.zeros((count, 2 * field.shape[1] + 4)), np.zeros(count)
-    return _normal_equations(query, image, mask, field, spacing, band, right), band, right
+    return _normal_equations(query, cells_of(image), mask, field, spacing, band, right, WORK), band, right
 
 
 def test_the_right_side_is_the_energys_gradient(images):
@@ -107,7 +117,7 @@ def test_the_band_is_symmetric_positive_and_solved_as_numpy_solves_it(images):
     full = np.zeros((40, 40))
     for n in range(40):
         for d in range(min(n, band.shape[1] - 1) + 1):
-            full[n, n - d] = full[n - d, n] = band[n, d]
+            full[n, n - d] = full[n - d, n] = band[n - d, d]
     assert np.linalg.eigvalsh(full).min() > 0
     expected = np.linalg.solve(full, right)
     _solve(band, right)
@@ -119,7 +129,7 @@ def test_the_energy_never_rises_and_the_membrane_counts(images):
     start = np.zeros((5, 4, 2))
     energies = [system(query, image, EVERYWHERE[0], start, 32)[0]]
     for steps in (1, 3, 6):
-        found = _fit(query, image, EVERYWHERE[0], start, 32, steps)
+        found = _fit(query, cells_of(image), EVERYWHERE[0], start, 32, steps, WORK)
         energies.append(system(query, image, EVERYWHERE[0], found, 32)[0])
     assert np.diff(energies).max() <= 1e-9 and energies[-1] < 0.9 * energies[0]
     flat = np.full(SHAPE, 0.5, np.float32)
