@@ -98,11 +98,11 @@ def _add_pixels(
         by_y[n] += by_both[n] * at_x[n]  # now the derivatives
     for n in range(count):
         by_x[n] += by_both[n] * at_y[n]
-    for k in range(4):
+    for point in range(4):
         for n in range(count):
-            work[2 * k, n] = work[13 + k, n] * by_y[n]
+            work[2 * point, n] = work[13 + point, n] * by_y[n]
         for n in range(count):
-            work[2 * k + 1, n] = work[13 + k, n] * by_x[n]
+            work[2 * point + 1, n] = work[13 + point, n] * by_x[n]
     columns = field.shape[1]
     for a in range(8):
         row = 2 * ((r + a // 4) * columns + c + a // 2 % 2) + a % 2
@@ -119,7 +119,7 @@ def _add_pixels(
     error = np.float32(0)
     for n in range(count):
         error += residual[n] * residual[n]
-    return error
+    return float(error)
 
 
 @kernel(fastmath=True)

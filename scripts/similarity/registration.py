@@ -56,7 +56,7 @@ def _sample(
 def fill_cells(image: NDArray, cells: NDArray) -> None:
     """Fill (H + 4, W + 4, 4) with the coefficients of 1, x, y and x y between four neighbours of an image (H, W).
 
-    The image is surrounded by zeros, so that a position outside, moved to the margin, finds zeros and needs no question.
+    The image is surrounded by zeros: a position outside, moved to the margin, finds zeros and needs no question.
     """
     height, width = image.shape
     padded = np.zeros((height + 2 * MARGIN + 1, width + 2 * MARGIN + 1), np.float32)
@@ -326,17 +326,17 @@ def register(
     `start` (P, 2, 3) are maps that are nearly right, as those of a neighbouring slice, and are refined alone.
     """
     first, second = pairs or (np.arange(len(queries)),) * 2
-    levels = _pyramid(queries)
-    cells = [_cells(level) for level in _pyramid(references)]
+    coarse, middle, fine = _pyramid(queries)
+    coarse_cells, middle_cells, fine_cells = map(_cells, _pyramid(references))
     if start is None:
         parameters, flips = np.empty((len(first), 7)), np.empty((len(first), 2))
-        _align_pairs(*levels, *cells, first, second, parameters, flips)
+        _align_pairs(coarse, middle, fine, coarse_cells, middle_cells, fine_cells, first, second, parameters, flips)
     else:
         flips = np.where(np.linalg.det(start[:, :, :2])[:, None] < 0, FLIPS[2], FLIPS[0])
         parameters = np.zeros((len(first), 7))
         parameters[:, :2], parameters[:, 2:4] = start[:, :, 0], start[:, :, 2]
         parameters[:, 5] = 1  # the gain
-        _refine_pairs(*levels[1:], *cells[1:], first, second, parameters, flips)
+        _refine_pairs(middle, fine, middle_cells, fine_cells, first, second, parameters, flips)
     a, b = parameters[:, 0], parameters[:, 1]
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)
