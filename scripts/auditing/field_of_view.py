@@ -25,7 +25,8 @@ from scipy import ndimage
 
 from ..bundle.progress import Progress
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
-from ..similarity.volume_registration import register_volumes, resample_volumes
+from ..similarity.volume_registration import register_volumes
+from ..similarity.volume_sampling import resample_volumes
 
 __all__ = ["scrambled", "shown_as", "template_of"]
 

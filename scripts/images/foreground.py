@@ -14,9 +14,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 __all__ = ["foreground"]
+
+WINDOW = 5  # pixels or voxels a side
 
 
 def foreground(image: torch.Tensor, threshold: float = 0.1, dims: int = 2) -> torch.Tensor:
@@ -36,13 +37,19 @@ def foreground(image: torch.Tensor, threshold: float = 0.1, dims: int = 2) -> to
     low = flat.amin(-1)[each]
     # kthvalue rather than quantile: no sort of a copy, and exact for every shape
     high = flat.kthvalue(max(1, round(0.99 * flat.shape[-1])), dim=-1).values[each]
-    smooth = (image - low).reshape(-1, 1, *image.shape[-dims:])
-    if dims == 2:
-        smooth = F.avg_pool2d(smooth, 5, stride=1, padding=2, count_include_pad=False)
-    else:  # one axis after the other, the last of (N, 1, length, 1) planes: pooling in 3-D is slow
-        for axis in (2, 3, 4):
-            rows = smooth.movedim(axis, 2)
-            planes = rows.reshape(len(rows), 1, rows.shape[2], -1)
-            pooled = F.avg_pool2d(planes, (5, 1), stride=1, padding=(2, 0), count_include_pad=False)
-            smooth = pooled.reshape(rows.shape).movedim(2, axis)
-    return smooth.reshape(image.shape) > threshold * (high - low)
+    smooth = image - low
+    for axis in range(1, dims + 1):
+        smooth = _mean_of_neighbours(smooth, -axis)
+    return smooth > threshold * (high - low)
+
+
+def _mean_of_neighbours(image: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the mean over WINDOW along an axis, at the edges over what there is. Shifted sums: pooling is slower."""
+    length, reach = image.shape[axis], WINDOW // 2
+    total = image.clone()
+    for shift in range(1, min(reach, length - 1) + 1):
+        total.narrow(axis, shift, length - shift).add_(image.narrow(axis, 0, length - shift))
+        total.narrow(axis, 0, length - shift).add_(image.narrow(axis, shift, length - shift))
+    place = torch.arange(length, device=image.device)
+    count = (place + reach).clamp(max=length - 1) - (place - reach).clamp(min=0) + 1
+    return total / count.reshape(-1, *[1] * (-axis - 1))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .kernels import kernel
-from .volume_registration import sample
+from .volume_sampling import sample
 
 __all__ = ["deform_volumes"]
 
@@ -62,11 +62,11 @@ def _add_cell(buffer: NDArray, count: int, number: NDArray, band: NDArray, right
     for a in range(UNKNOWNS):  # ascending numbers: a before b is a lower one
         row = 3 * number[a // 3] + a % 3
         for b in range(a + 1):
-            total = 0.0
+            total = np.float32(0)
             for v in range(count):
                 total += buffer[a, v] * buffer[b, v]
             band[row, row - 3 * number[b // 3] - b % 3] += total
-        total = 0.0
+        total = np.float32(0)
         for v in range(count):
             total += buffer[a, v] * buffer[UNKNOWNS, v]
         right[row] += total
@@ -82,7 +82,7 @@ def _normal_equations(
     right[:] = 0
     flat = field.reshape(-1, 3)
     number, weight = np.empty(CORNERS, np.int64), np.empty(CORNERS)
-    buffer = np.empty((UNKNOWNS + 1, SPACING**3))  # slopes of the voxels of a cell, and their residuals
+    buffer = np.empty((UNKNOWNS + 1, SPACING**3), np.float32)  # slopes of the voxels of a cell, and their residuals
     energy = 0.0
     for cell in np.ndindex(field.shape[0] - 1, field.shape[1] - 1, field.shape[2] - 1):
         # its voxels depend on the same control points: their products are summed before they go into the band

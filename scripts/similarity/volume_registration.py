@@ -20,44 +20,119 @@ from __future__ import annotations
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .kernels import kernel
 from .registration import solve
+from .volume_sampling import coarse_volumes
 
-__all__ = ["register_volumes", "resample_volumes", "sample"]
+__all__ = ["register_volumes"]
 
 LEVELS_MM = (8.0, 4.0, 2.0)  # sides of the voxels that are compared, coarse to fine
 ITERATIONS = (12, 8, 4)
 ROWS = (1, 2, 2)  # of so many rows of voxels one is compared, in a checkerboard: seven numbers need no more
-SMOOTHING = 0.5  # voxels of a level, Gaussian
 KEPT = 2  # starts that go on from the coarse level
 RIVAL = 1.3  # times the least error, up to which they do
 SCALE_RANGE = (0.7, 1.4)  # of the map; anything beyond is a run-away fit
+WORK, VOXELS = 34, 192  # of the work space of a pair, which fits the processor's first cache
+VALUE, AT = 11, 12  # rows of the work space: the query's values, the voxels' turned positions in mm (three rows)
 UNKNOWNS = 10  # turn, scale, shift, and a parabola of intensity
 
 
 @kernel(fastmath=True)
-def sample(
-    volume: NDArray, z: float | np.floating, y: float | np.floating, x: float | np.floating
-) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Trilinear value and its derivatives by z, y and x; zero outside."""
-    depth, height, width = volume.shape
-    nothing = np.float32(0)
-    if not (0 <= z <= depth - 1 and 0 <= y <= height - 1 and 0 <= x <= width - 1):
-        return nothing, nothing, nothing, nothing
-    i, j, k = min(int(z), depth - 2), min(int(y), height - 2), min(int(x), width - 2)
-    fz, fy, fx = np.float32(z - i), np.float32(y - j), np.float32(x - k)
-    a, b = volume[i, j, k], volume[i, j, k + 1]
-    c, d = volume[i, j + 1, k], volume[i, j + 1, k + 1]
-    e, f = volume[i + 1, j, k], volume[i + 1, j, k + 1]
-    g, h = volume[i + 1, j + 1, k], volume[i + 1, j + 1, k + 1]
-    near_top, near_bottom = a + (b - a) * fx, c + (d - c) * fx
-    far_top, far_bottom = e + (f - e) * fx, g + (h - g) * fx
-    near, far = near_top + (near_bottom - near_top) * fy, far_top + (far_bottom - far_top) * fy
-    by_y = (near_bottom - near_top) * (1 - fz) + (far_bottom - far_top) * fz
-    by_x = ((b - a) * (1 - fy) + (d - c) * fy) * (1 - fz) + ((f - e) * (1 - fy) + (h - g) * fy) * fz
-    return near + (far - near) * fz, far - near, by_y, by_x
+def _add_voxels(
+    count: int,
+    reference: NDArray,
+    grid: NDArray,
+    per_mm: NDArray,
+    matrix: NDArray,
+    gain: NDArray,
+    partial: bool,
+    work: NDArray,
+    sums: NDArray,
+) -> None:
+    """Add the products of `count` voxels, whose turned positions and values lie in `work`, to the sums."""
+    flat = reference.reshape(-1)
+    rows, columns = np.int32(reference.shape[1]), np.int32(reference.shape[2])
+    by_row, by_plane = np.uint64(columns), np.uint64(rows * columns)
+    g0, g1, g2 = np.float32(gain[0]), np.float32(gain[1]), np.float32(gain[2])
+    az, ay, ax, value = work[AT], work[AT + 1], work[AT + 2], work[VALUE]
+    fz, fy, fx, inside, w, slope = work[15], work[16], work[17], work[18], work[19], work[20]
+    a, b, c, d, e, f, g, h = work[21], work[22], work[23], work[24], work[25], work[26], work[27], work[28]
+    near, far, dz, dy, dx = work[29], work[30], work[31], work[32], work[33]
+    for n in range(count):
+        inside[n] = np.float32(1)
+    for axis in range(3):
+        place, last = work[15 + axis], np.float32(reference.shape[axis] - 1)
+        shift, scale = np.float32(matrix[axis, 3] - grid[0, axis]), np.float32(per_mm[axis])
+        for n in range(count):
+            place[n] = (work[AT + axis, n] + shift) * scale
+        for n in range(count):
+            inside[n] = np.float32(0) if (place[n] < 0) | (place[n] > last) else inside[n]
+        for n in range(count):
+            place[n] = min(max(place[n], np.float32(0)), last)
+    for n in range(count):
+        i = min(np.int32(fz[n]), np.int32(reference.shape[0] - 2))
+        j = min(np.int32(fy[n]), rows - np.int32(2))
+        k = min(np.int32(fx[n]), columns - np.int32(2))
+        # positions are at least 0; an unsigned index needs no question whether it counts from the end
+        m = np.uint64(np.uint32((i * rows + j) * columns + k))
+        fz[n] -= np.float32(i)
+        fy[n] -= np.float32(j)
+        fx[n] -= np.float32(k)
+        a[n], b[n] = flat[m], flat[m + np.uint64(1)]
+        c[n], d[n] = flat[m + by_row], flat[m + by_row + np.uint64(1)]
+        m += by_plane
+        e[n], f[n] = flat[m], flat[m + np.uint64(1)]
+        g[n], h[n] = flat[m + by_row], flat[m + by_row + np.uint64(1)]
+    for first, second in ((a, b), (c, d), (e, f), (g, h)):
+        for n in range(count):
+            second[n] -= first[n]
+    for n in range(count):
+        near[n] = a[n] + b[n] * fx[n] + (c[n] - a[n] + (d[n] - b[n]) * fx[n]) * fy[n]
+    for n in range(count):
+        far[n] = e[n] + f[n] * fx[n] + (g[n] - e[n] + (h[n] - f[n]) * fx[n]) * fy[n]
+    for n in range(count):
+        w[n] = inside[n] * (near[n] + (far[n] - near[n]) * fz[n])
+    for n in range(count):
+        # background on background carries no information
+        dark = (value[n] < np.float32(0.02)) & (partial | (w[n] == 0))
+        work[7, n] = np.float32(0) if dark else np.float32(1)
+    for n in range(count):
+        slope[n] = inside[n] * work[7, n] * (g1 + np.float32(2) * g2 * w[n])
+    for n in range(count):
+        dz[n] = slope[n] * (far[n] - near[n]) * np.float32(per_mm[0])
+    for n in range(count):
+        near_y, far_y = c[n] - a[n] + (d[n] - b[n]) * fx[n], g[n] - e[n] + (h[n] - f[n]) * fx[n]
+        dy[n] = slope[n] * (near_y + (far_y - near_y) * fz[n]) * np.float32(per_mm[1])
+    for n in range(count):
+        near_x, far_x = b[n] + (d[n] - b[n]) * fy[n], f[n] + (h[n] - f[n]) * fy[n]
+        dx[n] = slope[n] * (near_x + (far_x - near_x) * fz[n]) * np.float32(per_mm[2])
+    for n in range(count):  # a turn moves p by turn x p
+        work[0, n] = ay[n] * dx[n] - ax[n] * dy[n]
+    for n in range(count):
+        work[1, n] = ax[n] * dz[n] - az[n] * dx[n]
+    for n in range(count):
+        work[2, n] = az[n] * dy[n] - ay[n] * dz[n]
+    for n in range(count):
+        work[3, n] = az[n] * dz[n] + ay[n] * dy[n] + ax[n] * dx[n]
+    for n in range(count):
+        work[4, n] = dz[n]
+    for n in range(count):
+        work[5, n] = dy[n]
+    for n in range(count):
+        work[6, n] = dx[n]
+    for n in range(count):
+        work[8, n] = work[7, n] * w[n]
+    for n in range(count):
+        work[9, n] = work[8, n] * w[n]
+    for n in range(count):
+        work[10, n] = work[7, n] * (value[n] - g0) - g1 * work[8, n] - g2 * work[9, n]
+    for u in range(UNKNOWNS + 1):
+        for v in range(u, UNKNOWNS + 1):
+            total = np.float32(0)
+            for n in range(count):
+                total += work[u, n] * work[v, n]
+            sums[u, v] += total
 
 
 @kernel(fastmath=True)
@@ -71,60 +146,39 @@ def _normal_equations(
     counted: tuple[int, bool],
     normal: NDArray,
     gradient: NDArray,
+    work: NDArray,
 ) -> float:
     """Fill the normal equations of (turn, log scale, shift, gain) at a map (3, 4) and return the squared error.
 
     Grids (2, 3) are origin and step in mm. The reference's value w at matrix @ x predicts the query as a parabola in w.
-    A row of voxels at a time, as for planar images, of every so many rows. `counted` says so, and whether what the
-    query leaves black is left out.
+    `counted` says of how many rows of voxels one is taken, and whether what the query leaves black is left out. Some
+    rows at a time, as for planar images: `work` (WORK, voxels) holds what is known of their voxels. Each loop but one
+    writes a single row, in which the compiler finds no overlap, and vectorises it.
     """
     depth, height, width = query.shape
     every, partial = counted
-    buffer = np.zeros((UNKNOWNS + 1, width), np.float32)
     sums = np.zeros((UNKNOWNS + 1, UNKNOWNS + 1))
-    g0, g1, g2 = np.float32(gain[0]), np.float32(gain[1]), np.float32(gain[2])
     per_mm = 1.0 / reference_grid[1]
+    rows = max(1, work.shape[1] // width)
+    count = 0
     for i in range(depth):
         z = query_grid[0, 0] + i * query_grid[1, 0]
         for j in range(i % every, height, every):
             y = query_grid[0, 1] + j * query_grid[1, 1]
+            for axis in range(3):
+                at = work[AT + axis, count : count + width]
+                step = np.float32(matrix[axis, 2] * query_grid[1, 2])
+                begin = np.float32(matrix[axis, 0] * z + matrix[axis, 1] * y + matrix[axis, 2] * query_grid[0, 2])
+                for k in range(width):
+                    at[k] = begin + np.float32(k) * step
             for k in range(width):
-                x = query_grid[0, 2] + k * query_grid[1, 2]
-                pz = matrix[0, 0] * z + matrix[0, 1] * y + matrix[0, 2] * x
-                py = matrix[1, 0] * z + matrix[1, 1] * y + matrix[1, 2] * x
-                px = matrix[2, 0] * z + matrix[2, 1] * y + matrix[2, 2] * x
-                w, dz, dy, dx = sample(
-                    reference,
-                    (pz + matrix[0, 3] - reference_grid[0, 0]) * per_mm[0],
-                    (py + matrix[1, 3] - reference_grid[0, 1]) * per_mm[1],
-                    (px + matrix[2, 3] - reference_grid[0, 2]) * per_mm[2],
-                )
-                value = query[i, j, k]
-                # background on background carries no information
-                counts = np.float32(0) if value < np.float32(0.02) and (partial or w == 0) else np.float32(1)
-                slope = counts * (g1 + np.float32(2) * g2 * w)
-                az, ay, ax = np.float32(pz), np.float32(py), np.float32(px)
-                dz *= slope * np.float32(per_mm[0])
-                dy *= slope * np.float32(per_mm[1])
-                dx *= slope * np.float32(per_mm[2])
-                # a turn moves p by turn x p
-                buffer[0, k] = ay * dx - ax * dy
-                buffer[1, k] = ax * dz - az * dx
-                buffer[2, k] = az * dy - ay * dz
-                buffer[3, k] = az * dz + ay * dy + ax * dx
-                buffer[4, k] = dz
-                buffer[5, k] = dy
-                buffer[6, k] = dx
-                buffer[7, k] = counts
-                buffer[8, k] = counts * w
-                buffer[9, k] = counts * w * w
-                buffer[10, k] = counts * (value - (g0 + g1 * w + g2 * w * w))
-            for u in range(UNKNOWNS + 1):
-                for v in range(u, UNKNOWNS + 1):
-                    total = np.float32(0)
-                    for k in range(width):
-                        total += buffer[u, k] * buffer[v, k]
-                    sums[u, v] += total
+                work[VALUE, count + k] = query[i, j, k]
+            count += width
+            if count + width > rows * width:
+                _add_voxels(count, reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
+                count = 0
+    if count:
+        _add_voxels(count, reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
     for u in range(UNKNOWNS):
         gradient[u] = sums[u, UNKNOWNS]
         for v in range(u, UNKNOWNS):
@@ -171,18 +225,23 @@ def _fit(
     """Refine a map and gain by damped Gauss-Newton; return the best ones and their squared error."""
     normal = np.zeros((UNKNOWNS, UNKNOWNS))
     gradient = np.zeros(UNKNOWNS)
+    work = np.empty((WORK, max(VOXELS, query.shape[2])), np.float32)
     best, best_gain = matrix.copy(), gain.copy()
     lowest = np.inf
     damping = 1e-3
     for _ in range(iterations + 1):
-        error = _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient)
+        error = _normal_equations(
+            query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient, work
+        )
         scale = np.sqrt((matrix[:, 0] ** 2).sum())
         if not np.isfinite(error) or scale < SCALE_RANGE[0] or scale > SCALE_RANGE[1] or error > lowest * 1.5:
             matrix, gain = best.copy(), best_gain.copy()
             damping *= 30
             if damping > 1e3 or lowest == np.inf:
                 break
-            _normal_equations(query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient)
+            _normal_equations(
+                query, query_grid, reference, reference_grid, matrix, gain, counted, normal, gradient, work
+            )
         elif error < lowest:
             done = error > lowest * 0.9995
             lowest = error
@@ -231,33 +290,6 @@ def _best_starts(
         )
 
 
-@kernel(parallel=True)
-def _resample_pairs(
-    queries_grid: NDArray,
-    references: NDArray,
-    reference_grid: NDArray,
-    second: NDArray,
-    matrices: NDArray,
-    out: NDArray,
-) -> None:
-    """Fill (P, D, H, W) with each pair's reference at the query's voxels."""
-    per_mm = 1.0 / reference_grid[1]
-    for p in numba.prange(second.shape[0]):
-        m = matrices[p]
-        for i in range(out.shape[1]):
-            z = queries_grid[0, 0] + i * queries_grid[1, 0]
-            for j in range(out.shape[2]):
-                y = queries_grid[0, 1] + j * queries_grid[1, 1]
-                for k in range(out.shape[3]):
-                    x = queries_grid[0, 2] + k * queries_grid[1, 2]
-                    out[p, i, j, k] = sample(
-                        references[second[p]],
-                        (m[0, 0] * z + m[0, 1] * y + m[0, 2] * x + m[0, 3] - reference_grid[0, 0]) * per_mm[0],
-                        (m[1, 0] * z + m[1, 1] * y + m[1, 2] * x + m[1, 3] - reference_grid[0, 1]) * per_mm[1],
-                        (m[2, 0] * z + m[2, 1] * y + m[2, 2] * x + m[2, 3] - reference_grid[0, 2]) * per_mm[2],
-                    )[0]
-
-
 def register_volumes(
     queries: NDArray[np.float32],
     references: NDArray[np.float32],
@@ -278,7 +310,7 @@ def register_volumes(
     Raises:
         ValueError: if a side is shorter.
 
-    Cost: 60 to 90 ms a pair of 40 x 56 x 48 voxels of 4 mm with one start, on one core, smoothing included.
+    Cost: about 15 ms a pair of 48 x 56 x 40 voxels of 4 mm with two starts, on one core, smoothing included.
     """
     if min(*queries.shape[1:], *references.shape[1:]) < 2:
         raise ValueError(f"expected volumes of at least 2 a side, got {queries.shape[1:]} and {references.shape[1:]}")
@@ -289,7 +321,7 @@ def register_volumes(
         if number and side < 0.75 * max(np.min(spacing[0]), np.min(spacing[1])):
             break  # there are no such voxels
         (query, query_grid), (reference, reference_grid) = (
-            _level(volumes, step, side) for volumes, step in zip((queries, references), spacing)
+            coarse_volumes(volumes, step, side) for volumes, step in zip((queries, references), spacing)
         )
         found = np.empty_like(matrices)
         _best_starts(
@@ -311,38 +343,3 @@ def register_volumes(
         gains, errors = np.take_along_axis(gains, kept[..., None], 1), np.take_along_axis(errors, kept, 1)
         errors[errors > RIVAL * errors[:, :1]] = np.inf
     return matrices[:, 0]
-
-
-def resample_volumes(
-    references: NDArray[np.float32],
-    second: NDArray[np.int64],
-    matrices: NDArray[np.float64],
-    shape: tuple[int, int, int],
-    spacing: tuple[NDArray, NDArray],
-) -> NDArray[np.float32]:
-    """Return references[second] at the positions that maps (P, 3, 4) give for a query's grid, trilinear, 0 outside.
-
-    `shape` and the first `spacing` are the queries', the second one the references'.
-    """
-    out = np.empty((len(second), *shape), np.float32)
-    grids = [_grid(sides, step) for sides, step in zip((shape, references.shape[1:]), spacing)]
-    references = np.ascontiguousarray(references, np.float32)
-    _resample_pairs(grids[0], references, grids[1], np.asarray(second, np.int64), matrices, out)
-    return out
-
-
-def _grid(shape: tuple[int, ...], spacing: NDArray) -> NDArray[np.float64]:
-    """Return origin and step (2, 3) of a volume's voxels, in mm about its centre."""
-    step = np.asarray(spacing, float)
-    return np.stack([-(np.array(shape) - 1) / 2 * step, step])
-
-
-def _level(volumes: NDArray, spacing: NDArray, side: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return volumes in voxels of about `side` mm, each of which stands for whole ones of the given, and their grid."""
-    strides = np.maximum(1, np.round(side / np.asarray(spacing, float))).astype(int)
-    strides = np.minimum(strides, np.maximum(1, (np.array(volumes.shape[1:]) - 1) // 3))
-    smooth = ndimage.gaussian_filter(np.asarray(volumes, np.float32), (0, *(SMOOTHING * strides)))
-    starts = [(n - 1) % stride // 2 for n, stride in zip(volumes.shape[1:], strides)]
-    origin, step = _grid(volumes.shape[1:], spacing)
-    cut = tuple(slice(start, None, stride) for start, stride in zip(starts, strides))
-    return np.ascontiguousarray(smooth[(slice(None), *cut)]), np.stack([origin + starts * step, strides * step])

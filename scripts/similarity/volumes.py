@@ -23,7 +23,8 @@ from ..images.foreground import foreground
 from .rendering import monotone_gain
 from .ssim import ssim_pairs
 from .ssim_kernels import WINDOW
-from .volume_registration import register_volumes, resample_volumes
+from .volume_registration import register_volumes
+from .volume_sampling import resample_volumes
 
 __all__ = ["VolumeAlignment", "align_volumes", "start_from_slices"]
 

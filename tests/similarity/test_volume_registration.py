@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
-from scripts.similarity.volume_registration import register_volumes, resample_volumes
+from scripts.similarity.volume_registration import register_volumes
+from scripts.similarity.volume_sampling import resample_volumes
 
 WAVES = np.random.default_rng(0).normal(size=(3, 40, 3)) / 12  # radians a mm, of each head
 PHASES = np.random.default_rng(1).uniform(0, 2 * np.pi, (3, 40))

@@ -17,7 +17,7 @@ from heads import FIELD, copy, head
 from scripts.images.foreground import foreground
 from scripts.similarity.verification import Verifier
 from scripts.similarity.volume_deformation import deform_volumes
-from scripts.similarity.volume_registration import resample_volumes
+from scripts.similarity.volume_sampling import resample_volumes
 from scripts.similarity.volume_verification import VolumeVerifier
 from skimage.metrics import structural_similarity
 
