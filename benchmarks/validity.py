@@ -204,6 +204,12 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
             "real slices, unseen ones through an autoencoder, raw similarity",
             lambda: false_alarms(whole(), 40, trip(), raw=True),
         ),
+        Question(
+            "real slices, nothing memorized, squares of 32 to 48 mm",
+            lambda: false_alarms(squares(), 20),
+            few,
+            few_calls,
+        ),
         *(question for part in PARTS for question in parts(whole, squares, part)),
         *(strong_copies(whole, subjects, share) for subjects in (20, 50, 100) for share in (0.01, 0.05, 0.2, 0.5)),
     ]

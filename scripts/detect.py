@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .auditing.audit import Audit
@@ -65,6 +65,7 @@ class AuditData:
     holdout_section: str | None = None
     array_layout: str | None = None
     array_key: str | Sequence[str] | None = None
+    _known: tuple[str, dict[str, FoundImages]] | None = field(default=None, init=False, repr=False, compare=False)
 
     def items(self) -> dict[str, list[Item]]:
         """Return the items of train, generated and, if given, holdout.
@@ -82,6 +83,9 @@ class AuditData:
         Raises:
             ValueError: as :meth:`items`.
         """
+        key = repr(self)
+        if self._known is not None and self._known[0] == key:  # the config asks twice: what is wrong is said once
+            return self._known[1]
         sets = {
             "train": self._scanned(self.train_dir, self.train_include, self.train_section),
             "generated": self._scanned(self.generated_dir, self.generated_include, self.generated_section, real=False),
@@ -89,6 +93,7 @@ class AuditData:
         if self.holdout_dir is not None:
             sets["holdout"] = self._scanned(self.holdout_dir, self.train_include, self.holdout_section)
         self._check({name: one.items for name, one in sets.items()})
+        self._known = key, sets
         return sets
 
     def _scanned(

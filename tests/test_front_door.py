@@ -265,7 +265,7 @@ def first(path: str = "train") -> str:
 # what is wrong, the key, its value made in the folder, and the sentence; {} is the folder
 SETTINGS = {
     "no folder": ("train_dir", lambda: "none", "none: expected an existing folder or a .json/.csv/.tsv datalist, found nothing; check the path"),
-    "a file as folder": ("train_dir", lambda: "train/" + first(), "train/sub-01_z08.png: expected an existing folder or a .json/.csv/.tsv datalist, found another file; check the path"),
+    "a file as folder": ("train_dir", lambda: "train/" + first(), "train/sub-01_z08.png: expected an existing folder or a .json/.csv/.tsv datalist, found another file; give the folder that it lies in"),
     "an empty folder": ("train_dir", lambda: nothing("empty"), "empty: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none; check the folder and the globs"),
     "other files": ("train_dir", notes, "scans: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none, beside other files (1 .doc); check the folder and the globs"),
     "globs that keep none": ("include", lambda: "*.nii", "train: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 8, of which include and exclude keep none; check the folder and the globs"),

@@ -31,6 +31,7 @@ CONTRASTS = frozenset(
 CHANNEL = re.compile(r"000\d")  # of nnU-Net: imagesTr/case_0000.nii.gz, imagesTr/case_0001.nii.gz
 CHANNEL_FOLDERS = frozenset({"imagestr", "imagests"})  # elsewhere such a number may count people
 SUFFIX = re.compile(r"(?i)(\.nii)?(\.[a-z0-9]{1,5})$")
+GLUED = re.compile(r"(?i)(\d)(mask|seg|label)$")  # as in 001Mask.png
 MOST = 8  # contrasts of one scan
 
 Words = tuple[str, ...]
@@ -49,6 +50,7 @@ def without_masks(files: Sequence[str]) -> tuple[list[str], list[str]]:
     marked = {file: _is_marked(file) for file in files}
     images = [file for file in files if not marked[file]]
     names = {_words(file) for file in images}
+    beside = {(str(PurePosixPath(file).parent), _words(file)) for file in images}
     starts = {name[:length] for name in names for length in range(1, len(name) + 1)}
     ends = {name[-length:] for name in names for length in range(1, len(name) + 1)}
     folders = {str(PurePosixPath(file).parent) for file in images}
@@ -57,7 +59,10 @@ def without_masks(files: Sequence[str]) -> tuple[list[str], list[str]]:
         rest = tuple(word for word in _words(mask) if word not in MASKS)
         if not rest:  # mask.nii.gz in the folder of its image
             return str(PurePosixPath(mask).parent) in folders
-        return rest in starts or rest in ends
+        if rest in starts or rest in ends:
+            return True
+        # p1_brain_mask.png beside p1.png
+        return any((str(PurePosixPath(mask).parent), rest[:length]) in beside for length in range(1, len(rest)))
 
     masks = [file for file in files if marked[file] and has_image(file)]
     kept = sorted(set(files) - set(masks))
@@ -116,5 +121,5 @@ def _folders(file: str) -> set[str]:
 
 def _words(file: str) -> Words:
     """Return the words of a file's name in lower case, its suffix left out."""
-    stem = SUFFIX.sub("", PurePosixPath(file).name)
+    stem = GLUED.sub(r"\1_\2", SUFFIX.sub("", PurePosixPath(file).name))
     return tuple(word for word in re.split(r"[^A-Za-z0-9]+", stem.lower()) if word)

@@ -50,6 +50,7 @@ FILE_COLUMNS = ("image", "mask")
 PATIENT = "#patient"  # of a record; no column of a list has this name, as it is taken out
 PART = "#part"
 OWN = ("correction", PATIENT, PART)  # the audit's own entries
+DECATHLON = "dataset.json"
 NO_FILES = ("thumbs.db", "dicomdir")
 
 
@@ -152,8 +153,9 @@ def scan_images(
         logger.warning("%s: passed over %d files that are no images: %s", source, files.others.total(), found)
     patients = [str(record.get(PATIENT, "")) for _, record in pairs] if files.patients else None
     rule = name_subjects(items, subject_pattern, source, warn, patients)
-    if warn and patients and rule.words != PATIENT_ID and not all(patients):
-        files.notes.append(f"{patients.count('')} of {len(patients)} images have no PatientID, which was not used")
+    if warn and patients and rule.words != PATIENT_ID:
+        of = f"one of all images, {patients[0]}" if len(set(patients)) == 1 and patients[0] else "of some images only"
+        files.notes.append(f"PatientID, {of if any(patients) else 'empty'}, was not used")
     others = [f"passed over {files.others.total()} files that are no images: {found}"] if found else []
     return FoundImages(items, rule, files.notes + others)
 
@@ -186,7 +188,7 @@ class _Files:
         if source.suffix.lower() not in DATALIST_SUFFIXES or not source.is_file():
             raise FileNotFoundError(
                 f"{source}: expected an existing folder or a {'/'.join(DATALIST_SUFFIXES)} datalist, found "
-                f"{'another file' if source.exists() else 'nothing'}; check the path"
+                f"{'another file; give the folder that it lies in' if source.exists() else 'nothing; check the path'}"
             )
         self.root = source.parent
         if note := sections_left_out(source, section):
@@ -213,6 +215,8 @@ class _Files:
         elif self.anatomical_only:
             names, notes = without_masks(names)
             self.notes += notes
+            if (source / DECATHLON).is_file():
+                self.notes.append(f"{DECATHLON} is not used; give its path, not the folder's, to take one of its lists")
         for name in names:
             person = about.get(name.partition("/")[0], {})
             self._add(
@@ -233,6 +237,9 @@ class _Files:
         if not parts:  # one image, or none, of which its reader complains
             self.records.append(record)
             return
+        if self.anatomical_only and suffix_of(path) == ".tar":
+            parts, notes = without_masks(parts)
+            self.notes += [f"{name}: {note}" for note in notes]
         self.records += [record | {"image": f"{name}#{part}", PART: part} for part in parts]
         axes = described_axes(path, *self.arrays)
         self.notes.append(f"{name}: {len(parts)} images{f', {axes}' if axes else ''}")

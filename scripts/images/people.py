@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..bundle.limits import time_limit
 
-__all__ = ["SUBJECT_PATTERNS", "depth_of_people", "search_subject"]
+__all__ = ["SUBJECT_PATTERNS", "depth_of_people", "search_subject", "without_visit"]
 
 SLOWEST = 5.0  # seconds that a pattern may search one name
 
@@ -41,9 +41,15 @@ SUBJECT_PATTERNS = {
 NOBODY = re.compile(
     r"(?i)(ses(sion)?|scan|visit|run|anat|acq|rec|slices?|series|images?|imgs?|epoch|fold|batch|time(point)?|tp|day|week"
     r"|month|year|level|class|label|site|cent(er|re)|scanner|part|shard|chunk|group|set|seed|exp(eriment)?|version|v|t"
-    r"|samples?|train(ing)?|test|val(idation)?|hospital|clinic|vendor|field|grade|stage|age|birads|bi-rads|score"
+    r"|x|y|z|ds|data(set)?|samples?|train(ing)?|test|val(idation)?|hospital|clinic|vendor|field|grade|stage|age|birads|bi-rads|score"
     r"|checkpoint|ckpt|steps?|iter(ation)?s?|gpu|rank|node|worker|cfg|guidance|model|timesteps?|inference|lr|seed|temp"
     r"|(19|20)\d\d|[\d.]{12,})[-_ .=]?[\d.e+-]*$"
+    r"|^\d$"  # of folders 0 to 9 most are classes
+)
+# what follows a person's name where a folder is one visit
+VISIT = re.compile(
+    r"(?i)[-_ .](ses(sion)?|visit|scan|run|tp|time(point)?|day|week|month|year|v|t)[-_]?\d+$"
+    r"|[-_ .](19|20)\d\d[-_.]?\d\d[-_.]?\d\d$"
 )
 
 
@@ -68,7 +74,8 @@ def depth_of_people(image_ids: Sequence[str], source: str | os.PathLike) -> int 
     Their names have a number and are not those of visits, scans, classes or sites, and there are several.
 
     Raises:
-        ValueError: where two levels may be people's, and group the images differently.
+        ValueError: where two levels may be people's, and group the images differently, or a name stands in several
+            folders.
     """
     parents = [Path(image_id).parent.parts for image_id in image_ids]
     levels = []
@@ -84,4 +91,22 @@ def depth_of_people(image_ids: Sequence[str], source: str | os.PathLike) -> int 
             f"which may be a person; pass subject_pattern, as '^(?:[^/]+/){{{levels[-1]}}}(?P<subject>[^/]+)' for the "
             "inner one"
         )
-    return levels[0] if levels else None
+    if not levels:
+        return None
+    places: dict[str, tuple[str, ...]] = {}
+    for folders in parents:
+        other = places.setdefault(folders[levels[0]], folders[: levels[0]])
+        if other != folders[: levels[0]]:  # counted anew at each site, or seen at several visits
+            name, depth = folders[levels[0]], levels[0]
+            raise ValueError(
+                f"{source}: expected folders that say whose images they hold, found {'/'.join([*other, name])} and "
+                f"{'/'.join([*folders[:depth], name])}, which may be one person or two; pass subject_pattern, "
+                f"'^(?:[^/]+/){{{depth}}}(?P<subject>[^/]+)' for one or '^(?P<subject>(?:[^/]+/){{{depth}}}[^/]+)' for "
+                "two"
+            )
+    return levels[0]
+
+
+def without_visit(names: Sequence[str]) -> list[str]:
+    """Return folders' names without the visit that some end with, as P1_ses2 and P1_2020-01-31."""
+    return [VISIT.sub("", name) or name for name in names]

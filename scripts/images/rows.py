@@ -57,6 +57,10 @@ def read_rows(source: Path, section: str | None = None) -> list[Record]:
         if meant not in columns:
             raise ValueError(f"{source}: expected a column {meant!r}, found {column!r}; rename it")
     for number, row in enumerate(records, start=1):
+        if isinstance(several := row.get("image"), (list, dict)):
+            raise ValueError(
+                f"{source}: expected a path under 'image', found {len(several)} in row {number}; give one image a row"
+            )
         if not row.get("image") or not isinstance(row["image"], str):
             raise ValueError(
                 f"{source}: expected a column 'image' with a path, found none in row {number} "
@@ -120,14 +124,18 @@ def _read_json(path: Path, section: str | None) -> list[Record]:
             )
         if wanted not in lists and len(lists) > 1:
             raise ValueError(
-                f"{path}: expected a list 'training', found {', '.join(lists)}; name one of them by section"
+                f"{path}: expected a list 'training', found {', '.join(lists)}; name one of them by section, "
+                "in an audit train_section or generated_section"
             )
         content = lists.get(str(wanted))
     rows: list[Record] | None = (
         [{"image": row} if isinstance(row, str) else row for row in content] if isinstance(content, list) else None
     )
     if rows is None or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: expected a list of objects with a key 'image', found something else")
+        raise ValueError(
+            f"{path}: expected a list of objects with a key 'image', found something else; correct it, or "
+            "give the folder of the images"
+        )
     return rows
 
 

@@ -156,7 +156,9 @@ def voxels(volume: NdarrayOrTensor, name: object) -> tuple[NDArray[np.float32], 
     affine = volume.affine if isinstance(volume, MetaTensor) else torch.eye(4)
     array = np.asarray(volume, np.float32)
     if array.shape[0] != 1:
-        raise ValueError(f"{name}: expected a volume of one channel, found {array.shape[0]}")
+        raise ValueError(
+            f"{name}: expected a volume of one channel, found {array.shape[0]}; save each as a file of its own"
+        )
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, found NaN or infinite ones")
     return array[0], np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)

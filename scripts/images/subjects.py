@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from .companions import names_without_contrast
 from .items import Item
-from .people import SUBJECT_PATTERNS, depth_of_people, search_subject
+from .people import SUBJECT_PATTERNS, depth_of_people, search_subject, without_visit
 from .readers.registry import split_part
 from .rows import read_json
 
@@ -202,10 +202,20 @@ def _named(
         return PATIENT_ID, list(patients), certain
     depth = depth_of_people([item["id"] for item in items], source)
     if depth is not None:
-        return "the folder", [Path(item["id"]).parts[depth] for item in items], certain
+        folders = [Path(item["id"]).parts[depth] for item in items]
+        people = without_visit(folders)
+        visits = len(set(people)) < len(set(folders))
+        return ("the folder, less its visit", people, certain) if visits else ("the folder", folders, certain)
     found = [
         next((n for p in SUBJECT_PATTERNS.values() if (n := search_subject(p, item["id"]))), None) for item in items
     ]
+    if patients is not None and any(patients) and not all(patients):
+        without = items[list(patients).index("")]["id"]
+        raise ValueError(
+            f"{source}: expected a PatientID in every header, or in none, found none for {patients.count('')} of "
+            f"{len(items)} images, as {without}; exclude them, or pass subject_pattern or a datalist with a column "
+            "subject_id"
+        )
     scans = names_without_contrast([item["id"] for item in items])
     names = [name or scans.get(item["id"]) or _stem_of(item) for item, name in zip(items, found)]
     words = BY_NAME if any(found) else BY_SCAN if scans else BY_FILE

@@ -38,6 +38,7 @@ LAYOUTS = {
     "pairs of pictures": {"image_001.png": False, "mask_001.png": True, "image_002.png": False, "mask_002.png": True},
     "a folder a patient": {"p1/ct.nii.gz": False, "p1/mask.nii.gz": True, "p1/Labels/ct.nii.gz": True},
     "FreeSurfer": {"mri/T1.mgz": False, "mri/aparc+aseg.mgz": True},
+    "a mask of a tool": {"p1.png": False, "p1_brain_mask.png": True, "p2.png": False, "p2Mask.png": True},
     "classes, which are no masks": {"label_0_001.png": False, "label_3_002.png": False, "plain_9.png": False},
     "a folder of masks, which are to be audited": {"masks/a.png": False, "masks/b.png": False},
     "words within words": {"masked_1.png": False, "segway_1.png": False, "x_1.png": False},

@@ -183,3 +183,12 @@ def test_axes_that_are_not_at_right_angles_are_said(tmp_path):
     assert doubts_of(tmp_path / "a.nii") == [
         "its axes are not at right angles, which other programs refuse or straighten"
     ]
+
+
+@pytest.mark.parametrize("unit", ["meter", "micron"])
+def test_another_unit_than_mm_is_refused(tmp_path, unit):
+    image = nibabel.Nifti1Image(VOXELS, AFFINE)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(ImageRefused, match=f"expected a header in mm, found one in units of a {unit}"):
+        load_file(str(tmp_path / "a.nii"))

@@ -68,3 +68,9 @@ def test_another_encoding_is_said(tmp_path):
     (tmp_path / "l.csv").write_bytes("image\na.png\n".encode("utf-16"))
     with pytest.raises(ValueError, match="a datalist in UTF-8, found another encoding; save it as UTF-8"):
         read_rows(tmp_path / "l.csv")
+
+
+def test_several_files_of_one_image_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('[{"image": ["t1.nii", "t2.nii"]}]')
+    with pytest.raises(ValueError, match="expected a path under 'image', found 2 in row 1; give one image a row"):
+        read_rows(tmp_path / "a.json")

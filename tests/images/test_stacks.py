@@ -335,13 +335,15 @@ def test_of_several_arrays_the_named_one_is_read(tmp_path, name):
     assert len(items) == 5
     assert len(find_images(tmp_path, warn=False, array_layout="NHW", array_key=["absent", "test_images"])) == 2
     np.testing.assert_array_equal(load_file(items[3]["image"], array_key="train_images")[0].T, SAMPLES[3])
-    with pytest.raises(ImageRefused, match="expected one array of images"):  # a name that the file does not have
+    with pytest.raises(ImageRefused, match="but no val_images; name the one by --array_key"):
         load_file(str(path), array_key="val_images")
 
 
 def test_an_array_of_complex_numbers_is_no_image(tmp_path):
     write_arrays(tmp_path / "fastmri.h5", {"kspace": SAMPLES.astype(complex), "reconstruction_rss": SAMPLES})
     assert len(find_images(tmp_path, warn=False)) == 5
+    with pytest.raises(ImageRefused, match="expected real numbers in kspace, found others"):
+        load_file(str(tmp_path / "fastmri.h5"), array_key="kspace")
 
 
 @pytest.mark.parametrize("key", [3, [], ["a", 3], "", [""]])

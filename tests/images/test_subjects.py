@@ -12,12 +12,15 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from image_files import write_series
 from scripts.images import people
 from scripts.images.datalists import find_images
+from scripts.images.people import depth_of_people
 from scripts.images.subjects import (
     check_spelling,
     numbered_subjects,
@@ -230,3 +233,36 @@ def test_subjects_are_numbered_by_name_and_an_image_without_is_its_own():
         numbered_subjects(None, torch.zeros(0, 2), "reference")
     with pytest.raises(ValueError, match="one subject id for each of the 2 images of reference, got 1"):
         numbered_subjects(["a"], torch.zeros(2, 2), "reference")
+
+
+@pytest.mark.parametrize("places", [("site0", "site1"), ("train", "val")])
+def test_a_folders_name_that_stands_in_several_places_is_a_question(tmp_path, places):
+    for place in places:
+        for person in ("patient_1", "patient_2"):
+            (tmp_path / place / person).mkdir(parents=True)
+            (tmp_path / place / person / f"{place}.png").touch()
+    one, two = places
+    with pytest.raises(
+        ValueError, match=f"found {one}/patient_1 and {two}/patient_1, which may be one person"
+    ) as error:
+        find_images(tmp_path)
+    patterns = re.findall(r"'(\^[^']*)'", str(error.value))
+    assert [len({item["subject_id"] for item in find_images(tmp_path, pattern)}) for pattern in patterns] == [2, 4]
+
+
+def test_folders_of_digits_and_of_planes_are_no_people(tmp_path):
+    for folder in ("0", "1", "2"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            (tmp_path / folder / f"{name}{folder}.png").touch()
+    assert len({item["subject_id"] for item in find_images(tmp_path)}) == 6
+    assert depth_of_people(["z21/p0.png", "z22/p1.png"], "x") is None
+    assert depth_of_people(["01/p0.png", "02/p1.png"], "x") == 0  # as numbered people are
+
+
+def test_a_patient_id_for_some_is_an_error(tmp_path):
+    write_series(tmp_path / "one")
+    write_series(tmp_path / "two", PatientID="", SeriesInstanceUID="1.2.9")
+    with pytest.raises(ValueError, match="expected a PatientID in every header, or in none, found none for 1 of 2"):
+        find_images(tmp_path)
+    assert len(find_images(tmp_path, "(?P<subject>one|two)")) == 2

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,9 +72,20 @@ def medmnist(folder: Path) -> Path:
     return folder
 
 
-def without_patients(folder: Path) -> Path:
-    write_series(folder / "one")
-    write_series(folder / "two", PatientID="", SeriesInstanceUID="1.2.9")
+def anonymous(folder: Path) -> Path:
+    write_series(folder / "one", PatientID="ANON")
+    write_series(folder / "two", PatientID="ANON", SeriesInstanceUID="1.2.9")
+    return folder
+
+
+def masked_shard(folder: Path) -> Path:
+    with tarfile.open(folder / "shard.tar", "w") as archive:
+        for name in ("000.image.png", "000.mask.png", "001.image.png", "001.mask.png"):
+            content = io.BytesIO()
+            Image.fromarray(SAMPLES[0]).save(content, "png")
+            entry = tarfile.TarInfo(name)
+            entry.size = content.tell()
+            archive.addfile(entry, io.BytesIO(content.getvalue()))
     return folder
 
 
@@ -141,16 +154,40 @@ ROWS: dict[str, tuple[Callable[[Path], Path], str, str, int, list[str]]] = {
             "scans of several contrasts (1 flair, 1 t1), all taken; include takes one, as '*flair*'",
         ],
     ),
-    "DICOM without a PatientID": (
-        without_patients,
+    "DICOM of one PatientID for all": (
+        anonymous,
         "2 DICOM; volumes",
         "each file a subject",
         2,
         [
             "one: 1 DICOM series of 7 files",
             "two: 1 DICOM series of 7 files",
-            "1 of 2 images have no PatientID, which was not used",
+            "PatientID, one of all images, ANON, was not used",
         ],
+    ),
+    "masks in an archive": (
+        masked_shard,
+        f"2 of .tar stacks; {PLANAR}",
+        "each file a subject",
+        2,
+        ["shard.tar: masks of images left out: 2, as 000.mask.png; include takes them", "shard.tar: 2 images"],
+    ),
+    "a folder with its Decathlon list": (
+        lambda f: decathlon(f).parent,
+        f"3 .png; {PLANAR}",
+        "each file a subject",
+        3,
+        [
+            "dataset.json is not used; give its path, not the folder's, to take one of its lists",
+            "passed over 1 files that are no images: 1 .json",
+        ],
+    ),
+    "a folder a visit": (
+        lambda f: pictures(f, "P0_ses1/a.png", "P0_ses2/a.png", "P1_2020-01-31/a.png"),
+        f"3 .png; {PLANAR}",
+        "the folder, less its visit",
+        2,
+        [],
     ),
     "pages that are slices": (
         smooth_pages,

@@ -34,6 +34,8 @@ from .registry import REGISTRY, ImageRefused, reads, remembered, suffix_of, unch
 
 __all__ = ["ArrayReader", "Hdf5Reader", "NpyReader", "NpzReader", "TorchReader", "described_axes", "one_image"]
 
+REAL = "biuf"  # kinds of NumPy types
+
 h5py, has_h5py = optional_import("h5py")
 
 
@@ -131,13 +133,16 @@ def chosen_array(arrays: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Sequ
         ImageRefused: where there is none, or several.
     """
     if named := [name for name in wanted if name in arrays]:
+        if arrays[named[0]][0] not in REAL:
+            raise ImageRefused(f"expected real numbers in {named[0]}, found others; name another array by --array_key")
         return named[0]
-    found = [name for name, (kind, shape) in arrays.items() if kind in "biuf" and sum(n > 1 for n in shape) >= 2]
+    missing = f" but no {', '.join(wanted)}" if wanted else ""
+    found = [name for name, (kind, shape) in arrays.items() if kind in REAL and sum(n > 1 for n in shape) >= 2]
     if len(found) == 1:
         return found[0]
     if found:
         raise ImageRefused(
-            f"expected one array of images, found {', '.join(found)}; name the one by --array_key {found[0]}"
+            f"expected one array of images, found {', '.join(found)}{missing}; name the one by --array_key {found[0]}"
         )
     raise ImageRefused(
         f"expected an array of images, found {', '.join(arrays) or 'nothing'}; save the images in it, or exclude the "

@@ -60,6 +60,11 @@ class NiftiReader(NibabelReader):
     @staticmethod
     def _check(volume: SpatialImage, length: int) -> None:
         """Refuse what MONAI would repair by guessing, and what would fill the memory; `length` of the file in bytes."""
+        unit = volume.header.get_xyzt_units()[0] if isinstance(volume.header, nibabel.Nifti1Header) else "mm"
+        if unit in ("meter", "micron"):
+            raise ImageRefused(
+                f"expected a header in mm, found one in units of a {unit}; convert affine and units to mm"
+            )
         sizes = voxel_sizes(volume.affine)
         if not (np.isfinite(volume.affine).all() and sizes.min() > 0 and abs(np.linalg.det(volume.affine)) > 0):
             raise ImageRefused("expected an affine that says where the voxels lie, found none; correct sform or qform")
