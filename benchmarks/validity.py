@@ -206,7 +206,7 @@ def real(dataset_dir: str, split_file: str, autoencoder_file: str) -> list[Quest
         ),
         Question(
             "real slices, nothing memorized, squares of 32 to 48 mm",
-            lambda: false_alarms(squares(), 20),
+            lambda: false_alarms(squares(), 18),
             few,
             few_calls,
         ),

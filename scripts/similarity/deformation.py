@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from .kernels import kernel
-from .registration import MARGIN, fill_cells
+from .sampling import MARGIN, fill_cells
 
 __all__ = ["deform"]
 

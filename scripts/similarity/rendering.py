@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..images.foreground import foreground
 from .deformation import deform
 from .kernels import kernel
-from .registration import resample
+from .sampling import resample
 
 __all__ = ["fit_gains", "monotone_gain", "render"]
 

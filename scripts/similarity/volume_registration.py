@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .kernels import kernel
 from .registration import solve
-from .volume_sampling import coarse_volumes
+from .volume_sampling import EDGE, coarse_volumes
 
 __all__ = ["register_volumes"]
 
@@ -59,6 +59,7 @@ def _add_voxels(
     fz, fy, fx, inside, w, slope = work[15], work[16], work[17], work[18], work[19], work[20]
     a, b, c, d, e, f, g, h = work[21], work[22], work[23], work[24], work[25], work[26], work[27], work[28]
     near, far, dz, dy, dx = work[29], work[30], work[31], work[32], work[33]
+    edge = np.float32(EDGE)
     for n in range(count):
         inside[n] = np.float32(1)
     for axis in range(3):
@@ -67,7 +68,7 @@ def _add_voxels(
         for n in range(count):
             place[n] = (work[AT + axis, n] + shift) * scale
         for n in range(count):
-            inside[n] = np.float32(0) if (place[n] < 0) | (place[n] > last) else inside[n]
+            inside[n] = np.float32(0) if (place[n] < -edge) | (place[n] > last + edge) else inside[n]
         for n in range(count):
             place[n] = min(max(place[n], np.float32(0)), last)
     for n in range(count):

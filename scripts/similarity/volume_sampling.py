@@ -20,8 +20,9 @@ from scipy import ndimage
 
 from .kernels import kernel
 
-__all__ = ["coarse_volumes", "resample_volumes", "sample"]
+__all__ = ["EDGE", "coarse_volumes", "resample_volumes", "sample"]
 
+EDGE = 1e-3  # voxels outside a volume that are its edge: an identity is found to 1e-8
 SMOOTHING = 0.5  # voxels of the result, Gaussian, before voxels are left out
 
 
@@ -29,11 +30,13 @@ SMOOTHING = 0.5  # voxels of the result, Gaussian, before voxels are left out
 def sample(
     volume: NDArray, z: float | np.floating, y: float | np.floating, x: float | np.floating
 ) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """Trilinear value and its derivatives by z, y and x; zero outside."""
+    """Trilinear value and its derivatives by z, y and x; zero outside, but for what rounding may have moved out."""
     depth, height, width = volume.shape
     nothing = np.float32(0)
-    if not (0 <= z <= depth - 1 and 0 <= y <= height - 1 and 0 <= x <= width - 1):
+    inside = -EDGE <= z <= depth - 1 + EDGE and -EDGE <= y <= height - 1 + EDGE and -EDGE <= x <= width - 1 + EDGE
+    if not inside:
         return nothing, nothing, nothing, nothing
+    z, y, x = min(max(z, 0.0), depth - 1.0), min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
     i, j, k = min(int(z), depth - 2), min(int(y), height - 2), min(int(x), width - 2)
     fz, fy, fx = np.float32(z - i), np.float32(y - j), np.float32(x - k)
     a, b = volume[i, j, k], volume[i, j, k + 1]

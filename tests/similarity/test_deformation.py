@@ -19,7 +19,7 @@ import pytest
 import torch
 from scripts.images.geometry import warp
 from scripts.similarity.deformation import PIXELS, ROWS, STIFFNESS, _fit, _normal_equations, _solve, deform
-from scripts.similarity.registration import MARGIN, fill_cells
+from scripts.similarity.sampling import MARGIN, fill_cells
 from textures import SHAPE, textured
 
 EVERYWHERE = np.ones((1, *SHAPE), bool)

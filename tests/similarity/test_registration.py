@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scripts.similarity.registration import register, resample, solve
+from scripts.similarity.registration import register, solve
+from scripts.similarity.sampling import resample
 from textures import SHAPE, moved, similarity, textured
 
 
