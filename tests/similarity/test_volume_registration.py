@@ -173,3 +173,16 @@ def test_a_volume_of_one_slice_is_an_error():
     flat = np.zeros((1, 1, 20, 20), np.float32)
     with pytest.raises(ValueError, match=r"at least 2 a side, got \(1, 20, 20\) and"):
         register_volumes(flat, flat, (ONE, ONE), START[None, None], (np.array(SPACING),) * 2)
+
+
+@pytest.mark.parametrize("shift", [-1e-6, 0.0, 1e-6])
+def test_the_edge_of_a_volume_survives_rounding(shift):
+    volume = np.random.default_rng(0).random((1, 8, 9, 10)).astype(np.float32) + 0.5
+    matrix = np.eye(3, 4)[None].copy()
+    matrix[0, :, 3] = shift
+    spacing = (np.full(3, 2.0), np.full(3, 2.0))
+    moved = resample_volumes(volume, np.zeros(1, np.int64), matrix, volume.shape[1:], spacing)
+    np.testing.assert_allclose(moved, volume, atol=1e-5)
+    matrix[0, 0, 3] = 2.0  # a whole voxel: what lies outside is 0
+    moved = resample_volumes(volume, np.zeros(1, np.int64), matrix, volume.shape[1:], spacing)
+    assert (moved[0, -1] == 0).all() and (moved[0, :-1] > 0.4).all()
