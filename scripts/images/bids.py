@@ -52,7 +52,7 @@ def anatomical(files: Sequence[str]) -> tuple[list[str], str]:
     counts = Counter(one for one in suffix.values() if one is not None and one not in NO_IMAGES)
     if not counts:
         kept = [file for file in files if _top(file) not in ASIDE]
-        aside = Counter(map(_top, files)) - Counter(map(_top, kept))
+        aside = Counter(top for top in map(_top, files) if top in ASIDE)
         note = ", ".join(f"{count} {kind}" for kind, count in aside.most_common())
         return (kept, f"a BIDS data set, left out: {note}") if kept and note else (list(files), "")
     chosen = FIRST if FIRST in counts else counts.most_common(1)[0][0]

@@ -70,7 +70,7 @@ def without_masks(files: Sequence[str]) -> tuple[list[str], list[str]]:
     if several := contrasts(kept):
         counts = ", ".join(f"{count} {contrast}" for contrast, count in several.items())
         notes.append(
-            f"scans of several contrasts ({counts}), all taken; include takes one, as '*{next(iter(several))}*'"
+            f"scans of several contrasts ({counts}), all taken; include takes one, as '{_glob(kept, several)}'"
         )
     return kept, notes
 
@@ -109,6 +109,14 @@ def _contrasts_of(files: Sequence[str]) -> dict[str, tuple[Words, str]]:
         elif len(words) > 1 and CHANNEL.fullmatch(words[-1]) and _folders(file) & CHANNEL_FOLDERS:
             found[file] = words[:-1], words[-1]
     return found
+
+
+def _glob(files: Sequence[str], several: Mapping[str, int]) -> str:
+    """Return a glob for the most frequent contrast, spelt as in a name, and with what follows: t1 is not t1ce."""
+    word = next(iter(several))
+    name = next(PurePosixPath(file).name for file in files if word in _words(file))
+    spelt = re.search(rf"(?i)(?<![a-z0-9]){word}[^a-z0-9]", name)
+    return f"*{spelt[0] if spelt else word}*"
 
 
 def _is_marked(file: str) -> bool:

@@ -152,7 +152,7 @@ def name_subjects(
         ValueError: if the pattern has no group `subject` or misses an item, only some items have a column's value, or
             files of one name in several folders might be one person or several.
     """
-    words, names, guessed = _named(items, pattern, source, patients)
+    words, names, guessed = _named(items, pattern, source, warn, patients)
     for item, name in zip(items, names):
         item["subject_id"] = name
     subjects = len(set(names))
@@ -171,7 +171,7 @@ def name_subjects(
 
 
 def _named(
-    items: Sequence[Item], pattern: str | None, source: str | os.PathLike, patients: Sequence[str] | None
+    items: Sequence[Item], pattern: str | None, source: str | os.PathLike, warn: bool, patients: Sequence[str] | None
 ) -> tuple[str, list[str], Sequence[bool]]:
     """Return in words the rule that tells all items' subjects, the subjects, and which of them are files' names."""
     certain = [False] * len(items)
@@ -200,7 +200,12 @@ def _named(
             return words, [str(name) for name in found], certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
         return PATIENT_ID, list(patients), certain
-    depth = depth_of_people([item["id"] for item in items], source)
+    try:
+        depth = depth_of_people([item["id"] for item in items], source)
+    except ValueError:
+        if warn:
+            raise
+        depth = None  # it does not matter whose they are
     if depth is not None:
         folders = [Path(item["id"]).parts[depth] for item in items]
         people = without_visit(folders)
@@ -209,7 +214,7 @@ def _named(
     found = [
         next((n for p in SUBJECT_PATTERNS.values() if (n := search_subject(p, item["id"]))), None) for item in items
     ]
-    if patients is not None and any(patients) and not all(patients):
+    if warn and patients is not None and any(patients) and not all(patients):
         without = items[list(patients).index("")]["id"]
         raise ValueError(
             f"{source}: expected a PatientID in every header, or in none, found none for {patients.count('')} of "

@@ -96,7 +96,7 @@ class Verifier:
         bend: bend each training image onto the generated one before it is scored, by some pixels at most; not where
             parts are looked for, as a part of one image in another bends neither.
 
-    Cost: about 2.3 ms a pair at 96 x 112 on two cores (benchmarks/speed.py), less where parts are looked for, as
+    Cost: about 3 ms a pair at 96 x 112 on two cores (benchmarks/speed.py), less where parts are looked for, as
     nothing is bent. What is done to an image rather than to a pair is done once in a block.
     """
 

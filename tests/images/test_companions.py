@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,14 @@ def test_what_may_mean_something_else_is_no_contrast(files):
     assert contrasts(files) == {} and names_without_contrast(files) == {}
 
 
+def test_the_glob_of_a_contrast_takes_it_alone():
+    files = [f"p{n}_{kind}.nii.gz" for n in range(3) for kind in ("FLAIR", "FLAIR2", "T1ce", "T1")]
+    files = [*files, "p7_T1.nii.gz"]
+    (note,) = without_masks(files)[1]
+    glob = note.rpartition("as '")[2].rstrip("'")
+    assert fnmatch.filter(files, glob) == [f"p{n}_T1.nii.gz" for n in (0, 1, 2, 7)]
+
+
 def touched(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +101,6 @@ def test_contrasts_of_one_scan_are_one_persons_and_masks_are_left_out_unless_nam
     assert found.rule.words == "the file's name without its contrast"
     assert found.notes == [
         "masks of images left out: 2, as casea_seg.nii.gz; include takes them",
-        "scans of several contrasts (2 t1, 2 t2), all taken; include takes one, as '*t1*'",
+        "scans of several contrasts (2 t1, 2 t2), all taken; include takes one, as '*t1.*'",
     ]
     assert [item["id"] for item in scan_images(tmp_path, include="*seg*").items] == [names[2], names[5]]

@@ -183,6 +183,10 @@ def test_axes_that_are_not_at_right_angles_are_said(tmp_path):
     assert doubts_of(tmp_path / "a.nii") == [
         "its axes are not at right angles, which other programs refuse or straighten"
     ]
+    image = nibabel.Nifti1Image(VOXELS, sheared)
+    image.set_qform(np.diag([-2, 2, 2, 1.0]), 1)
+    nibabel.save(image, tmp_path / "b.nii")
+    assert len(doubts_of(tmp_path / "b.nii")) == 2  # one does not hide the other
 
 
 @pytest.mark.parametrize("unit", ["meter", "micron"])

@@ -151,7 +151,7 @@ ROWS: dict[str, tuple[Callable[[Path], Path], str, str, int, list[str]]] = {
         1,
         [
             "masks of images left out: 1, as p1_seg.nii; include takes them",
-            "scans of several contrasts (1 flair, 1 t1), all taken; include takes one, as '*flair*'",
+            "scans of several contrasts (1 flair, 1 t1), all taken; include takes one, as '*flair.*'",
         ],
     ),
     "DICOM of one PatientID for all": (

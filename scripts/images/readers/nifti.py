@@ -100,17 +100,16 @@ class NiftiReader(NibabelReader):
         header = image.header
         if not isinstance(header, nibabel.Nifti1Header):
             return ["left and right are not told apart"] if isinstance(header, AnalyzeHeader) else []
-        if odd := self._odd_numbers(path) or self._skew(image):
-            return [odd]
+        said = [words for words in (self._odd_numbers(path), self._skew(image)) if words]
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
         if sform is None and qform is None:
-            return ["its header has no orientation; axes are taken as right to left, back to front, up"]
-        if sform is not None and qform is not None and len(image.shape) >= 3:
+            said += ["its header has no orientation; axes are taken as right to left, back to front, up"]
+        elif sform is not None and qform is not None and len(image.shape) >= 3:
             corners = np.array([*np.ndindex(2, 2, 2)]) * np.subtract(image.shape[:3], 1)
             apart = np.abs(apply_affine(sform, corners) - apply_affine(qform, corners)).max()
             if apart > voxel_sizes(image.affine).max():
-                return [f"sform and qform differ by up to {apart:.3g} mm; the sform is taken"]
-        return []
+                said += [f"sform and qform differ by up to {apart:.3g} mm; the sform is taken"]
+        return said
 
     @staticmethod
     def _odd_numbers(path: str) -> str:
