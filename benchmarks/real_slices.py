@@ -36,6 +36,7 @@ from scripts.decision.rates import benjamini_hochberg
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
 from scripts.images.items import Item, RandomTransform
+from scripts.images.stacks import Images
 from scripts.similarity.rendering import render
 from scripts.similarity.verification import Alignment, Pairs, Verifier
 from tqdm import tqdm
@@ -99,13 +100,13 @@ class RememberingVerifier(Verifier):
         self.known: dict[bytes, tuple] = {}
 
     def align(
-        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
     ) -> Alignment:
         """Return what :class:`Verifier` returns; the squares of a part are too many to be remembered."""
         if self.window:
             return super().align(queries, references, pairs, start)
-        if pairs is not None:
-            queries, references = queries[pairs[0]], references[pairs[1]]
+        first, second = (slice(None), slice(None)) if pairs is None else pairs
+        queries, references = queries[first], references[second]
         keys = [
             hashlib.blake2b(q.tobytes() + r.tobytes(), digest_size=12).digest() for q, r in zip(queries, references)
         ]

@@ -31,6 +31,7 @@ from scripts.auditing.audit import Audit
 from scripts.decision.rates import exact_interval
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.images.stacks import Images
 from scripts.similarity.verification import Alignment, Pairs
 from scripts.similarity.volume_verification import VolumeVerifier
 
@@ -43,11 +44,11 @@ class Remembering(VolumeVerifier):
         self.known: dict[tuple[bytes, bytes], tuple] = {}
 
     def align(
-        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
     ) -> Alignment:
         """Return what :class:`VolumeVerifier` returns."""
         first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
-        names = [[hash_of(volume) for volume in volumes] for volumes in (queries, references)]
+        names = [[hash_of(volume) for volume in volumes] for volumes in (queries[:], references[:])]
         keys = [(names[0][i], names[1][j]) for i, j in zip(first.tolist(), second.tolist())]
         new = [place for place, key in enumerate(keys) if key not in self.known]
         if new:

@@ -243,7 +243,7 @@ class Lookup:
     def _detail(self, units: Units, found: Found, row: NDArray[np.int64]) -> float:
         """Return how far the detail of an image (or its slices) and its match agrees, in [-1, 1]."""
         matrix = found.matrix[:, found.best[0]]
-        return float(self.audit.verifier.detail(units.images, self.train.images[row], matrix).mean())
+        return float(self.audit.verifier.detail(units.images[:], self.train.images[row], matrix).mean())
 
     def _doubts(self, likeness: float) -> list[str]:
         """Return why a copy might not have been recognised; `likeness` is that of the image to the training images."""

@@ -224,7 +224,7 @@ class Audit(Randomizable):
             control=replace(control, bent=bent, parts=parts),
             set_level=level,
             thresholds=thresholds,
-            detail=self._detail(train, units, found, decision.memorized),
+            detail=self._detail(train, searched, decision.memorized),
             merged=merged,
             unmerged_count=unmerged_count,
             fit=fit or SetFit(),
@@ -256,17 +256,19 @@ class Audit(Randomizable):
         chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
         return _Searched(search, units, found, controls, left_out, chosen)
 
-    def _detail(
-        self, train: EmbeddingSet, units: Units, found: Found, called: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
+    def _detail(self, train: EmbeddingSet, searched: _Searched, called: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return how far the detail of each called unit (U,) and its match agrees, mean over slices; NaN for others."""
+        units, found = searched.units, searched.found
         rows = np.flatnonzero(called[units.unit]) if found.parts is None else found.parts.row[called]
         best = found.best[units.unit[rows]]
         matches = found.image[rows, best]
         rows, best, matches = (values[matches >= 0] for values in (rows, best, matches))
         squares = None if found.parts is None else found.parts.square[units.unit[rows]]
-        pairs = units.images[rows], train.images[matches], found.matrix[rows, best], squares
-        agreement = self.verifier.detail(*pairs)
+        agreement = np.empty(len(rows))
+        for start in range(0, len(rows), searched.search.block):
+            part = slice(start, start + searched.search.block)
+            pairs = units.images[rows[part]], train.images[matches[part]], found.matrix[rows[part], best[part]]
+            agreement[part] = self.verifier.detail(*pairs, None if squares is None else squares[part])
         total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
         return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 

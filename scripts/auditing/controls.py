@@ -149,7 +149,8 @@ class Controls:
         return self._degraded(self.search.units(source, subjects, np.flatnonzero(keep)))
 
     def _degraded(self, units: Units) -> Units:
-        images = units.images if self.degradation.nothing else self.degradation(units.images, self.rng)
+        images = units.images[:]
+        images = images if self.degradation.nothing else self.degradation(images, self.rng)
         return replace(units, vectors=self.embedder.embed_images(images), images=images)
 
     @staticmethod

@@ -69,9 +69,10 @@ def likeness_of_subjects(vectors: NDArray[np.float32], subjects: NDArray[np.int6
     rows = [_spread(np.flatnonzero(subjects == s), MOST_IMAGES) for s in _spread(np.arange(count), MOST_SUBJECTS)]
     if not rows:
         return np.zeros((0, 0))
-    similarity, _ = subject_similarities(vectors[np.concatenate(rows)], vectors, subjects)
-    starts = np.r_[0, np.cumsum([len(r) for r in rows])[:-1]]
-    return np.add.reduceat(similarity.astype(float), starts, axis=0) / [[len(r)] for r in rows]
+    alike = np.empty((len(rows), count))
+    for number, own in enumerate(rows):
+        alike[number] = subject_similarities(vectors[own], vectors, subjects)[0].mean(0, dtype=float)
+    return alike
 
 
 def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -271,12 +272,12 @@ class AuditResult:
         """(U,) exactly q_value <= fdr."""
         return self.decision.memorized
 
-    @property
+    @cached_property
     def copy(self) -> NDArray[np.bool_]:
         """(U,) called, and the fine detail agrees."""
         return self.memorized & (self.detail >= self.criteria.copy_detail)
 
-    @property
+    @cached_property
     def tier(self) -> list[Tier]:
         """(U,) copy, likeness or none."""
         return [
@@ -284,23 +285,29 @@ class AuditResult:
             for called, copy in zip(self.memorized.tolist(), self.copy.tolist())
         ]
 
-    @property
+    @cached_property
     def label(self) -> list[Label]:
         """(U,) how alike each image and its best match are."""
         return [self.thresholds.label(value) for value in self.found.best_ssim]
 
-    @property
+    @cached_property
     def leaked(self) -> list[str]:
         """The names of the training subjects that leaked: by their own test, and with a copy, not likenesses alone."""
         copied = set(self.found.nearest[self.copy].tolist())
         return [self.subject_names[s] for s in self.decision.leaks.at(self.fdr).tolist() if s in copied]
 
-    @property
+    @cached_property
     def candidate(self) -> NDArray[np.bool_]:
         """(U,) not called, yet as alike as the positive control's copies and more than the null: no error rate."""
         best, cuts = self.found.best_ssim, self.thresholds
         above_null = best >= cuts.similar if np.isfinite(cuts.similar) else True
         return ~self.memorized & (best >= cuts.duplicate) & above_null
+
+    def strongest(self, count: int) -> list[int]:
+        """Return at most so many called units: copies first, by their p-values."""
+        called = np.flatnonzero(self.memorized)
+        order = np.lexsort((self.p_value[called], ~self.copy[called]))
+        return called[order[:count]].tolist()
 
     def match(self, unit: int) -> Match:
         """Return the best training image of one generated image or volume."""

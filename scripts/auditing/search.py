@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,15 @@ from ..bundle.progress import Progress
 from ..decision.rates import auc
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
+from ..images.stacks import Images, Rows
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
 from .neighbors import Candidates, nearest_images, nearest_subjects, pair_cosines, subject_similarities
 from .parts import Parts, strongest_squares
 
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
+
+LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Units:
     """
 
     vectors: NDArray[np.float32]
-    images: NDArray[np.floating]
+    images: Images
     unit: NDArray[np.int64]
     level: NDArray[np.float64]
     subject: NDArray[np.int64]
@@ -50,7 +54,8 @@ class Units:
 
     def rows(self, unit: int) -> NDArray[np.int64]:
         """Return the rows of one unit."""
-        return np.flatnonzero(self.unit == unit)
+        first, after = np.searchsorted(self.unit, [unit, unit + 1])
+        return np.arange(first, after)
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,17 @@ class Found:
     mirrored: NDArray[np.bool_]
     parts: Parts | None = None
 
-    @property
+    @cached_property
     def best(self) -> NDArray[np.int64]:
         """(U,) the column of the candidate with the highest aligned SSIM."""
         return self.aligned_ssim.argmax(1)
 
-    @property
+    @cached_property
     def best_ssim(self) -> NDArray[np.float64]:
         """(U,) the highest aligned SSIM."""
         return self.aligned_ssim.max(1)
 
-    @property
+    @cached_property
     def nearest(self) -> NDArray[np.int64]:
         """(U,) the number of the subject with the highest aligned SSIM, -1 for none."""
         return self.at_best(self.subject)
@@ -119,7 +124,7 @@ class Search:
     """
 
     vectors: NDArray[np.float32]
-    images: NDArray[np.float16]
+    images: Images
     subjects: NDArray[np.int64]
     verifier: Verifies
     k: int
@@ -133,12 +138,17 @@ class Search:
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {self.k}")
 
     def units(self, data: EmbeddingSet, subjects: NDArray, rows: NDArray | None = None) -> Units:
-        """Return rows of a set of N images (None: all) as units; `subjects` (N,) are their subjects' numbers."""
+        """Return rows of a set of N images (None: all) as units; `subjects` (N,) are their subjects' numbers.
+
+        The set's images are not copied, and its vectors only if rows are given.
+        """
+        part = slice(None) if rows is None else rows
+        images = data.images if rows is None else Rows(data.images, rows)
         rows = np.arange(len(data)) if rows is None else rows
         key = data.file[rows] if self.whole_files else rows
         _, first, unit = np.unique(key, return_index=True, return_inverse=True)
         level = np.full(len(first), np.nan) if self.whole_files else data.level[rows]
-        return Units(data.vectors[rows], data.images[rows], unit, level, np.asarray(subjects)[rows][first])
+        return Units(data.vectors[part], images, unit, level, np.asarray(subjects)[rows][first])
 
     def __call__(self, units: Units, barred: NDArray[np.int64] | None = None, name: str = "") -> Found:
         """Return the verified candidates; `barred` (U,) is a subject that each unit must not find, -1 for none."""
@@ -218,13 +228,20 @@ class Search:
 def similarity_auc(search: Search, units: Units, null_units: Units, leave_out: bool) -> float | None:
     """Return the AUC of the generated images' similarity to all of train, its median over subjects, against the null's.
 
-    None where either is similar to nobody. `leave_out` bars the null's own subjects.
+    None where either is similar to nobody. `leave_out` bars the null's own subjects. Of more than 4,096 images as many,
+    evenly spread, are looked at: the AUC's standard error is then below 0.01 for a null of 1,000.
     """
     medians = []
     for sample, barred in ((units, False), (null_units, leave_out)):
-        similarity, _ = subject_similarities(sample.vectors, search.vectors, search.subjects)  # (Q, S)
-        if barred:
-            similarity[np.arange(len(similarity)), sample.subject[sample.unit]] = -np.inf
-        similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
-        medians.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
+        count = len(sample.vectors)
+        rows = np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(int)
+        parts = []
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            similarity, _ = subject_similarities(sample.vectors[part], search.vectors, search.subjects)  # (q, S)
+            if barred:
+                similarity[np.arange(len(part)), sample.subject[sample.unit[part]]] = -np.inf
+            similarity = similarity[np.isfinite(similarity).any(1)]  # a single subject leaves its own null nobody
+            parts.append(np.nanmedian(np.where(np.isfinite(similarity), similarity, np.nan), axis=1))
+        medians.append(np.concatenate([np.empty(0), *parts]))
     return auc(*medians) if all(map(len, medians)) else None

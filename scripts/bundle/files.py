@@ -27,6 +27,7 @@ __all__ = [
     "narrowed",
     "no_wider_than",
     "read_table",
+    "table_rows",
     "replacing",
     "sha256_of_file",
     "write_table",
@@ -99,8 +100,13 @@ def narrowed(path: str | os.PathLike) -> None:
 
 def read_table(path: str | os.PathLike) -> list[dict[str, str]]:
     """Return the rows of a .csv file with a header."""
+    return list(table_rows(path))
+
+
+def table_rows(path: str | os.PathLike) -> Iterator[dict[str, str]]:
+    """Yield the rows of a .csv file with a header."""
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        yield from csv.DictReader(file)
 
 
 def write_table(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .criteria import Criteria, Method
 from .null import Null
-from .rates import Leaks, auc, benjamini_hochberg, leaked_subjects
+from .rates import Leaks, added_q_values, auc, benjamini_hochberg, leaked_subjects
 
 __all__ = ["Decision", "NullComparison", "called_if_added", "compare_nulls", "decide"]
 
@@ -70,9 +70,7 @@ def decide(
 
 def called_if_added(p: NDArray, more: NDArray, criteria: Criteria) -> NDArray[np.bool_]:
     """Return whether each p-value of `more` (M,) would be called if it alone joined those of `p` (U,)."""
-    return np.array(
-        [benjamini_hochberg(np.r_[p, value], criteria.adaptive)[-1] <= criteria.fdr for value in more], bool
-    )
+    return added_q_values(p, more, criteria.adaptive) <= criteria.fdr
 
 
 @dataclass(frozen=True)

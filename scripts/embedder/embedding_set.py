@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -83,7 +84,7 @@ class EmbeddingSet:
     def __len__(self) -> int:
         return len(self.file)
 
-    @property
+    @cached_property
     def subject_ids(self) -> NDArray[np.str_]:
         """(N,) each row's subject."""
         return np.array([item["subject_id"] for item in self.items])[self.file]
@@ -98,20 +99,21 @@ class EmbeddingSet:
     def same_image(self) -> list[list[int]]:
         """Return the files that show the same image, a list of indices for each such image."""
         same: dict[bytes, list[int]] = {}
-        for file, key in enumerate(self._pixels()):
+        for file, key in enumerate(self._pixels):
             same.setdefault(key, []).append(file)
         return [files for files in same.values() if len(files) > 1]
 
     def shared(self, other: EmbeddingSet) -> list[str]:
         """Return the ids of this set's files whose image the other set shows too, pixels compared as above."""
-        known = set(other._pixels())
-        return [item["id"] for item, key in zip(self.items, self._pixels()) if key in known]
+        known = set(other._pixels)
+        return [item["id"] for item, key in zip(self.items, self._pixels) if key in known]
 
+    @cached_property
     def _pixels(self) -> list[bytes]:
         """Return a hash of each file's pixels after preprocessing."""
         starts = np.flatnonzero(np.r_[True, np.diff(self.file) > 0])
-        parts = np.split(self.images, starts[1:])
-        return [hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest() for pixels in parts]
+        parts = zip(starts.tolist(), [*starts[1:].tolist(), len(self.file)])
+        return [hashlib.sha256(np.ascontiguousarray(self.images[a:b]).data).digest() for a, b in parts]
 
     def row_id(self, row: int) -> str:
         """Return the file's id, with the slice's index where it is one of a volume."""

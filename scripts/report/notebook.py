@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from ..auditing.result import AuditResult
-from ..bundle.files import read_table
+from ..bundle.files import table_rows
 
 __all__ = ["ShownResult"]
 
@@ -77,13 +78,13 @@ class ShownResult(AuditResult):
 
     def _repr_html_(self) -> str:
         """Return the verdict, the strongest calls and a link to the report."""
-        called = [row for row in read_table(self.output_dir / "matches.csv") if row["memorized"] == "1"]
-        called.sort(key=lambda row: float(row["p_value"]))
+        rows = (row for row in table_rows(self.output_dir / "matches.csv") if row["memorized"] == "1")
+        called = heapq.nsmallest(MOST_SHOWN, rows, key=lambda row: float(row["p_value"]))
         return TEMPLATE.render(
             headline=self.headline,
             text=self.text,
             columns=[name for name, _ in COLUMNS.values()],
-            rows=[[written(row[key]) for key, (_, written) in COLUMNS.items()] for row in called[:MOST_SHOWN]],
-            more=max(0, len(called) - MOST_SHOWN),
+            rows=[[written(row[key]) for key, (_, written) in COLUMNS.items()] for row in called],
+            more=int(self.memorized.sum()) - len(called),
             page=self.output_dir / "report.html",
         )

@@ -39,8 +39,10 @@ __all__ = ["Pictures", "SubjectCard", "draw_pictures", "render_page"]
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN_SUBJECTS = 40  # cards; the other called images stand in the table
-SHOWN_SAMPLES = 24  # generated images on a card, beside the strongest
+SHOWN_SAMPLES, SHOWN_PICTURES = 24, 320  # generated images on a card, beside the strongest, and on all cards
 SHOWN_CANDIDATES = 6
+MOST_ROWS = 10_000  # of the table of generated images
+MOST_LISTED = 500  # of any other list; report.json holds all
 TABLE = (
     "generated_id", "train_id", "train_subject", "similarity", "aligned_ssim", "mirrored", "statistic", "p_value",
     "q_value", "label", "memorized", "verdict",
@@ -68,6 +70,7 @@ class SubjectCard:
     copies: int
     p: float | None
     q: float | None
+    shown: int = SHOWN_SAMPLES
 
     @property
     def likenesses(self) -> int:
@@ -77,18 +80,17 @@ class SubjectCard:
     @property
     def samples(self) -> list[int]:
         """The units that the card shows beside the strongest."""
-        return self.units[1 : 1 + SHOWN_SAMPLES]
+        return self.units[1 : 1 + self.shown]
 
 
-def draw_pictures(result: AuditResult, matches: Sequence[MatchRow], pixel_mm: float = 2.0) -> Pictures:
+def draw_pictures(result: AuditResult, pixel_mm: float = 2.0) -> Pictures:
     """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, a fifth of a second each.
 
     Args:
         result: of the audit.
-        matches: rows of matches.csv.
         pixel_mm: the side of a pixel of volumes' slices.
     """
-    cards, pictures = _cards(result, matches)[:SHOWN_SUBJECTS], Pictures()
+    cards, pictures = _cards(result)[:SHOWN_SUBJECTS], Pictures()
     pairs = [*(card.units[0] for card in cards), *_candidates(result)]
     for unit in Progress(pairs, desc="drawing pictures", unit="pair"):
         if (found := evidence(result, result.match(unit), pixel_mm)) is not None:
@@ -112,7 +114,7 @@ def render_page(
         summary: what report.json holds.
         pictures: of the page; None: it shows none.
     """
-    cards = _cards(result, matches)
+    cards = _cards(result)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
@@ -130,7 +132,9 @@ def render_page(
         pictures=pictures,
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        table=_table(matches),
+        table=_table(result, matches),
+        listed=MOST_LISTED,
+        most_rows=MOST_ROWS,
         columns=TABLE,
     )
 
@@ -140,10 +144,12 @@ def _visible(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _table(matches: Sequence[MatchRow]) -> Markup:
-    """Return the matches as the JSON of a data block, which only '<' could end early."""
-    rows = [[_visible(getattr(match, column)) for column in TABLE] for match in matches]
-    return Markup(json.dumps(rows, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+def _table(result: AuditResult, matches: Sequence[MatchRow]) -> Markup:
+    """Return the matches with the least p-values as the JSON of a data block, which only '<' could end early."""
+    units = np.sort(np.argsort(result.p_value, kind="stable")[:MOST_ROWS]).tolist()
+    rows = [[_visible(getattr(match, column)) for column in TABLE] for match in map(matches.__getitem__, units)]
+    content = {"units": units, "rows": rows}
+    return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
 
 
 def _candidates(result: AuditResult) -> list[int]:
@@ -152,19 +158,20 @@ def _candidates(result: AuditResult) -> list[int]:
     return second[np.argsort(result.p_value[second], kind="stable")][:SHOWN_CANDIDATES].tolist()
 
 
-def _cards(result: AuditResult, matches: Sequence[MatchRow]) -> list[SubjectCard]:
+def _cards(result: AuditResult) -> list[SubjectCard]:
     """Return the subjects of whom images were called: first those that leaked, by q, then by how many."""
     order = np.lexsort((-result.found.best_ssim, result.p_value, ~result.copy))
     units: dict[str, list[int]] = {}
     for unit in order[result.memorized[order]].tolist():
-        units.setdefault(matches[unit].train_subject, []).append(unit)
+        units.setdefault(result.subject_names[result.found.nearest[unit]], []).append(unit)
+    shown = min(SHOWN_SAMPLES, SHOWN_PICTURES // max(1, min(len(units), SHOWN_SUBJECTS)))
     leaks, leaked = result.decision.leaks, set(result.leaked)
     names = [result.subject_names[s] for s in leaks.subject]
     tests = {name: (float(p), float(q)) for name, p, q in zip(names, leaks.p_value, leaks.q_value) if name in leaked}
-    cards = [
-        SubjectCard(name, own, int(result.copy[own].sum()), *tests.get(name, (None, None)))
-        for name, own in units.items()
-    ]
+    cards = []
+    for name, own in units.items():
+        p, q = tests.get(name, (None, None))
+        cards.append(SubjectCard(name, own, int(result.copy[own].sum()), p, q, shown))
     return sorted(cards, key=lambda card: (card.q is None, card.q or 0.0, -card.copies, -len(card.units)))
 
 

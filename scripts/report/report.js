@@ -1,7 +1,7 @@
 "use strict";
-// The table of all matches: sorted, filtered and paged in memory, so that 10,000 rows stay quick. Text is set as text.
+// The table of matches: sorted, filtered and paged in memory; at most 10,000 rows, which stay quick. Text is set as text.
 (() => {
-  const rows = JSON.parse(document.getElementById("rows").textContent);
+  const { units, rows } = JSON.parse(document.getElementById("rows").textContent);  // of each row its image's number
   const table = document.getElementById("matches");
   const heads = [...table.tHead.rows[0].cells];
   const names = heads.map((head) => head.textContent);
@@ -31,10 +31,10 @@
       rows[index].forEach((value, place) => {
         const cell = line.insertCell();
         if (typeof value === "number" || value === null) cell.className = "n";
-        const target = place === 0 && document.getElementById("pair-" + index);
+        const target = place === 0 && document.getElementById("pair-" + units[index]);
         if (target) {
           const link = document.createElement("a");
-          link.href = "#pair-" + index;
+          link.href = "#pair-" + units[index];
           link.textContent = text(value);
           cell.append(link);
         } else {

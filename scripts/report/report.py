@@ -13,17 +13,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from ..auditing.result import AuditResult
+from ..bundle.progress import Progress
 from ..bundle.text import visible
 from ..images.understood import Understood
 from .notebook import ShownResult
@@ -31,12 +34,17 @@ from .page import draw_pictures, render_page
 from .provenance import Run
 from .pseudonyms import Pseudonyms
 from .summary import Timing, json_text, summarise
-from .tables import MatchRow, SliceRow, csv_text, match_rows, slice_rows
+from .tables import MatchRow, MatchRows, SliceRow, slice_rows, write_csv, write_parquet
 from .terminal import headline, terminal_text
 
 __all__ = ["OUTPUTS", "Report"]
 
-OUTPUTS = ("matches.csv", "candidates.csv", "slices.csv", "report.json", "report.html")  # the page last
+OUTPUTS = ("matches.parquet", "matches.csv", "candidates.csv", "slices.csv", "report.json", "report.html")  # page last
+PARQUET_ABOVE = 100_000  # rows
+
+Writer = Callable[[Path], object]
+
+logger = logging.getLogger(__name__)
 
 
 class Report:
@@ -86,36 +94,51 @@ class Report:
             result, key_id = pseudonyms.result(result, self.group_column), pseudonyms.key_id
             understood = {name: one.hidden() for name, one in understood.items()}
         run = Run.now(self.settings, hidden=self.pseudonymize)
-        matches = match_rows(result)
+        matches = MatchRows(result)
         start = time.perf_counter()
-        pictures = draw_pictures(result, matches, self.pixel_mm) if self.thumbnails else None
+        pictures = draw_pictures(result, self.pixel_mm) if self.thumbnails else None
         timing = replace(timing, seconds=round(timing.seconds + time.perf_counter() - start, 1))
         summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id, understood)
-        candidates = [matches[unit] for unit in np.flatnonzero(result.candidate).tolist()]
-        contents = (
-            csv_text(MatchRow, matches),
-            csv_text(MatchRow, candidates),  # apart from the calls: no error rate covers them
-            csv_text(SliceRow, slice_rows(result)),
-            json_text(summary),
-            render_page(result, matches, summary, pictures),
-        )
-        texts = dict(zip(OUTPUTS, contents))  # the page comes last: where it is, all is
+        candidates = np.flatnonzero(result.candidate).tolist()
+        writers: dict[str, Writer] = {
+            "matches.csv": _csv(MatchRow, Progress(matches, desc="writing matches", unit="row")),
+            # apart from the calls: no error rate covers them
+            "candidates.csv": _csv(MatchRow, (matches[unit] for unit in candidates)),
+            "slices.csv": _csv(SliceRow, slice_rows(result)),
+            "report.json": lambda path: path.write_text(json_text(summary), encoding="utf-8"),
+            "report.html": lambda path: path.write_text(
+                render_page(result, matches, summary, pictures), encoding="utf-8"
+            ),  # the page comes last: where it is, all is
+        }
+        if len(matches) > PARQUET_ABOVE:
+            if find_spec("pyarrow"):
+                writers = {"matches.parquet": lambda path: write_parquet(path, matches), **writers}
+            else:
+                logger.info("matches.parquet is not written, as pyarrow is not installed; matches.csv holds the same")
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output_dir / ".lock"):  # another audit of this folder writes before or after
-            _write_together(texts, self.output_dir)
+            _write_together(writers, self.output_dir)
         text = terminal_text(result, summary, matches, self.output_dir / "report.html")
         return ShownResult.of(named, visible(headline(summary, len(matches))), text, self.output_dir)
 
 
-def _write_together(texts: Mapping[str, str], folder: Path) -> None:
+def _csv(kind: type[MatchRow] | type[SliceRow], rows: Iterable[MatchRow | SliceRow]) -> Writer:
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            write_csv(file, kind, rows)
+
+    return write
+
+
+def _write_together(writers: Mapping[str, Writer], folder: Path) -> None:
     """Write files by name so that they are all of one audit: old ones go before the first new one appears."""
-    temporary = {name: folder / f".{name}.{uuid.uuid4().hex}.tmp" for name in texts}
+    temporary = {name: folder / f".{name}.{uuid.uuid4().hex}.tmp" for name in writers}
     try:
-        for name, text in texts.items():
-            temporary[name].write_text(text, encoding="utf-8")
-        for name in reversed(list(texts)):  # nothing of an earlier audit beside this one's files
+        for name, write in writers.items():
+            write(temporary[name])
+        for name in reversed(OUTPUTS):  # nothing of an earlier audit beside this one's files
             (folder / name).unlink(missing_ok=True)
-        for name in texts:
+        for name in writers:
             temporary[name].replace(folder / name)
     finally:
         for path in temporary.values():

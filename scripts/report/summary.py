@@ -39,6 +39,7 @@ from .tables import Group, MatchRow, groups
 __all__ = ["Summary", "Timing", "json_text", "summarise"]
 
 SCHEMA_VERSION = "1.6"
+MOST_IDS = 10_000  # of candidates
 STRONGEST = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)  # images of which a bound is given
 
 
@@ -101,7 +102,8 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Images that were not called, yet are as alike to their match as degraded copies are."""
+    """Images that were not called, yet are as alike to their match as degraded copies are; the first 10,000 by name,
+    all of them in candidates.csv."""
 
     count: int
     ids: list[str]
@@ -247,7 +249,7 @@ def _bounds(result: AuditResult) -> Bounds:
 
 def _candidates(result: AuditResult, matches: Sequence[MatchRow]) -> Candidates:
     units = np.flatnonzero(result.candidate).tolist()
-    return Candidates(len(units), [matches[unit].generated_id for unit in units])
+    return Candidates(len(units), [matches[unit].generated_id for unit in units[:MOST_IDS]])
 
 
 def _leaked_subjects(result: AuditResult) -> LeakedSubjects:

@@ -9,25 +9,31 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The rows of matches.csv, candidates.csv and slices.csv, and the groups of generated images."""
+"""The rows of matches.csv, candidates.csv and slices.csv, one at a time, and the groups of generated images."""
 
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 import math
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import IO, overload
 
 import numpy as np
 
-from ..auditing.result import AuditResult, Tier
+from ..auditing.result import AuditResult
 from ..bundle.text import spreadsheet_cell
 from ..decision.rates import group_p_values
 from ..images.items import Item
+from ..images.subjects import starts_of_runs
 
-__all__ = ["Group", "MatchRow", "SliceRow", "csv_text", "groups", "match_rows", "slice_rows"]
+__all__ = ["Group", "MatchRow", "MatchRows", "SliceRow", "groups", "slice_rows", "write_csv", "write_parquet"]
+
+ROW_GROUP = 65_536  # rows of a Parquet table that are written at a time
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,27 @@ class Group:
     leaks: bool
 
 
-def match_rows(result: AuditResult) -> list[MatchRow]:
-    """Return a row for each generated image or volume, in their order."""
-    labels, tiers = [label.name.lower() for label in result.label], result.tier
-    return [_match_row(result, unit, labels[unit], tiers[unit]) for unit in range(len(result.units))]
+class MatchRows(Sequence[MatchRow]):
+    """A row for each generated image or volume, in their order, made when it is asked for."""
+
+    def __init__(self, result: AuditResult) -> None:
+        self.result = result
+
+    def __len__(self) -> int:
+        return len(self.result.units)
+
+    @overload
+    def __getitem__(self, unit: int, /) -> MatchRow: ...
+
+    @overload
+    def __getitem__(self, unit: slice, /) -> list[MatchRow]: ...
+
+    def __getitem__(self, unit: int | slice, /) -> MatchRow | list[MatchRow]:
+        units = range(len(self))[unit]
+        return _match_row(self.result, units) if isinstance(units, int) else [_match_row(self.result, u) for u in units]
 
 
-def _match_row(result: AuditResult, unit: int, label: str, tier: Tier) -> MatchRow:
+def _match_row(result: AuditResult, unit: int) -> MatchRow:
     match = result.match(unit)
     item, train = result.generated.items[match.file], result.train.items[match.train_file]
     found, statistic = match.subject >= 0, float(result.statistic[unit])
@@ -101,34 +121,30 @@ def _match_row(result: AuditResult, unit: int, label: str, tier: Tier) -> MatchR
         statistic=statistic if math.isfinite(statistic) else None,
         p_value=float(result.p_value[unit]),
         q_value=float(result.q_value[unit]),
-        label=label,
+        label=result.label[unit].name.lower(),
         memorized=int(result.memorized[unit]),
-        verdict=tier.value,
+        verdict=result.tier[unit].value,
         part=" ".join(map(str, match.square or ())),
     )
 
 
-def slice_rows(result: AuditResult) -> list[SliceRow]:
-    """Return a row for each slice of a generated volume that has a match."""
+def slice_rows(result: AuditResult) -> Iterator[SliceRow]:
+    """Yield a row for each slice of a generated volume that has a match."""
     found, train, generated = result.found, result.train, result.generated
-    rows = []
     for row in np.flatnonzero(generated.slice >= 0):
         best = found.best[result.units.unit[row]]
         match = int(found.image[row, best])
         if match >= 0:
-            rows.append(
-                SliceRow(
-                    generated_id=generated.items[generated.file[row]]["id"],
-                    slice=int(generated.slice[row]),
-                    train_id=train.items[train.file[match]]["id"],
-                    train_slice=int(train.slice[match]),
-                    train_subject=result.subject_names[result.train_subject[match]],
-                    similarity=float(found.similarity[row, best]),
-                    aligned_ssim=float(found.slice_ssim[row, best]),
-                    mirrored=int(found.mirrored[row, best]),
-                )
+            yield SliceRow(
+                generated_id=generated.items[generated.file[row]]["id"],
+                slice=int(generated.slice[row]),
+                train_id=train.items[train.file[match]]["id"],
+                train_slice=int(train.slice[match]),
+                train_subject=result.subject_names[result.train_subject[match]],
+                similarity=float(found.similarity[row, best]),
+                aligned_ssim=float(found.slice_ssim[row, best]),
+                mirrored=int(found.mirrored[row, best]),
             )
-    return rows
 
 
 def groups(result: AuditResult, column: str) -> dict[str, Group]:
@@ -137,7 +153,8 @@ def groups(result: AuditResult, column: str) -> dict[str, Group]:
     Raises:
         ValueError: if a generated image lacks the column.
     """
-    names = group_names([result.generated.items[result.match(unit).file] for unit in range(len(result.units))], column)
+    files = result.generated.file[starts_of_runs(result.units.unit)]
+    names = group_names([result.generated.items[file] for file in files.tolist()], column)
     found, p, q = group_p_values(result.p_value, names)
     called = Counter(name for name, memorized in zip(names, result.memorized) if memorized)
     images = Counter(names)
@@ -158,12 +175,26 @@ def group_names(items: Sequence[Item], column: str) -> list[str]:
     return [str(item.get(column)) for item in items]
 
 
-def csv_text(kind: type[MatchRow] | type[SliceRow], rows: Sequence[MatchRow] | Sequence[SliceRow]) -> str:
-    """Return rows of one kind as a .csv text, safe for a spreadsheet; its header stands there without rows too."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
-    writer.writeheader()
+def write_csv(file: IO[str], kind: type[MatchRow] | type[SliceRow], rows: Iterable[MatchRow | SliceRow]) -> None:
+    """Write rows of one kind as a .csv, safe for a spreadsheet; its header stands there without rows too."""
+    names = [field.name for field in fields(kind)]
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
     for row in rows:
-        cells = asdict(row)
-        writer.writerow({k: spreadsheet_cell(v) if isinstance(v, str) else v for k, v in cells.items()})
-    return text.getvalue()
+        cells = (getattr(row, name) for name in names)
+        writer.writerow([spreadsheet_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def write_parquet(path: str | os.PathLike, rows: Iterable[MatchRow]) -> None:
+    """Write matches as a Parquet table of the same columns, some rows at a time.
+
+    Raises:
+        ImportError: if pyarrow is not installed.
+    """
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    kinds = {"str": pyarrow.string(), "int": pyarrow.int8()}
+    schema = pyarrow.schema([(field.name, kinds.get(str(field.type), pyarrow.float64())) for field in fields(MatchRow)])
+    rows = iter(rows)
+    with parquet.ParquetWriter(path, schema) as writer:
+        while some := list(itertools.islice(rows, ROW_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist([vars(row) for row in some], schema))

@@ -26,7 +26,7 @@ __all__ = ["headline", "terminal_text"]
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
     """Return what was found, with what evidence and what recall, in at most twenty lines."""
-    lines = [*_understood(summary), *_verdict(summary, matches), *_undone(summary), *_merged(summary)]
+    lines = [*_understood(summary), *_verdict(result, summary, matches), *_undone(summary), *_merged(summary)]
     control = summary.positive_control
     low, high = control.ci95
     lines.append(
@@ -87,7 +87,7 @@ def headline(summary: Summary, total: int) -> str:
     )
 
 
-def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
+def _verdict(result: AuditResult, summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
     first = headline(summary, len(matches))
     if summary.verdict is Verdict.NO_COPYING:
         return [first]
@@ -99,7 +99,7 @@ def _verdict(summary: Summary, matches: Sequence[MatchRow]) -> list[str]:
         first,
         f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
     ]
-    for match in sorted((m for m in matches if m.memorized), key=lambda m: (m.verdict, m.p_value))[:3]:
+    for match in (matches[unit] for unit in result.strongest(3)):
         mirrored = ", mirrored" if match.mirrored else ""
         lines.append(
             f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"

@@ -18,13 +18,12 @@ that keeps neighbours together. It bends different people's images onto each oth
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 from .sampling import MARGIN, fill_cells
+from .smoothing import smoothed
 
 __all__ = ["deform"]
 
@@ -145,7 +144,7 @@ def _normal_equations(
     height, width = query.shape
     for r in range(rows - 1):
         for c in range(columns - 1):
-            found = 0
+            found = np.int64(0)  # no 0, for which numba compiles once more
             for i in range(r * spacing, min((r + 1) * spacing, height)):
                 for j in range(c * spacing, min((c + 1) * spacing, width)):
                     if mask[i, j]:
@@ -154,8 +153,8 @@ def _normal_equations(
                         work[FX, found] = np.float32(j - c * spacing) / np.float32(spacing)
                         found += 1
                 if found and (found > work.shape[1] - spacing or i == min((r + 1) * spacing, height) - 1):
-                    energy += _add_pixels(found, cells, field, r, c, spacing, band, right, work)
-                    found = 0
+                    energy += _add_pixels(int(found), cells, field, r, c, spacing, band, right, work)
+                    found = np.int64(0)
     for r in range(rows):
         for c in range(columns):
             for k in range(2):
@@ -218,7 +217,7 @@ def _fit(
     """Return the field of the least energy on the way of Gauss-Newton from a field (R, C, 2)."""
     count, columns = field.shape[0] * field.shape[1] * 2, field.shape[1]
     band, right = np.zeros((count, 2 * columns + 4)), np.zeros(count)
-    best, lowest = field.copy(), np.inf
+    best, field, lowest = field.copy(), field.copy(), np.inf
     for step in range(iterations + 1):
         energy = _normal_equations(query, cells, mask, field, spacing, band, right, work)
         if not energy < lowest:
@@ -228,7 +227,9 @@ def _fit(
         if done or step == iterations:
             break
         _solve(band, right)
-        field = field + right.reshape(field.shape)
+        flat = field.reshape(-1)
+        for n in range(count):
+            flat[n] += right[n]
     return best
 
 
@@ -242,13 +243,20 @@ def _at(field: NDArray, y: float, x: float, k: int) -> float:
     return top + (bottom - top) * fy
 
 
-@kernel(parallel=True)
+@kernel()
 def _deform_pairs(
-    soft_queries: NDArray, soft_images: NDArray, queries: NDArray, images: NDArray, masks: NDArray, out: NDArray
+    start: int,
+    stop: int,
+    soft_queries: NDArray,
+    soft_images: NDArray,
+    queries: NDArray,
+    images: NDArray,
+    masks: NDArray,
+    out: NDArray,
 ) -> None:
     """Fill (P, H, W) with each image bent onto its query; softened ones lead but for the finest grid."""
     height, width = queries.shape[1:]
-    for n in numba.prange(queries.shape[0]):
+    for n in range(start, stop):
         spacing = SPACINGS[0]
         work = np.empty((ROWS, max(PIXELS, 2 * spacing)), np.float32)
         cells = np.empty((height + 2 * MARGIN, width + 2 * MARGIN, 4), np.float32)
@@ -284,7 +292,7 @@ def deform(queries: NDArray[np.float32], images: NDArray[np.float32], masks: NDA
     Only pixels of the masks (P, H, W) decide; an image without any stays as it is. Images are at least 2 pixels high
     and wide. About 1.5 ms a pair of 112 x 96 pixels on one core.
     """
-    soft = [ndimage.gaussian_filter(stack, (0, BLUR, BLUR)) for stack in (queries, images)]
+    soft = [smoothed(stack, BLUR) for stack in (queries, images)]
     out = np.empty_like(images)
-    _deform_pairs(soft[0], soft[1], queries, images, masks, out)
+    in_parts(_deform_pairs, len(queries), soft[0], soft[1], queries, images, masks, out)
     return out

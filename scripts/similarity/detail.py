@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .smoothing import smoothed
+
 __all__ = ["detail_agreement"]
 
 BAND = (0.7, 2.0)  # pixels; Gaussians whose difference is the detail
@@ -40,13 +42,13 @@ def detail_agreement(
     detail = _band(queries)
     found = np.full(len(queries), -1.0)
     for sigma in SOFTENED:
-        other = _band(ndimage.gaussian_filter(references, sigma, axes=tuple(range(1, references.ndim))))
+        other = _band(smoothed(references, sigma))
         found = np.maximum(found, [_correlation(a[m], b[m]) for a, b, m in zip(detail, other, inside)])
     return found
 
 
 def _band(images: NDArray) -> NDArray:
-    fine, coarse = (ndimage.gaussian_filter(images, sigma, axes=tuple(range(1, images.ndim))) for sigma in BAND)
+    fine, coarse = (smoothed(images, sigma) for sigma in BAND)
     return fine - coarse
 
 

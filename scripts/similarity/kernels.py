@@ -9,22 +9,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""How the package's kernels are compiled: by numba, kept on disk where a folder can be written."""
+"""How the package's kernels are compiled and run: by numba, kept on disk where a folder can be written; on all cores.
+
+A kernel does a part of the work, from `start` to `stop`, without Python's lock, and :func:`in_parts` gives the parts to
+threads. numba's own parallel loops take five times as long to compile and leave a process that must not fork.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["in_parts", "kernel"]
 
 logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable)
+
+PARTS = 4  # a thread: some parts take longer than others
 
 
 def kernel(**options: Any) -> Callable[[Function], Function]:
@@ -36,12 +43,28 @@ def kernel(**options: Any) -> Callable[[Function], Function]:
 
     def compiled(function: Function) -> Function:
         try:
-            return numba.njit(cache=True, error_model="numpy", **options)(function)
+            return numba.njit(cache=True, error_model="numpy", nogil=True, **options)(function)
         except RuntimeError:  # numba looks for the folder here, at once
             _say_once()
-            return numba.njit(error_model="numpy", **options)(function)
+            return numba.njit(error_model="numpy", nogil=True, **options)(function)
 
     return compiled
+
+
+def in_parts(function: Callable[..., object], count: int, *arguments: Any) -> None:
+    """Call ``function(start, stop, *arguments)`` for parts of 0 ... count - 1, on as many threads as numba may use.
+
+    What the parts write must not overlap. Threads are as many as the cores, or NUMBA_NUM_THREADS.
+    """
+    threads = min(numba.config.NUMBA_NUM_THREADS, count)  # type: ignore[attr-defined]
+    if threads <= 1:
+        function(0, count, *arguments)
+        return
+    step = -(-count // (PARTS * threads))
+    with ThreadPoolExecutor(threads) as pool:
+        parts = [pool.submit(function, a, min(a + step, count), *arguments) for a in range(0, count, step)]
+        for part in parts:
+            part.result()
 
 
 @functools.cache

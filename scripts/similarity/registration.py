@@ -13,19 +13,18 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 from .sampling import MARGIN, cells_of
+from .smoothing import smoothed
 
 __all__ = ["register", "solve"]
 
 
 PYRAMID = (4, 2, 1)  # strides, coarse to fine
-ITERATIONS = (8, 6, 3)
+ITERATIONS = np.array([8, 6, 3])  # no tuple: for each number in one numba compiles once more
 START_ANGLES = np.deg2rad([-12.0, 0.0, 12.0])  # capture range at the coarse level is about 10 degrees
 FLIPS = np.array([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
 KEPT = 3  # starts that go on to the middle level
@@ -35,7 +34,14 @@ ROWS, PIXELS = 19, 384  # of the work space of a pair, which fits the processor'
 
 @kernel(fastmath=True)
 def _normal_equations(
-    query: NDArray, cells: NDArray, flip: NDArray, p: NDArray, normal: NDArray, gradient: NDArray, work: NDArray
+    query: NDArray,
+    cells: NDArray,
+    flip_y: float,
+    flip_x: float,
+    p: NDArray,
+    normal: NDArray,
+    gradient: NDArray,
+    work: NDArray,
 ) -> float:
     """Fill the 7 x 7 normal equations of (a, b, ty, tx, gain 0, gain 1, gain 2) at p and return the squared error.
 
@@ -59,11 +65,11 @@ def _normal_equations(
         count = min(rows, height - first) * width
         for i in range(first, min(first + rows, height)):
             start = (i - first) * width
-            row = (np.float32(i) - centre_y) * np.float32(flip[0])
+            row = (np.float32(i) - centre_y) * np.float32(flip_y)
             row_y = a * row + np.float32(p[2]) + centre_y + np.float32(MARGIN)
             row_x = b * row + np.float32(p[3]) + centre_x + np.float32(MARGIN)
             for j in range(width):
-                x[start + j] = (np.float32(j) - centre_x) * np.float32(flip[1])
+                x[start + j] = (np.float32(j) - centre_x) * np.float32(flip_x)
             for j in range(width):
                 y[start + j] = row
             for j in range(width):
@@ -119,7 +125,7 @@ def _normal_equations(
 def solve(matrix: NDArray, right: NDArray) -> NDArray:
     """Return x with matrix @ x = right by Cholesky; `matrix` (n, n) is positive definite and is overwritten.
 
-    LAPACK is no choice here: called from numba's threads, some builds of OpenBLAS start threads of their own for seven
+    LAPACK is no choice here: called from several threads, some builds of OpenBLAS start threads of their own for seven
     unknowns, which takes ten times as long and warns that it may hang.
     """
     n = len(right)
@@ -142,37 +148,60 @@ def solve(matrix: NDArray, right: NDArray) -> NDArray:
 
 @kernel()
 def _fit(
-    query: NDArray, cells: NDArray, flip: NDArray, p: NDArray, iterations: int, work: NDArray
-) -> tuple[NDArray, float]:
-    """Refine p by damped Gauss-Newton; return the best p and its squared error."""
+    query: NDArray, cells: NDArray, flip_y: float, flip_x: float, p: NDArray, iterations: int, work: NDArray
+) -> float:
+    """Refine p in place by damped Gauss-Newton, as far as its squared error falls, and return that."""
     normal = np.zeros((7, 7))
     gradient = np.zeros(7)
     best = p.copy()
     lowest = np.inf
     damping = 1e-3
     for _ in range(iterations + 1):
-        error = _normal_equations(query, cells, flip, p, normal, gradient, work)
+        error = _normal_equations(query, cells, flip_y, flip_x, p, normal, gradient, work)
         scale = np.sqrt(p[0] ** 2 + p[1] ** 2)
         if not np.isfinite(error) or scale < SCALE_RANGE[0] or scale > SCALE_RANGE[1] or error > lowest * 1.5:
-            p = best.copy()
+            _copy(best, p)
             damping *= 30
             if damping > 1e3 or lowest == np.inf:
                 break
-            _normal_equations(query, cells, flip, p, normal, gradient, work)
+            _normal_equations(query, cells, flip_y, flip_x, p, normal, gradient, work)
         elif error < lowest:
             done = error > lowest * 0.9995
             lowest = error
-            best = p.copy()
+            _copy(p, best)
             if done:
                 break
         for u in range(7):
             normal[u, u] += damping * normal[u, u] + 1e-6
-        p = p + solve(normal, gradient)
-    return best, lowest
+        step = solve(normal, gradient)
+        for u in range(7):
+            p[u] += step[u]
+    _copy(best, p)
+    return lowest
 
 
-@kernel(parallel=True)
+@kernel()
+def _copy(source: NDArray, target: NDArray) -> None:
+    """Copy the parameters; an assignment of slices takes a second to compile."""
+    for u in range(7):
+        target[u] = source[u]
+
+
+@kernel()
+def _repeated(found: NDArray, order: NDArray, taken: int) -> bool:
+    """Return whether a better start of the same flip has met the optimum of start order[taken]."""
+    s = order[taken]
+    for t in order[:taken]:
+        near = abs(found[t, 0] - found[s, 0]) < 0.03 and abs(found[t, 1] - found[s, 1]) < 0.03
+        if near and t // len(START_ANGLES) == s // len(START_ANGLES):
+            return True
+    return False
+
+
+@kernel()
 def _align_pairs(
+    start: int,
+    stop: int,
     coarse: NDArray,
     middle: NDArray,
     fine: NDArray,
@@ -186,50 +215,50 @@ def _align_pairs(
 ) -> None:
     """Fill the parameters (P, 7) and flips (P, 2) that lay the cells' image second[p] on first[p], coarse to fine."""
     starts = len(FLIPS) * len(START_ANGLES)
-    for n in numba.prange(first.shape[0]):
+    fitted = np.zeros(7)
+    for n in range(start, stop):
         i, j = first[n], second[n]
         work = np.empty((ROWS, max(PIXELS, fine.shape[2])), np.float32)
         found = np.zeros((starts, 7))
         errors = np.full(starts, np.inf)
+        order = np.zeros(starts, np.int64)  # by their errors; sorted here, as a library's sort takes long to compile
         for s in range(starts):
-            angle = START_ANGLES[s % len(START_ANGLES)]
-            p = np.array([np.cos(angle), np.sin(angle), 0.0, 0.0, 0.0, 1.0, 0.0])
-            found[s], errors[s] = _fit(
-                coarse[i], coarse_cells[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[0], work
-            )
-        order = np.argsort(errors)
-        lowest = np.inf
-        best, flip = found[order[0]], FLIPS[order[0] // len(START_ANGLES)]
-        taken = 0
-        for s in order:
-            repeated = False  # two starts of one flip often meet in one optimum
-            for t in order:
-                if t == s:
-                    break
-                if (
-                    t // len(START_ANGLES) == s // len(START_ANGLES)
-                    and np.abs(found[t][:2] - found[s][:2]).max() < 0.03
-                ):
-                    repeated = True
-            if repeated or not np.isfinite(errors[s]):
+            angle, flip = START_ANGLES[s % len(START_ANGLES)], FLIPS[s // len(START_ANGLES)]
+            found[s, 0], found[s, 1], found[s, 5] = np.cos(angle), np.sin(angle), 1.0
+            errors[s] = _fit(coarse[i], coarse_cells[j], flip[0], flip[1], found[s], ITERATIONS[0], work)
+            place = s
+            while place > 0 and errors[order[place - 1]] > errors[s]:
+                order[place] = order[place - 1]
+                place -= 1
+            order[place] = s
+        lowest, best, taken = np.inf, order[0], 0
+        for place in range(starts):
+            s = order[place]
+            if _repeated(found, order, place) or not np.isfinite(errors[s]):
                 continue
-            p = found[s].copy()
-            p[2:4] *= PYRAMID[0] / PYRAMID[1]
-            p, error = _fit(middle[i], middle_cells[j], FLIPS[s // len(START_ANGLES)], p, ITERATIONS[1], work)
+            flip = FLIPS[s // len(START_ANGLES)]
+            _copy(found[s], parameters[n])
+            for u in range(2, 4):
+                parameters[n, u] *= PYRAMID[0] / PYRAMID[1]
+            error = _fit(middle[i], middle_cells[j], flip[0], flip[1], parameters[n], ITERATIONS[1], work)
             if error < lowest:
-                lowest, best, flip = error, p, FLIPS[s // len(START_ANGLES)]
+                lowest, best = error, s
+                _copy(parameters[n], fitted)
             taken += 1
             if taken == KEPT:
                 break
-        best = best.copy()
-        best[2:4] *= PYRAMID[1] / PYRAMID[2]
-        p, error = _fit(fine[i], fine_cells[j], flip, best, ITERATIONS[2], work)
-        parameters[n] = p
-        flips[n] = flip
+        flip = FLIPS[best // len(START_ANGLES)]
+        _copy(fitted if lowest < np.inf else found[best], parameters[n])
+        for u in range(2, 4):
+            parameters[n, u] *= PYRAMID[1] / PYRAMID[2]
+        _fit(fine[i], fine_cells[j], flip[0], flip[1], parameters[n], ITERATIONS[2], work)
+        flips[n, 0], flips[n, 1] = flip[0], flip[1]
 
 
-@kernel(parallel=True)
+@kernel()
 def _refine_pairs(
+    start: int,
+    stop: int,
     middle: NDArray,
     fine: NDArray,
     middle_cells: NDArray,
@@ -240,16 +269,15 @@ def _refine_pairs(
     flips: NDArray,
 ) -> None:
     """Refine the parameters (P, 7), at full resolution, that lay image second[p] on first[p] already."""
-    for n in numba.prange(first.shape[0]):
+    for n in range(start, stop):
         i, j = first[n], second[n]
         work = np.empty((ROWS, max(PIXELS, fine.shape[2])), np.float32)
-        p = parameters[n].copy()
-        p[2:4] /= PYRAMID[1]
-        p, error = _fit(middle[i], middle_cells[j], flips[n], p, ITERATIONS[1], work)
-        p = p.copy()
-        p[2:4] *= PYRAMID[1] / PYRAMID[2]
-        p, error = _fit(fine[i], fine_cells[j], flips[n], p, ITERATIONS[2], work)
-        parameters[n] = p
+        for u in range(2, 4):
+            parameters[n, u] /= PYRAMID[1]
+        _fit(middle[i], middle_cells[j], flips[n, 0], flips[n, 1], parameters[n], ITERATIONS[1], work)
+        for u in range(2, 4):
+            parameters[n, u] *= PYRAMID[1] / PYRAMID[2]
+        _fit(fine[i], fine_cells[j], flips[n, 0], flips[n, 1], parameters[n], ITERATIONS[2], work)
 
 
 def _pyramid(images: NDArray) -> list[NDArray]:
@@ -257,7 +285,7 @@ def _pyramid(images: NDArray) -> list[NDArray]:
     levels = []
     for stride in PYRAMID:
         sigma = 0.5 * stride
-        stack = ndimage.gaussian_filter(images, (0, sigma, sigma))
+        stack = smoothed(images, sigma)
         # pixels symmetric about the centre, so that the centre stays the centre at every level
         starts = [(n - 1) % stride // 2 for n in stack.shape[1:]]
         levels.append(np.ascontiguousarray(stack[:, starts[0] :: stride, starts[1] :: stride]))
@@ -280,13 +308,14 @@ def register(
     coarse_cells, middle_cells, fine_cells = map(cells_of, _pyramid(references))
     if start is None:
         parameters, flips = np.empty((len(first), 7)), np.empty((len(first), 2))
-        _align_pairs(coarse, middle, fine, coarse_cells, middle_cells, fine_cells, first, second, parameters, flips)
+        stacks = coarse, middle, fine, coarse_cells, middle_cells, fine_cells
+        in_parts(_align_pairs, len(first), *stacks, first, second, parameters, flips)
     else:
         flips = np.where(np.linalg.det(start[:, :, :2])[:, None] < 0, FLIPS[2], FLIPS[0])
         parameters = np.zeros((len(first), 7))
         parameters[:, :2], parameters[:, 2:4] = start[:, :, 0], start[:, :, 2]
         parameters[:, 5] = 1  # the gain
-        _refine_pairs(middle, fine, middle_cells, fine_cells, first, second, parameters, flips)
+        in_parts(_refine_pairs, len(first), middle, fine, middle_cells, fine_cells, first, second, parameters, flips)
     a, b = parameters[:, 0], parameters[:, 1]
     linear = np.stack([np.stack([a, -b], -1), np.stack([b, a], -1)], 1) * flips[:, None, :]
     return np.concatenate([linear, parameters[:, 2:4, None]], axis=2)

@@ -13,14 +13,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ..images.foreground import foreground
 from .deformation import deform
-from .kernels import kernel
+from .kernels import in_parts, kernel
 from .sampling import resample
 
 __all__ = ["fit_gains", "monotone_gain", "render"]
@@ -74,7 +73,9 @@ def monotone_gain(query: NDArray, warped: NDArray, weight: NDArray) -> NDArray:
             elif position >= centres[pools - 1]:
                 out[i, j] = means[pools - 1]
             else:
-                k = np.searchsorted(centres[:pools], position)
+                k = 1  # few pools: a search in halves takes seconds to compile
+                while centres[k] < position:
+                    k += 1
                 share = (position - centres[k - 1]) / (centres[k] - centres[k - 1])
                 out[i, j] = means[k - 1] + share * (means[k] - means[k - 1])
     return out
@@ -93,14 +94,16 @@ def _spread(image: NDArray, weight: NDArray) -> float:
     return np.sqrt(max(0.0, square / count - (total / count) ** 2)) if count else 0.0
 
 
-@kernel(parallel=True)
-def _fit_gains(queries: NDArray, images: NDArray, union: NDArray, warped: NDArray) -> None:
+@kernel()
+def _fit_gains(start: int, stop: int, queries: NDArray, images: NDArray, union: NDArray, warped: NDArray) -> None:
     """Fill (P, H, W) with the images on their queries' contrast."""
-    for n in numba.prange(queries.shape[0]):
+    for n in range(start, stop):
         mapped = monotone_gain(queries[n], images[n], union[n])
         # a map that flattens the reference explains nothing: a blank query would be everybody's copy
         flat = _spread(mapped, union[n]) < LEAST_CONTRAST * _spread(images[n], union[n])
-        warped[n] = images[n] if flat else mapped
+        for i in range(queries.shape[1]):  # not by a slice, whose check of shapes takes seconds to compile
+            for j in range(queries.shape[2]):
+                warped[n, i, j] = images[n, i, j] if flat else mapped[i, j]
 
 
 def render(
@@ -129,5 +132,5 @@ def render(
 def fit_gains(queries: NDArray, images: NDArray, union: NDArray) -> NDArray[np.float32]:
     """Return images (P, H, W) on their queries' contrast where `union` is set, by a non-decreasing map a pair."""
     warped = np.empty_like(queries)
-    _fit_gains(queries, images, union, warped)
+    in_parts(_fit_gains, len(queries), queries, images, union, warped)
     return warped

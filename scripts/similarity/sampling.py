@@ -13,11 +13,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 
 __all__ = ["MARGIN", "cells_of", "fill_cells", "resample"]
 
@@ -32,7 +31,9 @@ def fill_cells(image: NDArray, cells: NDArray) -> None:
     """
     height, width = image.shape
     padded = np.zeros((height + 2 * MARGIN + 1, width + 2 * MARGIN + 1), np.float32)
-    padded[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = image
+    for i in range(height):  # not by a slice, whose check of shapes takes seconds to compile
+        for j in range(width):
+            padded[MARGIN + i, MARGIN + j] = image[i, j]
     for i in range(cells.shape[0]):
         for j in range(cells.shape[1]):
             a, b, c, d = padded[i, j], padded[i, j + 1], padded[i + 1, j], padded[i + 1, j + 1]
@@ -42,9 +43,9 @@ def fill_cells(image: NDArray, cells: NDArray) -> None:
             cells[i, j, 3] = a - b - c + d
 
 
-@kernel(parallel=True)
-def _fill_all_cells(images: NDArray, cells: NDArray) -> None:
-    for n in numba.prange(images.shape[0]):
+@kernel()
+def _fill_all_cells(start: int, stop: int, images: NDArray, cells: NDArray) -> None:
+    for n in range(start, stop):
         fill_cells(images[n], cells[n])
 
 
@@ -52,7 +53,7 @@ def cells_of(images: NDArray) -> NDArray[np.float32]:
     """Return the cells (N, H + 4, W + 4, 4) of images (N, H, W), by :func:`fill_cells`."""
     count, height, width = images.shape
     cells = np.empty((count, height + 2 * MARGIN, width + 2 * MARGIN, 4), np.float32)
-    _fill_all_cells(images, cells)
+    in_parts(_fill_all_cells, count, images, cells)
     return cells
 
 
@@ -75,12 +76,12 @@ def _sample(
     return top + (bottom - top) * fy, bottom - top, right - left
 
 
-@kernel(parallel=True)
-def _resample_pairs(images: NDArray, matrices: NDArray, out: NDArray) -> None:
+@kernel()
+def _resample_pairs(start: int, stop: int, images: NDArray, matrices: NDArray, out: NDArray) -> None:
     """Fill (P, H, W) with each image at its matrix's positions. Here, as a cached kernel knows its own file alone."""
     height, width = out.shape[1:]
     centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
-    for n in numba.prange(images.shape[0]):
+    for n in range(start, stop):
         m = matrices[n]
         for i in range(height):
             for j in range(width):
@@ -93,5 +94,5 @@ def _resample_pairs(images: NDArray, matrices: NDArray, out: NDArray) -> None:
 def resample(images: NDArray[np.float32], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return images (P, H, W) at the positions that maps (P, 2, 3) of :func:`register` give, bilinear, 0 outside."""
     out = np.empty_like(images)
-    _resample_pairs(images, matrix, out)
+    in_parts(_resample_pairs, len(images), images, matrix, out)
     return out

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 from .ssim_kernels import K1, K2, WINDOW
 
 __all__ = ["grid_of_squares", "ssim_of_squares"]
@@ -50,13 +49,15 @@ def _inside(sums: NDArray, i1: int, i2: int, j1: int, j2: int) -> float:
     return sums[i2, j2] - sums[i1, j2] - sums[i2, j1] + sums[i1, j1]
 
 
-@kernel(parallel=True)
-def _ssim_of_squares(x: NDArray, y: NDArray, mask: NDArray, shown: NDArray, squares: NDArray, found: NDArray) -> None:
+@kernel()
+def _ssim_of_squares(
+    start: int, stop: int, x: NDArray, y: NDArray, mask: NDArray, shown: NDArray, squares: NDArray, found: NDArray
+) -> None:
     """Fill (P, W) from running sums: of the pixels for the 7 x 7 windows, and of their SSIM for the squares."""
     height, width = x.shape[1:]
     rim, count = WINDOW // 2, WINDOW * WINDOW
     sample = count / (count - 1.0)  # sample covariance, as scikit-image
-    for n in numba.prange(x.shape[0]):
+    for n in range(start, stop):
         sums = np.zeros((6, height + 1, width + 1))  # of x, y, x^2, y^2, xy and what is shown
         row = np.zeros(6)
         for i in range(height):
@@ -130,5 +131,5 @@ def ssim_of_squares(
     if (squares[:, 2] < WINDOW).any() or (squares < 0).any() or (ends > np.array(x.shape[1:])).any():
         raise ValueError(f"squares must be at least {WINDOW} pixels a side and inside images of {x.shape[1:]}")
     found = np.empty((len(x), len(squares)), np.float32)
-    _ssim_of_squares(x, y, mask, shown, squares, found)
+    in_parts(_ssim_of_squares, len(x), x, y, mask, shown, squares, found)
     return found

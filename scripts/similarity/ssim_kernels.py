@@ -13,11 +13,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 
 __all__ = ["K1", "K2", "WINDOW", "ssim_of_pairs"]
 
@@ -28,11 +27,11 @@ _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as sciki
 _N3 = WINDOW**3
 
 
-@kernel(fastmath=True, parallel=True)
-def _window_statistics(images: NDArray, mean: NDArray, variance: NDArray) -> None:
+@kernel(fastmath=True)
+def _window_statistics(start: int, stop: int, images: NDArray, mean: NDArray, variance: NDArray) -> None:
     """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6)."""
-    count, height, width = images.shape
-    for n in numba.prange(count):
+    height, width = images.shape[1:]
+    for n in range(start, stop):
         for i in range(height - WINDOW + 1):
             for j in range(width - WINDOW + 1):
                 total = np.float32(0)
@@ -100,8 +99,10 @@ def _mean_ssim(
     return total / weights if weights > 0 else np.nan
 
 
-@kernel(fastmath=True, parallel=True)
+@kernel(fastmath=True)
 def _ssim_of_pairs(
+    start: int,
+    stop: int,
     images: NDArray,
     mean: NDArray,
     variance: NDArray,
@@ -113,7 +114,7 @@ def _ssim_of_pairs(
     out: NDArray,
 ) -> None:
     """Fill (P,) with the mean SSIM of images[first[p]] and images[second[p]], from their window statistics."""
-    for p in numba.prange(first.shape[0]):
+    for p in range(start, stop):
         i, j = first[p], second[p]
         out[p] = _mean_ssim(
             images[i],
@@ -162,10 +163,10 @@ def _window_sums(x: NDArray, y: NDArray, out: NDArray) -> None:
                 plane[i, j] -= x[top, i, j] * y[top, i, j]
 
 
-@kernel(fastmath=True, parallel=True)
-def _volume_statistics(volumes: NDArray, mean: NDArray, variance: NDArray) -> None:
+@kernel(fastmath=True)
+def _volume_statistics(start: int, stop: int, volumes: NDArray, mean: NDArray, variance: NDArray) -> None:
     """Fill the mean and sample variance of every 7 x 7 x 7 window; (N, D, H, W) -> (N, D - 6, H - 6, W - 6)."""
-    for n in numba.prange(volumes.shape[0]):
+    for n in range(start, stop):
         sums: NDArray = np.empty(mean.shape[1:])
         _window_sums(volumes[n], np.ones_like(volumes[n]), sums)
         squares = np.empty_like(sums)
@@ -178,8 +179,10 @@ def _volume_statistics(volumes: NDArray, mean: NDArray, variance: NDArray) -> No
                     variance[n, i, j, k] = max(spread, 0.0) / (_N3 - 1)
 
 
-@kernel(fastmath=True, parallel=True)
+@kernel(fastmath=True)
 def _ssim_of_volumes(
+    start: int,
+    stop: int,
     volumes: NDArray,
     mean: NDArray,
     variance: NDArray,
@@ -191,7 +194,7 @@ def _ssim_of_volumes(
     out: NDArray,
 ) -> None:
     """Fill (P,) with the mean SSIM of volumes[first[p]] and volumes[second[p]], from their window statistics."""
-    for p in numba.prange(first.shape[0]):
+    for p in range(start, stop):
         x, y = first[p], second[p]
         sums: NDArray = np.empty(mean.shape[1:])
         _window_sums(volumes[x], volumes[y], sums)
@@ -235,7 +238,8 @@ def ssim_of_pairs(
     statistics, of_pairs = (
         (_window_statistics, _ssim_of_pairs) if images.ndim == 3 else (_volume_statistics, _ssim_of_volumes)
     )
-    statistics(centred, mean, variance)
+    in_parts(statistics, len(images), centred, mean, variance)
     out = np.empty(len(first), np.float64)
-    of_pairs(centred, mean, variance, weight, offset, first, second, np.asarray(ranges, np.float32), out)
+    ranges = np.asarray(ranges, np.float32)
+    in_parts(of_pairs, len(first), centred, mean, variance, weight, offset, first, second, ranges, out)
     return out.astype(np.float32)

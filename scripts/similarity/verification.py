@@ -24,12 +24,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..images.foreground import foreground
+from ..images.stacks import Images
 from .detail import detail_agreement
 from .registration import register
 from .rendering import render
+from .smoothing import smoothed
 from .squares import grid_of_squares, ssim_of_squares
 from .ssim import ssim_pairs
 
@@ -68,7 +69,7 @@ class Verifies(Protocol):
     window: int
 
     def align(
-        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None, /
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None, /
     ) -> Alignment:
         """Align a reference to each query, or those of `pairs`."""
 
@@ -111,7 +112,7 @@ class Verifier:
         self.bend = bend and not window
 
     def align(
-        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
     ) -> Alignment:
         """Align references[p] to queries[p], or of `pairs` the references' rows pairs[1] to the queries' pairs[0].
 
@@ -140,7 +141,7 @@ class Verifier:
             (q, i), (r, j) = (np.unique(rows[part], return_inverse=True) for rows in (first, second))
             query, reference = (np.ascontiguousarray(a, np.float32) for a in (queries[q], references[r]))
             matrix[part] = register(query, reference, (i, j), None if start is None else start[part])
-            query, reference = self._smooth(query), self._smooth(reference)
+            query, reference = smoothed(query, self.smoothing), smoothed(reference, self.smoothing)
             warped, union = render(query, reference, matrix[part], self.bend, (i, j))
             if self.window:
                 shown = foreground(torch.from_numpy(query)).numpy()[i]
@@ -170,7 +171,7 @@ class Verifier:
         found = np.empty(len(queries))
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
-            query, reference = (self._smooth(a[part].astype(np.float32)) for a in (queries, references))
+            query, reference = (smoothed(a[part].astype(np.float32), self.smoothing) for a in (queries, references))
             warped, union = render(query, reference, matrix[part], self.bend)
             if squares is not None:
                 inside = np.zeros_like(union)
@@ -179,6 +180,3 @@ class Verifier:
                 union &= inside
             found[part] = detail_agreement(query, warped, union)
         return found
-
-    def _smooth(self, images: NDArray) -> NDArray:
-        return ndimage.gaussian_filter(images, (0, self.smoothing, self.smoothing)) if self.smoothing else images

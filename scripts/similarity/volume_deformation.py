@@ -16,12 +16,11 @@ Displacements are trilinear between control points far apart, found by Gauss-New
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
+from .smoothing import smoothed
 from .volume_sampling import sample
 
 __all__ = ["deform_volumes"]
@@ -172,7 +171,7 @@ def _fit(query: NDArray, volume: NDArray, mask: NDArray, field: NDArray) -> NDAr
     count = field.size
     width = 3 * (field.shape[1] * field.shape[2] + field.shape[2] + 1) + 3
     band, right = np.zeros((count, width)), np.zeros(count)
-    best, lowest = field.copy(), np.inf
+    best, field, lowest = field.copy(), field.copy(), np.inf
     for step in range(ITERATIONS + 1):
         energy = _normal_equations(query, volume, mask, field, band, right)
         if not energy < lowest:
@@ -181,16 +180,24 @@ def _fit(query: NDArray, volume: NDArray, mask: NDArray, field: NDArray) -> NDAr
         best, lowest = field.copy(), energy
         if done or step == ITERATIONS:
             break
-        field = field + _step(band, right).reshape(field.shape)
+        flat, change = field.reshape(-1), _step(band, right)
+        for n in range(count):
+            flat[n] += change[n]
     return best
 
 
-@kernel(parallel=True)
+@kernel()
 def _deform_pairs(
-    soft_queries: NDArray, soft_volumes: NDArray, soft_masks: NDArray, volumes: NDArray, out: NDArray
+    start: int,
+    stop: int,
+    soft_queries: NDArray,
+    soft_volumes: NDArray,
+    soft_masks: NDArray,
+    volumes: NDArray,
+    out: NDArray,
 ) -> None:
     """Fill (P, D, H, W) with each volume bent onto its query, by a field found on voxels of twice the side."""
-    for n in numba.prange(volumes.shape[0]):
+    for n in range(start, stop):
         sides = soft_queries.shape[1:]
         field = np.zeros(
             ((sides[0] - 1) // SPACING + 2, (sides[1] - 1) // SPACING + 2, (sides[2] - 1) // SPACING + 2, 3)
@@ -219,8 +226,8 @@ def deform_volumes(
     Only voxels of the masks (P, D, H, W) decide; a volume without any stays as it is. Each side is at least 4.
     """
     coarse = (slice(None), *[slice(None, None, 2)] * 3)
-    soft = [ndimage.gaussian_filter(stack, (0, BLUR, BLUR, BLUR))[coarse] for stack in (queries, volumes)]
+    soft = [smoothed(stack, BLUR)[coarse] for stack in (queries, volumes)]
     out = np.empty_like(volumes)
     soft_queries, soft_volumes, soft_masks = map(np.ascontiguousarray, (*soft, masks[coarse]))
-    _deform_pairs(soft_queries, soft_volumes, soft_masks, volumes, out)
+    in_parts(_deform_pairs, len(volumes), soft_queries, soft_volumes, soft_masks, volumes, out)
     return out

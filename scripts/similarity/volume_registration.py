@@ -17,11 +17,10 @@ so that voxels may be of any size and volumes of any field of view.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
 from .registration import solve
 from .volume_sampling import EDGE, coarse_volumes
 
@@ -161,7 +160,7 @@ def _normal_equations(
     sums = np.zeros((UNKNOWNS + 1, UNKNOWNS + 1))
     per_mm = 1.0 / reference_grid[1]
     rows = max(1, work.shape[1] // width)
-    count = 0
+    count = np.int64(0)  # no 0, for which numba compiles once more
     for i in range(depth):
         z = query_grid[0, 0] + i * query_grid[1, 0]
         for j in range(i % every, height, every):
@@ -176,10 +175,10 @@ def _normal_equations(
                 work[VALUE, count + k] = query[i, j, k]
             count += width
             if count + width > rows * width:
-                _add_voxels(count, reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
-                count = 0
+                _add_voxels(int(count), reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
+                count = np.int64(0)
     if count:
-        _add_voxels(count, reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
+        _add_voxels(int(count), reference, reference_grid, per_mm, matrix, gain, partial, work, sums)
     for u in range(UNKNOWNS):
         gradient[u] = sums[u, UNKNOWNS]
         for v in range(u, UNKNOWNS):
@@ -257,8 +256,10 @@ def _fit(
     return best, best_gain, lowest
 
 
-@kernel(parallel=True)
+@kernel()
 def _best_starts(
+    start: int,
+    stop: int,
     queries: NDArray,
     query_grid: NDArray,
     references: NDArray,
@@ -274,12 +275,12 @@ def _best_starts(
 ) -> None:
     """Refine every start (P, S, 3, 4) of every pair, but for those whose error is infinite."""
     count = starts.shape[1]
-    for n in numba.prange(first.shape[0] * count):
+    for n in range(start, stop):
         p, s = n // count, n % count
         if errors[p, s] == np.inf:
-            matrices[p, s] = starts[p, s]
+            _copy(starts[p, s], matrices[p, s])
             continue
-        matrices[p, s], gains[p, s], errors[p, s] = _fit(
+        matrix, gain, errors[p, s] = _fit(
             queries[first[p]],
             query_grid,
             references[second[p]],
@@ -289,6 +290,17 @@ def _best_starts(
             iterations,
             counted,
         )
+        _copy(matrix, matrices[p, s])
+        for u in range(len(gain)):
+            gains[p, s, u] = gain[u]
+
+
+@kernel()
+def _copy(source: NDArray, target: NDArray) -> None:
+    """Copy a map (3, 4); an assignment of slices takes a second to compile."""
+    for u in range(3):
+        for v in range(4):
+            target[u, v] = source[u, v]
 
 
 def register_volumes(
@@ -325,20 +337,9 @@ def register_volumes(
             coarse_volumes(volumes, step, side) for volumes, step in zip((queries, references), spacing)
         )
         found = np.empty_like(matrices)
-        _best_starts(
-            query,
-            query_grid,
-            reference,
-            reference_grid,
-            first,
-            second,
-            matrices,
-            iterations,
-            (every, partial),
-            found,
-            gains,
-            errors,
-        )
+        pairs_of = query, query_grid, reference, reference_grid, first, second, matrices
+        result = found, gains, errors
+        in_parts(_best_starts, matrices.shape[0] * matrices.shape[1], *pairs_of, iterations, (every, partial), *result)
         kept = np.argsort(errors, axis=1, kind="stable")[:, : KEPT if number == 0 else 1]
         matrices = np.take_along_axis(found, kept[..., None, None], 1)
         gains, errors = np.take_along_axis(gains, kept[..., None], 1), np.take_along_axis(errors, kept, 1)

@@ -13,12 +13,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from .kernels import kernel
+from .kernels import in_parts, kernel
+from .smoothing import smoothed
 
 __all__ = ["EDGE", "coarse_volumes", "resample_volumes", "sample"]
 
@@ -51,8 +50,10 @@ def sample(
     return near + (far - near) * fz, far - near, by_y, by_x
 
 
-@kernel(parallel=True)
+@kernel()
 def _resample_pairs(
+    start: int,
+    stop: int,
     queries_grid: NDArray,
     references: NDArray,
     reference_grid: NDArray,
@@ -62,7 +63,7 @@ def _resample_pairs(
 ) -> None:
     """Fill (P, D, H, W) with each pair's reference at the query's voxels."""
     per_mm = 1.0 / reference_grid[1]
-    for p in numba.prange(second.shape[0]):
+    for p in range(start, stop):
         m = matrices[p]
         for i in range(out.shape[1]):
             z = queries_grid[0, 0] + i * queries_grid[1, 0]
@@ -92,7 +93,8 @@ def resample_volumes(
     out = np.empty((len(second), *shape), np.float32)
     grids = [_grid(sides, step) for sides, step in zip((shape, references.shape[1:]), spacing)]
     references = np.ascontiguousarray(references, np.float32)
-    _resample_pairs(grids[0], references, grids[1], np.asarray(second, np.int64), matrices, out)
+    second = np.asarray(second, np.int64)
+    in_parts(_resample_pairs, len(second), grids[0], references, grids[1], second, matrices, out)
     return out
 
 
@@ -106,7 +108,7 @@ def coarse_volumes(volumes: NDArray, spacing: NDArray, side: float) -> tuple[NDA
     """Return volumes in voxels of about `side` mm, each of which stands for whole ones of the given, and their grid."""
     strides = np.maximum(1, np.round(side / np.asarray(spacing, float))).astype(int)
     strides = np.minimum(strides, np.maximum(1, (np.array(volumes.shape[1:]) - 1) // 3))
-    smooth = ndimage.gaussian_filter(np.asarray(volumes, np.float32), (0, *(SMOOTHING * strides)))
+    smooth = smoothed(np.asarray(volumes, np.float32), SMOOTHING * strides)
     starts = [(n - 1) % stride // 2 for n, stride in zip(volumes.shape[1:], strides)]
     origin, step = _grid(volumes.shape[1:], spacing)
     cut = tuple(slice(start, None, stride) for start, stride in zip(starts, strides))

@@ -22,11 +22,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ..images.foreground import foreground
+from ..images.stacks import Images
 from .detail import detail_agreement
 from .rendering import fit_gains
+from .smoothing import smoothed
 from .squares import grid_of_squares
 from .ssim import ssim_pairs
 from .verification import MOST_SMOOTHING, Alignment, Pairs
@@ -63,7 +64,7 @@ class VolumeVerifier:
         self._spacing = (np.full(3, float(voxel_mm)), np.full(3, float(voxel_mm)))
 
     def align(
-        self, queries: NDArray, references: NDArray, pairs: Pairs | None = None, start: NDArray | None = None
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
     ) -> Alignment:
         """Align references[pairs[1]] to queries[pairs[0]], or without `pairs` each reference to the query beside it.
 
@@ -86,7 +87,7 @@ class VolumeVerifier:
             query, reference = np.asarray(queries[mine], np.float32), np.asarray(references[theirs], np.float32)
             starts = np.repeat(STARTS[None], len(i), 0)
             matrix[part] = register_volumes(query, reference, (i, j), starts, self._spacing)
-            query, reference = self._smooth(query), self._smooth(reference)
+            query, reference = smoothed(query, self.smoothing), smoothed(reference, self.smoothing)
             warped, both = self._render(query[i], reference, j, matrix[part], _foreground(query)[i])
             scores[part] = ssim_pairs(
                 query[i][:, None], warped[:, None], form="foreground", data_range=1.0,
@@ -113,7 +114,9 @@ class VolumeVerifier:
         found = np.empty(len(queries))
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
-            query, reference = (self._smooth(np.asarray(a[part], np.float32)) for a in (queries, references))
+            query, reference = (
+                smoothed(np.asarray(a[part], np.float32), self.smoothing) for a in (queries, references)
+            )
             rendered = self._render(query, reference, np.arange(len(query)), matrix[part], _foreground(query))
             found[part] = detail_agreement(query, *rendered)
         return found
@@ -138,9 +141,6 @@ class VolumeVerifier:
             # once more, as misfits have flattened the first map of intensity
             warped = on_contrast(deform_volumes(queries, warped, both))
         return warped, both
-
-    def _smooth(self, volumes: NDArray) -> NDArray:
-        return ndimage.gaussian_filter(volumes, (0, *[self.smoothing] * 3)) if self.smoothing else volumes
 
 
 def _foreground(volumes: NDArray) -> NDArray[np.bool_]:

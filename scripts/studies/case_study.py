@@ -103,7 +103,7 @@ class CaseStudy:
         return None
 
     def _measure(self, job: Job) -> CellResult:
-        # in the main thread: numba's parallel kernels need not bear two callers
+        # in the main thread: the kernels take all cores already
         result = self.measure(job)
         result.write(job.folder / "result.json")
         return result

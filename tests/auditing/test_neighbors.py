@@ -66,6 +66,39 @@ def test_result_does_not_depend_on_block(search, block):
     np.testing.assert_allclose(parts.similarity, whole.similarity, rtol=1e-12)
 
 
+@pytest.mark.parametrize("block", [64, 100, 2048])
+def test_of_one_image_a_subject_the_search_is_faiss(block):
+    faiss = pytest.importorskip("faiss")
+    rng = np.random.default_rng(2)
+    queries, references = unit_vectors(rng, 150, 24), unit_vectors(rng, 700, 24)
+    index = faiss.IndexFlatIP(24)
+    index.add(references)
+    similarity, image = index.search(queries, 8)
+    got = nearest_subjects(queries, references, np.arange(700), 8, block=block)
+    np.testing.assert_array_equal(got.image, image)
+    np.testing.assert_allclose(got.similarity, similarity, atol=1e-6)
+
+
+def test_units_of_one_query_each_are_queries(search):
+    """Both ways through the search agree: of each query alone, and as the first of a unit of two equal ones."""
+    twice = {**search, "queries": np.repeat(search["queries"], 2, axis=0)}
+    exclude = np.array([3, -1, 0, 5, 1, -1, 2])
+    one, two = (
+        nearest_subjects(**data, k=5, units=units, exclude=exclude)
+        for data, units in ((search, None), (twice, np.repeat(np.arange(7), 2)))
+    )
+    np.testing.assert_array_equal(one.subject, two.subject)
+    np.testing.assert_array_equal(one.image, two.image[::2])
+
+
+def test_tables_of_units_in_parts_are_those_of_the_whole(search, monkeypatch):
+    whole = nearest_subjects(**search, k=6, units=UNITS)
+    monkeypatch.setattr("scripts.auditing.neighbors.TABLE", 20)  # two queries and nine subjects
+    parts = nearest_subjects(**search, k=6, units=UNITS)
+    np.testing.assert_array_equal(whole.subject, parts.subject)
+    np.testing.assert_array_equal(whole.image, parts.image)
+
+
 def test_order_of_the_references_does_not_matter(search):
     order = np.random.default_rng(1).permutation(60)
     whole = nearest_subjects(**search, k=5)

@@ -20,7 +20,7 @@ from audits import audit, embedded
 from scripts.auditing.parts import Parts, paste_part, strongest_squares
 from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
-from scripts.report.tables import match_rows
+from scripts.report.tables import MatchRows
 from scripts.similarity.squares import grid_of_squares
 from scripts.similarity.verification import Verifier
 from textures import SHAPE, textured
@@ -95,7 +95,7 @@ def searched():
 
 def test_copies_of_parts_are_called_with_their_source_and_where_it_is(searched):
     assert searched.memorized.tolist() == [True] * 6 + [False] * 6
-    rows = match_rows(searched)
+    rows = MatchRows(searched)
     assert [row.train_id for row in rows[:6]] == [f"p{i:02d}a" for i in range(6)]
     for row, image in zip(rows[:6], searched.units.images.astype(np.float32)):
         i, j, side = map(int, row.part.split())
@@ -133,7 +133,7 @@ def test_whole_images_have_no_parts():
     people = embedded(np.stack([textured(seed) for seed in range(8)]))
     result = audit(k=6)(people, people)
     assert result.found.parts is None and result.control.parts == []
-    assert {row.part for row in match_rows(result)} == {""}
+    assert {row.part for row in MatchRows(result)} == {""}
 
 
 @pytest.mark.parametrize("sizes", [[], [0.0], [20.0, -1.0]])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from scripts.decision.rates import (
+    added_q_values,
     auc,
     benjamini_hochberg,
     clustered_interval,
@@ -86,6 +87,30 @@ def test_exact_interval_inverts_two_binomial_tests():
     for count, total in ((11, 10), (-1, 10), (1, 0)):
         with pytest.raises(ValueError, match=f"total of {total}, got {count}"):
             exact_interval(count, total)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_a_p_value_that_joins_others_has_the_q_of_the_longer_list(adaptive):
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 7, 60):
+        p = np.round(rng.random(count) ** 3, 2)  # with ties
+        more = np.r_[np.round(rng.random(20) ** 3, 2), 0, 1, p[:3]]
+        expected = [benjamini_hochberg(np.r_[p, value], adaptive)[-1] for value in more]
+        np.testing.assert_allclose(added_q_values(p, more, adaptive), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("p", "more"), [([0.5, 1.1], [0.5]), ([0.5], [-0.1]), ([0.5], [np.nan])])
+def test_what_is_no_p_value_joins_none(p, more):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        added_q_values(np.array(p), np.array(more))
+
+
+def test_a_clustered_interval_does_not_depend_on_the_memory(monkeypatch):
+    rng = np.random.default_rng(0)
+    flag, cluster = rng.random(300) < 0.3, rng.integers(0, 40, 300)
+    whole = clustered_interval(flag, cluster, np.random.RandomState(0))
+    monkeypatch.setattr("scripts.decision.rates.MOST_COUNTS", 100)
+    assert clustered_interval(flag, cluster, np.random.RandomState(0)) == whole
 
 
 def test_clustered_interval_covers_where_the_exact_one_does_not():

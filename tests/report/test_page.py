@@ -46,7 +46,7 @@ from scripts.report.summary import (
     Tiers,
     Timing,
 )
-from scripts.report.tables import MatchRow, match_rows
+from scripts.report.tables import MatchRow, MatchRows
 from scripts.similarity.verification import Verifier
 
 try:
@@ -95,6 +95,7 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) ->
     q = np.r_[np.full(called, 0.001), np.full(count - called, 0.9)]
     null = Null(rng.normal(size=60), np.arange(60), np.full(60, np.nan), 1)
     row, rows = np.zeros((count, 6), int), np.arange(count)
+    subject = np.repeat(rows[:, None] % 100, 6, 1)
     empty, pixels = np.zeros((count, 1), np.float32), np.zeros((count, 8, 8), np.float16)
     items = [{"id": f"{i}", "image": f"{i}", "subject_id": "a"} for i in range(count)]
     data = EmbeddingSet(items, rows, np.full(count, -1), np.full(count, np.nan), empty, pixels, [])
@@ -102,10 +103,10 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) ->
         train=data,
         generated=data,
         holdout=data,
-        subject_names=[*"abcdef"],
+        subject_names=[f"s{s:03d}" for s in range(100)],
         train_subject=np.zeros(count, int),
         units=Units(empty, pixels, rows, np.full(count, np.nan), np.full(count, -1)),
-        found=Found(row, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0),
+        found=Found(subject, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0),
         null=null,
         leave_one_out=null,
         decision=Decision(p, q, q <= 0.05, {"tail": called, "rank": 0}, leaked_subjects(np.zeros(0), np.zeros(0, int))),
@@ -216,6 +217,23 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     text = Parsed(page(count, called)).text
     assert verdict in text and "70 % recall on the positive control" in text
     assert "The two nulls disagree." in text and "Null not matched." not in text
+
+
+def test_a_page_of_many_images_shows_the_least_p_values_and_stays_small(monkeypatch):
+    monkeypatch.setattr("scripts.report.page.MOST_ROWS", 50)
+    small, large = page(count=50), page(count=5_000)
+    assert "with the least p-values" not in small
+    assert "Here stand the 50 of 5000 with the least p-values." in Parsed(large).text
+    block = json.loads(re.search(r'<script type="application/json" id="rows">(.*?)</script>', large, re.DOTALL)[1])
+    assert block["units"] == list(range(50)) and len(block["rows"]) == 50
+    assert [row[TABLE.index("memorized")] for row in block["rows"][:4]] == [1, 1, 1, 0]
+    assert len(large) < 1.2 * len(small)
+
+
+def test_long_lists_end_with_how_many_more_there_are(monkeypatch):
+    monkeypatch.setattr("scripts.report.page.MOST_LISTED", 2)
+    text = Parsed(page(count=100, called=5)).text
+    assert text.count(" and 3 more in report.json") == 1  # five subjects
 
 
 def test_kinds_of_training_images_are_said():
@@ -358,9 +376,9 @@ def test_page_of_one_image_without_calls(browser, tmp_path):
 
 
 def test_a_picture_is_enlarged_and_blinks(browser, tmp_path, result):
-    matches = match_rows(result)
+    matches = MatchRows(result)
     path = tmp_path / "report.html"
-    pictures = draw_pictures(result, matches)
+    pictures = draw_pictures(result)
     path.write_text(render_page(result, matches, summary(result, matches), pictures), encoding="utf-8")
     browser.get(path.as_uri())
     first = browser.find_element(By.CSS_SELECTOR, ".view button")

@@ -25,7 +25,7 @@ from scripts.auditing.result import Control, ControlRecall
 from scripts.images.correction import Correction
 from scripts.report.provenance import Run
 from scripts.report.summary import Timing, json_text, summarise
-from scripts.report.tables import match_rows
+from scripts.report.tables import MatchRows
 from scripts.report.terminal import terminal_text
 
 RUN = Run("2026-01-02T03:04:05+00:00", "python -m monai.bundle run", {"fdr": 0.05}, {"torch": "2"})
@@ -39,7 +39,7 @@ def checkpoint(tmp_path) -> Path:
 
 
 def test_what_is_counted(result, checkpoint):
-    summary = summarise(result, match_rows(result), Timing(1.5, 7), RUN, checkpoint)
+    summary = summarise(result, MatchRows(result), Timing(1.5, 7), RUN, checkpoint)
     assert summary.checkpoint.sha256.startswith("ba7816bf8f01cfea414140de5dae2223")
     assert (summary.memorized.count, summary.memorized.rate) == (2, pytest.approx(1 / 3))
     assert summary.leaked_subjects.ids == ["patient003", "patient008"] and summary.leaked_subjects.count == 2
@@ -56,9 +56,9 @@ def test_what_is_counted(result, checkpoint):
 
 def test_of_a_likeness_nobody_leaked(result, checkpoint):
     one = replace(result, detail=np.where(np.arange(6) == 1, 0.9, result.detail))
-    summary = summarise(one, match_rows(one), Timing(1, 0), RUN, checkpoint)
+    summary = summarise(one, MatchRows(one), Timing(1, 0), RUN, checkpoint)
     assert (summary.tiers.copies, summary.tiers.likenesses, summary.verdict) == (1, 1, "copies")
-    assert [row.verdict for row in match_rows(one)][:3] == ["copy", "likeness", "none"]
+    assert [row.verdict for row in MatchRows(one)][:3] == ["copy", "likeness", "none"]
     assert summary.memorized.count == 2 and summary.leaked_subjects.count == 1
     none = replace(result, detail=np.full(6, 0.9))
     text = text_of(none, checkpoint)
@@ -73,7 +73,7 @@ def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
         calibration=replace(result.calibration, match_auc=None, matched=False),
     )
     for found in (result, unknown):
-        text = json_text(summarise(found, match_rows(found), Timing(1.5, 7), RUN, checkpoint))
+        text = json_text(summarise(found, MatchRows(found), Timing(1.5, 7), RUN, checkpoint))
         content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         jsonschema.validate(content, schema)
         assert "groups" not in content
@@ -81,7 +81,7 @@ def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
 
 
 def test_the_terminal_says_what_was_found(result, checkpoint):
-    matches = match_rows(result)
+    matches = MatchRows(result)
     text = terminal_text(
         result, summarise(result, matches, Timing(1, 0), RUN, checkpoint), matches, Path("out/report.html")
     )
@@ -102,7 +102,7 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
 
 
 def text_of(result, checkpoint) -> str:
-    matches = match_rows(result)
+    matches = MatchRows(result)
     return terminal_text(
         result, summarise(result, matches, Timing(1, 0), RUN, checkpoint), matches, Path("report.html")
     )
@@ -142,5 +142,5 @@ def test_the_terminal_says_what_was_undone_and_what_to_do(result, checkpoint):
 
 def test_the_checkpoint_is_named_only_where_names_are(result, checkpoint):
     for key_id, path in ((None, str(checkpoint)), ("0123", "name hidden")):
-        summary = summarise(result, match_rows(result), Timing(1, 0), RUN, checkpoint, pseudonyms=key_id)
+        summary = summarise(result, MatchRows(result), Timing(1, 0), RUN, checkpoint, pseudonyms=key_id)
         assert (summary.checkpoint.path, summary.pseudonyms) == (path, key_id)

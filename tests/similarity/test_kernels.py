@@ -17,8 +17,10 @@ import importlib.util
 from types import ModuleType
 
 import numba
+import numpy as np
 import pytest
-from scripts.similarity.kernels import kernel
+from scripts.similarity.kernels import in_parts, kernel
+from scripts.similarity.verification import Verifier
 
 
 @pytest.fixture
@@ -52,3 +54,36 @@ def test_where_no_folder_can_be_written_kernels_compile_all_the_same(module, tmp
         numba.njit(cache=True)(module.twice)
     assert kernel()(module.twice)(3) == 6
     assert "NUMBA_CACHE_DIR" in caplog.text
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+def test_parts_cover_everything_once(monkeypatch, threads, count):
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
+    seen = np.zeros(count, int)
+
+    def add(start: int, stop: int, value: int) -> None:
+        seen[start:stop] += value
+
+    in_parts(add, count, 3)
+    assert (seen == 3).all()
+
+
+def test_an_error_in_a_part_is_an_error(monkeypatch):
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 2)
+
+    def fails(start: int, stop: int) -> None:
+        raise ValueError(f"part {start}")
+
+    with pytest.raises(ValueError, match="part"):
+        in_parts(fails, 10)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
+    images = np.random.default_rng(0).random((10, 24, 28), np.float32)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
+        found.append(Verifier().align(images[:5], images[5:]))
+    np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
+    np.testing.assert_array_equal(found[0].aligned_ssim, found[1].aligned_ssim)
