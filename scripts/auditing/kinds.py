@@ -25,6 +25,7 @@ __all__ = ["Halves", "halves", "kind_shares", "kinds_of_subjects", "likeness_of_
 APART = 0.7  # halves of one kind are 0.78 to 0.91 times as alike, of two 0.35 to 0.63: benchmarks/kinds.py
 LEAST_SHARE = 0.1  # of the subjects, to be a kind
 MOST_SUBJECTS, MOST_IMAGES = 256, 4  # that are compared, and of each subject
+AT_ONCE = 16  # compared subjects; bounds the memory where subjects are many
 ROUNDS = 20
 
 
@@ -70,8 +71,12 @@ def likeness_of_subjects(vectors: NDArray[np.float32], subjects: NDArray[np.int6
     if not rows:
         return np.zeros((0, 0))
     alike = np.empty((len(rows), count))
-    for number, own in enumerate(rows):
-        alike[number] = subject_similarities(vectors[own], vectors, subjects)[0].mean(0, dtype=float)
+    for first in range(0, len(rows), AT_ONCE):
+        some = rows[first : first + AT_ONCE]
+        similarity, _ = subject_similarities(vectors[np.concatenate(some)], vectors, subjects)  # (c, S)
+        sizes = np.array([len(own) for own in some])
+        starts = np.cumsum(sizes) - sizes
+        alike[first : first + len(some)] = np.add.reduceat(similarity.astype(float), starts, axis=0) / sizes[:, None]
     return alike
 
 

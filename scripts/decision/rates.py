@@ -138,8 +138,9 @@ def leaked_at_sample_sizes(copies: NDArray, total: int, sizes: NDArray) -> NDArr
     copies, sizes = np.asarray(copies, int), np.asarray(sizes, int)
     if copies.sum() > total or (sizes < 0).any() or (sizes > total).any():
         raise ValueError(f"copies and sizes must be within {total} images, got {copies.sum()} and {sizes.tolist()}")
-    missed = stats.hypergeom.pmf(0, total, copies[None, :], sizes[:, None])  # (sizes, S)
-    return (1 - missed).sum(1)
+    number, subjects = np.unique(copies[copies > 0], return_counts=True)  # many subjects have as many copies
+    missed = stats.hypergeom.pmf(0, total, number[None, :], sizes[:, None])  # (sizes, numbers)
+    return (1 - missed) @ subjects
 
 
 def exact_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:

@@ -1,0 +1,248 @@
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How an audit grows: the search against its products, memory and time of audits of many images, open files.
+
+python benchmarks/scale.py [--rows search ssim audit] [--images 100000x100000 1000000x100000] [--output_dir eval/scale]
+
+Embeddings are random, and so is what an alignment would find: one image in a hundred is a copy. What is measured is
+the search, the decisions and the files that are written. Each audit is a process of its own, whose greatest memory is
+read at the end of each stage. A row that is finished is kept in results.jsonl, and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bundle_root import ROOT
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from scripts import LocalStatistic, ssim_pairs
+from scripts.auditing.audit import Audit
+from scripts.auditing.neighbors import nearest_subjects
+from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.images.items import Item
+from scripts.images.stacks import Images
+from scripts.report.report import Report
+from scripts.report.summary import Timing
+from scripts.similarity.verification import Alignment, Pairs, Verifier
+from skimage.metrics import structural_similarity
+
+DIMENSION = 384
+SHAPE = (96, 112)
+COPIES = 100  # one image in so many is a copy
+REFERENCES, SUBJECTS, QUERIES = 100_000, (10_000, 100_000), 4096
+AUDITS = ("100000x100000", "1000000x100000")  # generated and training images
+
+
+def unit_vectors(count: int, seed: int) -> NDArray[np.float32]:
+    """Return random unit vectors (N, D)."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, DIMENSION), np.float32)
+    for start in range(0, count, 8192):
+        vectors[start : start + 8192] /= np.linalg.norm(vectors[start : start + 8192], axis=1, keepdims=True)
+    return vectors
+
+
+def median_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
+    """Return the median time of each call; they take turns, so that what else the machine does befalls all of them."""
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(repeats + 1):
+        for call, own in zip(calls, times):
+            start = time.perf_counter()
+            call()
+            if turn:  # the first compiles
+                own.append(time.perf_counter() - start)
+    return [float(np.median(own)) for own in times]
+
+
+def search(repeats: int) -> dict[str, Any]:
+    """Return how fast six subjects are found, as a share of the product of matrices alone, and of FAISS."""
+    import faiss  # not among the requirements: the rival of this row
+
+    references, queries = unit_vectors(REFERENCES, 0), unit_vectors(QUERIES, 1)
+    index = faiss.IndexFlatIP(DIMENSION)
+    index.add(references)
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
+
+    def product() -> None:
+        for start in range(0, QUERIES, 2048):
+            for first in range(0, REFERENCES, 2048):
+                queries[start : start + 2048] @ references[first : first + 2048].T
+
+    row: dict[str, Any] = {}
+    for subjects in SUBJECTS:
+        number = np.random.default_rng(2).permutation(np.arange(REFERENCES) % subjects)
+        ours, alone, theirs = median_seconds(
+            [
+                lambda: nearest_subjects(queries, references, number, 6),  # noqa: B023  called at once
+                product,
+                lambda: index.search(queries, 6),
+            ],
+            repeats,
+        )
+        row[f"{subjects} subjects"] = {
+            "queries_a_second": round(QUERIES / ours),
+            "share_of_product": round(alone / ours, 2),
+            "times_faiss": round(theirs / ours, 2),
+        }
+    return row
+
+
+def ssim(repeats: int) -> dict[str, Any]:
+    """Return how many times as fast as scikit-image the SSIM of an explicit list of pairs is."""
+    x, y = np.random.default_rng(0).random((2, 512, *SHAPE), np.float32)
+    ours, theirs = median_seconds(
+        [
+            lambda: ssim_pairs(x, y, data_range=1.0),
+            lambda: [structural_similarity(a, b, data_range=1.0) for a, b in zip(x, y)],
+        ],
+        repeats,
+    )
+    return {"ms_a_pair": round(ours / len(x) * 1e3, 4), "times_scikit_image": round(theirs / ours, 1)}
+
+
+class RandomVerifier(Verifier):
+    """Aligns nothing: pairs have a random SSIM, and that of a generated copy and its training image is high."""
+
+    def __init__(self, generated: int, train: int) -> None:
+        super().__init__()
+        self.generated, self.train, self.rng = generated, train, np.random.default_rng(3)
+
+    def align(
+        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
+    ) -> Alignment:
+        """Return identities and the SSIM of pairs."""
+        assert pairs is not None
+        q, r = pairs
+        score = self.rng.uniform(0.3, 0.5, len(q))
+        copy = (len(queries) == self.generated) & (q % COPIES == 0) & (r == q % self.train)
+        matrix = np.broadcast_to(np.eye(2, 3), (len(q), 2, 3))
+        scores = np.where(copy, 0.97, score).astype(np.float32)
+        return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32))
+
+    def detail(
+        self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None
+    ) -> NDArray[np.float64]:
+        """Return a perfect agreement."""
+        return np.ones(len(queries))
+
+
+class RandomEmbedder:
+    """Embeds any image at random."""
+
+    def embed_images(self, images: NDArray) -> NDArray[np.float32]:
+        """Return unit vectors (N, D)."""
+        return unit_vectors(len(images), 4)
+
+
+def random_set(name: str, count: int, vectors: NDArray[np.float32]) -> EmbeddingSet:
+    """Return a set of so many images, one a subject, which all are one and the same in memory."""
+    items: list[Item] = [
+        {"id": f"{name}_{i:07d}.png", "image": f"/data/{name}/{name}_{i:07d}.png", "subject_id": f"{name}_{i:07d}"}
+        for i in range(count)
+    ]
+    image = np.random.default_rng(5).random((1, *SHAPE)).astype(np.float16)
+    images = np.broadcast_to(image, (count, *SHAPE))
+    unknown = np.full(count, np.nan)
+    return EmbeddingSet(items, np.arange(count), np.full(count, -1), unknown, vectors, images, [])
+
+
+class Different(EmbeddingSet):
+    """A set whose images, though one in memory, count as different ones."""
+
+    def same_image(self) -> list[list[int]]:
+        """Return none."""
+        return []
+
+
+def peak() -> float:
+    """Return the greatest memory of this process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@contextmanager
+def stage(row: dict[str, Any], name: str) -> Iterator[None]:
+    """Note seconds, and the greatest memory at the end, of what is done inside."""
+    start = time.perf_counter()
+    yield
+    row[name] = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak(), 2)}
+    print(name, row[name], flush=True)
+
+
+def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
+    """Return seconds and greatest memory of the stages of an audit of random embeddings."""
+    row: dict[str, Any] = {}
+    with stage(row, "embeddings"):
+        known = unit_vectors(train, 0)
+        made = unit_vectors(generated, 1)
+        copies = np.arange(0, generated, COPIES)
+        made[copies] = known[copies % train]
+        sets = [Different(**vars(random_set(*one))) for one in (("train", train, known), ("new", generated, made))]
+    verifier = RandomVerifier(generated, train)
+    auditor = Audit(RandomEmbedder(), verifier, Compose([]), statistic=LocalStatistic(), null_transform="none")
+    with stage(row, "search and decide"):
+        result = auditor(*sets)
+    with stage(row, "tables and page"):
+        report = Report(folder, ROOT / "models" / "model.pt")
+        report.write(result, Timing(0.0, 0))
+    row["called"] = int(result.memorized.sum())
+    row["page_mb"] = round((folder / "report.html").stat().st_size / 1e6, 1)
+    row["table_mb"] = round((folder / "matches.csv").stat().st_size / 1e6, 1)
+    return row
+
+
+def main() -> None:
+    """Run the rows that are missing, each in a process of its own, and print them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="*", default=["search", "ssim", "audit"], choices=["search", "ssim", "audit"])
+    parser.add_argument("--images", nargs="*", default=AUDITS, help="generated x training images of the audits")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output_dir", type=Path, default=Path("eval/scale"))
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # the row of this process
+    arguments = parser.parse_args()
+    if arguments.only:
+        name, _, size = arguments.only.partition(" ")
+        if name == "audit":
+            row = audit(*map(int, size.split("x")), arguments.output_dir / size)
+        else:
+            row = {"search": search, "ssim": ssim}[name](arguments.repeats)
+        print(json.dumps({"row": arguments.only, **row}))
+        return
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    file = arguments.output_dir / "results.jsonl"
+    known = {json.loads(line)["row"]: line for line in file.read_text().splitlines()} if file.exists() else {}
+    rows = [name for name in arguments.rows if name != "audit"]
+    rows += [f"audit {size}" for size in arguments.images if "audit" in arguments.rows]
+    for row in rows:
+        if row not in known:
+            command = [sys.executable, __file__, "--only", row, "--repeats", str(arguments.repeats)]
+            command += ["--output_dir", str(arguments.output_dir)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            known[row] = done.stdout.splitlines()[-1]
+            with file.open("a") as log:
+                log.write(known[row] + "\n")
+        print(known[row], flush=True)
+
+
+if __name__ == "__main__":
+    main()
