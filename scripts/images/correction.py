@@ -198,18 +198,14 @@ def _objects(image: NDArray) -> tuple[NDArray[np.int32], int]:
     return labels, int(sizes.argmax()) if sizes.any() else 0
 
 
-def stretched_size(sides: Sequence[int], correction: Correction | None) -> tuple[tuple[int, int], str] | None:
+def stretched_size(sides: Sequence[int], stretch: tuple[float, float]) -> tuple[tuple[int, int], str]:
     """Return a planar image's size once its axes are stretched, and the mode of torch's interpolation for it.
 
-    None where nothing is stretched.
-
-    >>> stretched_size((70, 90), Correction(stretch=(2.0, 0.5)))
+    >>> stretched_size((70, 90), (2.0, 0.5))
     ((140, 45), 'bilinear')
     """
-    if correction is None or correction.stretch == (1.0, 1.0):
-        return None
-    height, width = (max(1, round(side * factor)) for side, factor in zip(sides, correction.stretch))
-    return (height, width), "area" if max(correction.stretch) <= 1 else "bilinear"
+    height, width = (max(1, round(side * factor)) for side, factor in zip(sides, stretch))
+    return (height, width), "area" if max(stretch) <= 1 else "bilinear"
 
 
 class Stretchd(MapTransform):
@@ -220,6 +216,6 @@ class Stretchd(MapTransform):
         correction = result.get("correction")
         if correction is not None and correction.stretch != (1.0, 1.0):
             for key in self.key_iterator(result):
-                size, mode = stretched_size(planar(result[key], data.get("id", key)), correction)
+                size, mode = stretched_size(planar(result[key], data.get("id", key)), correction.stretch)
                 result[key] = Resize(size, mode=mode)(result[key])
         return result

@@ -17,6 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import cast
 
 import numpy as np
 import torch
@@ -68,10 +69,10 @@ class LoadFiled(MapTransform):
 
 def load_file(path: str, array_layout: str | None = None, array_key: str | Sequence[str] | None = None) -> MetaTensor:
     """Return what a file shows, channel first, with its affine; raises as its reader does."""
-    return EnsureChannelFirst()(_loaded(path, whole_reader(array_layout, array_key)))
+    return cast(MetaTensor, EnsureChannelFirst()(_loaded(path, whole_reader(array_layout, array_key))))
 
 
-def _loaded(path: str | PathLike, reader: ImageReader) -> MetaTensor:
+def _loaded(path: str | PathLike, reader: ImageReader) -> torch.Tensor:
     """Return an image (x, y) or (x, y, z), as the reader has it, with its metadata and where it comes from."""
     name = os.path.expanduser(path)
     array, metadata = reader.get_data(reader.read(name))

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from .correction import stretched_size
 from .foreground import foreground
 from .items import Data, NewData
-from .slices import finite_sides, fitting_size, two_sides
+from .slices import finite_sides, fitting_size, planar, two_sides
 
 __all__ = ["PlanarFieldd", "SliceFieldd"]
 
@@ -52,7 +52,7 @@ class SliceFieldd(MapTransform):
         allow_missing_keys: pass dicts without a key.
 
     Raises:
-        ValueError: if the field has other than two sides, or `upper` is no percentile.
+        ValueError: if the field has other than two sides, `upper` is no percentile, or for a volume.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class SliceFieldd(MapTransform):
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result):
+            planar(result[key], data.get("id", key))
             result[key] = self._on_field(_View.of(result[key]).cropped(), result[key])
         return result
 
@@ -96,7 +97,7 @@ class PlanarFieldd(SliceFieldd):
         allow_missing_keys: pass dicts without a key.
 
     Raises:
-        ValueError: as :class:`SliceFieldd`; for a volume, and for values that are not finite.
+        ValueError: as :class:`SliceFieldd`, and for values that are not finite.
     """
 
     def __init__(
@@ -113,15 +114,15 @@ class PlanarFieldd(SliceFieldd):
 
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
+        correction = result.get("correction")
         for key in self.key_iterator(result):
-            name = data.get("id", key)
-            sides = finite_sides(result[key], name)
+            sides = finite_sides(result[key], data.get("id", key))
             view = _View.of(result[key])
             if max(sides) > self.frame:
                 scale = self.frame / max(sides)
                 view = view.resized((round(sides[0] * scale), round(sides[1] * scale)))
-            if (stretched := stretched_size(view.sides, result.get("correction"))) is not None:
-                view = view.resized(*stretched)
+            if correction is not None and correction.stretch != (1.0, 1.0):
+                view = view.resized(*stretched_size(view.sides, correction.stretch))
             view = view.cropped()
             if (size := fitting_size(view.sides, self.spatial_size)) is not None:
                 view = view.resized(size)
@@ -159,7 +160,7 @@ class _View:
 
     def cropped(self) -> _View:
         """Return the box of the object, nothing where there is none."""
-        inside = foreground(self.pixels).numpy().any(0)
+        inside = np.asarray(foreground(self.pixels)).max(axis=0)
         rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
         if len(rows) == 0:
             return self._box((0, 0), (0, 0))
@@ -186,9 +187,9 @@ def _scaled(pixels: NDArray[np.float32], upper: float) -> NDArray[np.float32]:
     Where both are one value, nothing is divided or clipped: the loader finds out that there is no object.
     """
     low, high = pixels.min(), _percentile(pixels, upper)
-    if high - low == 0:
-        return pixels - low + 0  # no -0
     with np.errstate(over="ignore", invalid="ignore"):  # a range beyond float32, and NaN
+        if high - low == 0:
+            return pixels - low + 0  # no -0
         return np.clip((pixels - low) / (high - low) + 0, 0, 1)
 
 
@@ -202,8 +203,10 @@ def _percentile(values: NDArray[np.float32], upper: float) -> np.float32:
 
 def _placed(pixels: torch.Tensor, view: _View, source: NdarrayOrTensor) -> MetaTensor:
     """Return the pixels with their image's metadata, and an affine that says where they lie."""
-    meta = dict(source.meta) if isinstance(source, MetaTensor) else {}
-    affine = meta.pop("affine", torch.eye(4, dtype=torch.float64))
-    moved = torch.eye(len(affine), dtype=torch.float64)
+    placed = MetaTensor(pixels)
+    if isinstance(source, MetaTensor):
+        placed.meta = dict(source.meta)  # and with it the affine
+    moved = torch.eye(len(placed.affine), dtype=torch.float64)
     moved[[0, 1], [0, 1]], moved[:2, -1] = torch.from_numpy(view.step), torch.from_numpy(view.start)
-    return MetaTensor(pixels, affine=affine.to(torch.float64) @ moved, meta=meta)
+    placed.affine = placed.affine.to(torch.float64) @ moved
+    return placed
