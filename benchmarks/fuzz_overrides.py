@@ -99,7 +99,7 @@ RULES: dict[str, Rule] = {  # what each key may be, by configs/detect.yaml and t
     "most_skipped": number(0, 1),
     "least_likeness": number(0, 1),
     "batch_size": whole(1),
-    "num_workers": whole(0, 256),
+    "num_workers": lambda value: value == "auto" or whole(0, 256)(value),
     "amp": one_of(True, False),
     "on_error": one_of("raise", "skip"),
     "max_skipped": number(0, 1),

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Time the SSIM kernel, the embedder and the alignment against their rivals, in one process on the same cores.
+"""Time loading, the SSIM kernel, the embedder and the alignment against their rivals, in one process on the same cores.
 
 python benchmarks/speed.py [--repeats 1]
 """
@@ -19,14 +19,19 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
 from bundle_root import ROOT
+from monai_chain import monai_chain
 from numpy.typing import NDArray
+from PIL import Image
 from scripts import AutocastInferer, Verifier, component, ssim_matrix
 from skimage.metrics import structural_similarity
 
@@ -99,6 +104,36 @@ def time_alignment(images: NDArray[np.float32], repeats: int) -> None:
     print(f"alignment, ms a pair: {took * 1e3:.1f}")
 
 
+def time_loading(repeats: int, sides: Sequence[int] = (128, 256), count: int = 40) -> None:
+    """Print ms a PNG through the bundle's chain, through MONAI's own transforms, and of decoding alone."""
+    chain, monais = component(ROOT / "configs" / "inference.yaml", "preprocessing"), monai_chain()
+    with tempfile.TemporaryDirectory() as folder:
+        for side in sides:
+            paths = [write_png(Path(folder, f"{side}_{seed}.png"), side, seed) for seed in range(count)]
+
+            def each(load: Callable[[Path], object], paths: Sequence[Path] = paths) -> float:
+                return seconds(lambda: [load(path) for path in paths], repeats) / count * 1e3
+
+            ours, theirs, decoding = (
+                each(lambda path: chain({"image": str(path), "id": path.name})),
+                each(lambda path: monais({"image": str(path), "id": path.name})),
+                each(lambda path: np.asarray(Image.open(BytesIO(path.read_bytes())))),
+            )
+            print(f"loading a PNG of {side} x {side}, ms: ours {ours:.2f}, MONAI's transforms {theirs:.2f}, ", end="")
+            print(f"decoding alone {decoding:.2f}")
+            print(f"  ratio {theirs / ours:.1f}; to decoding {ours / decoding:.1f}")
+
+
+def write_png(path: Path, side: int, seed: int) -> Path:
+    """Write a disc of smooth texture and some noise on black, which a PNG holds in about as many bytes as an X-ray."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    waves = sum(np.sin(number * (a * x + b * y)) for number, (a, b) in enumerate(rng.normal(size=(8, 2)), 1))
+    texture = 120 + 12 * waves + rng.normal(size=x.shape)
+    Image.fromarray(np.where(x**2 + y**2 < 0.8, texture, 0).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
 def main() -> None:
     """Print the versions and all times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,6 +142,7 @@ def main() -> None:
     images = np.random.default_rng(0).random((128, *SHAPE), np.float32)
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {SHAPE[0]} x {SHAPE[1]} pixels")
     print(f"torch {torch.__version__}, scikit-image {version('scikit-image')}, numpy {np.__version__}")
+    time_loading(repeats)
     time_ssim(images, repeats)
     time_ssim(np.random.default_rng(0).random((16, *VOLUME), np.float32), repeats)
     time_embedder(images[:64], repeats)

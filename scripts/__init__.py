@@ -48,6 +48,7 @@ from .images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd
 from .images.datalists import find_images
 from .images.foreground import foreground
 from .images.loading import LoadFiled, prepared_images
+from .images.planar_field import PlanarFieldd, SliceFieldd
 from .images.readers import GreyImageReader, image_readers
 from .images.slices import AxialSlicesd, PerDimensionalityd, PlanarSliced, ShrinkToFitd, SkullStripd
 from .images.subjects import split_subjects, with_and_without_mask
@@ -108,6 +109,7 @@ __all__ = [
     "MemorizationSummary",
     "PairwiseSSIMLoss",
     "PerDimensionalityd",
+    "PlanarFieldd",
     "PlanarSliced",
     "Posed",
     "PosedLoss",
@@ -126,6 +128,7 @@ __all__ = [
     "ShownResult",
     "ShrinkToFitd",
     "SkullStripd",
+    "SliceFieldd",
     "SliceGroups",
     "SSIMForm",
     "Stretchd",

@@ -44,7 +44,6 @@ from PIL import Image
 DETECT = str(ROOT / "configs" / "detect.yaml")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:parsing config_file:UserWarning"),  # MONAI: parse only what one trusts
-    pytest.mark.filterwarnings("ignore:Divide by zero:Warning"),  # MONAI's, of a constant image
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # MONAI's PILReader, of a truncated file
     pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning"),  # runpy

@@ -48,6 +48,11 @@ class Option:
         return isinstance(self.default, str) and not self.default.startswith(("$", "@", "%"))
 
     @property
+    def is_choice(self) -> bool:
+        """Whether a number stands in the place of `auto`: what takes it says which."""
+        return self.default == "auto" and isinstance(self.value, Real)
+
+    @property
     def is_built(self) -> bool:
         """Whether MONAI evaluates the value, an expression or a component, which is checked by what takes it."""
         if isinstance(self.value, str):
@@ -60,7 +65,7 @@ def value_problems(option: Option) -> Iterator[str]:
     key, value = option.key, option.value
     if option.given == "None" and option.default is not None:
         yield f"--{key}: expected a value, found None, which MONAI drops in favour of the default; leave the flag out"
-    elif option.is_built:
+    elif option.is_built or option.is_choice:
         return
     elif kind := _kind(_sides(option)):
         accepts, expected = kind

@@ -29,6 +29,7 @@ from .cache import EmbeddingCache
 from .embedding_set import EmbeddedImage, EmbeddingSet
 from .file_loader import FileLoader, ImageError, Loaded, LoadedImage, Unreadable, UnreadableFiles, content_key
 from .fingerprint import fingerprint
+from .workers import Workers
 
 __all__ = ["Embedder", "Embeds"]
 
@@ -57,7 +58,7 @@ class Embedder:
         device: where the network is.
         cache_dir: folder of the cache; None keeps nothing.
         batch_size: images in a forward pass; the cache is written about every batch.
-        num_workers: processes that load files.
+        num_workers: processes that load files; `auto` chooses by the cores that are free to it and the number of files.
         on_error: `raise` at the first unreadable file, or `skip` it and list it.
         max_skipped: greatest share of a data set's files that `skip` may leave out.
 
@@ -73,7 +74,7 @@ class Embedder:
         device: torch.device,
         cache_dir: str | os.PathLike | None = None,
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: Workers = 0,
         on_error: str = "raise",
         max_skipped: float = 0.1,
     ) -> None:

@@ -29,10 +29,9 @@ from ..bundle.errors import expected_cause, sentence
 from ..bundle.files import sha256_of_file
 from ..images.items import Item, Prepared, Preprocessing
 from ..images.readers import files_of, split_part
+from .workers import Workers, checked_workers, worker_count
 
 __all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
-
-MOST_WORKERS = 256
 
 
 class ImageError(ValueError):
@@ -83,22 +82,21 @@ class FileLoader:
 
     Args:
         preprocessing: item in, one prepared item or a list of them out.
-        num_workers: processes that load; 0 loads in this one.
+        num_workers: processes that load; 0 loads in this one, `auto` chooses by cores and files.
+
+    Raises:
+        ValueError: for another number of processes than :func:`checked_workers` takes.
     """
 
-    def __init__(self, preprocessing: Preprocessing, num_workers: int = 0) -> None:
-        if num_workers < 0:
-            raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
-        if num_workers > MOST_WORKERS:
-            raise ValueError(f"num_workers must be at most {MOST_WORKERS}, got {num_workers}")
-        self.preprocessing, self.num_workers = preprocessing, num_workers
+    def __init__(self, preprocessing: Preprocessing, num_workers: Workers = 0) -> None:
+        self.preprocessing, self.num_workers = preprocessing, checked_workers(num_workers)
 
     def __call__(self, files: Mapping[str, Item]) -> Iterator[Loaded | Unreadable]:
         """Yield what each file holds, in order; the keys are their contents."""
         yield from DataLoader(
             Dataset([File(content, item) for content, item in files.items()], transform=self.load),
             batch_size=1,
-            num_workers=self.num_workers,
+            num_workers=worker_count(self.num_workers, len(files)),
             collate_fn=_only_element,
         )
 

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,16 @@ from .foreground import foreground
 from .items import Data, NewData
 from .slices import planar
 
-__all__ = ["AXES", "axes_matrix", "Correctd", "Correction", "Stretchd", "ZeroBackgroundd", "largest_object"]
+__all__ = [
+    "AXES",
+    "axes_matrix",
+    "Correctd",
+    "Correction",
+    "Stretchd",
+    "ZeroBackgroundd",
+    "largest_object",
+    "stretched_size",
+]
 
 
 BACKGROUND_PERCENTILE = 0.5  # of an image, its least value but for a few odd pixels
@@ -105,13 +115,16 @@ class ZeroBackgroundd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             image = torch.as_tensor(result[key])
-            if image.numel() and image.min() < 0:
-                rank = max(1, round(BACKGROUND_PERCENTILE / 100 * image.numel()))
-                low = image.flatten().kthvalue(rank).values
-                if low < 0:
-                    result[key] = (image - low).clamp(min=0)
-            elif image.numel() and image.min() > FAR_ABOVE * (image.max() - image.min()) > 0:
-                result[key] = image - image.min()
+            if image.numel():
+                bare = image.as_subclass(torch.Tensor)  # what is asked of a MetaTensor takes ten times as long
+                least, largest = torch.aminmax(bare)
+                if least < 0:
+                    rank = max(1, round(BACKGROUND_PERCENTILE / 100 * image.numel()))
+                    low = bare.flatten().kthvalue(rank).values
+                    if low < 0:
+                        result[key] = (image - low).clamp(min=0)
+                elif least > FAR_ABOVE * (largest - least) > 0:
+                    result[key] = image - least
         return result
 
 
@@ -185,6 +198,16 @@ def _objects(image: NDArray) -> tuple[NDArray[np.int32], int]:
     return labels, int(sizes.argmax()) if sizes.any() else 0
 
 
+def stretched_size(sides: Sequence[int], stretch: tuple[float, float]) -> tuple[tuple[int, int], str]:
+    """Return a planar image's size once its axes are stretched, and the mode of torch's interpolation for it.
+
+    >>> stretched_size((70, 90), (2.0, 0.5))
+    ((140, 45), 'bilinear')
+    """
+    height, width = (max(1, round(side * factor)) for side, factor in zip(sides, stretch))
+    return (height, width), "area" if max(stretch) <= 1 else "bilinear"
+
+
 class Stretchd(MapTransform):
     """Scale the axes of a planar image (1, H, W) by the factors of its item's :class:`Correction`, if it has one."""
 
@@ -193,8 +216,6 @@ class Stretchd(MapTransform):
         correction = result.get("correction")
         if correction is not None and correction.stretch != (1.0, 1.0):
             for key in self.key_iterator(result):
-                shape = planar(result[key], data.get("id", key))
-                size = [max(1, round(length * factor)) for length, factor in zip(shape, correction.stretch)]
-                mode = "area" if max(correction.stretch) <= 1 else "bilinear"
+                size, mode = stretched_size(planar(result[key], data.get("id", key)), correction.stretch)
                 result[key] = Resize(size, mode=mode)(result[key])
         return result

@@ -13,43 +13,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
+from typing import cast
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import ImageReader, MetaTensor
-from monai.transforms import LoadImage, LoadImaged
+from monai.transforms import EnsureChannelFirst, MapTransform
+from monai.transforms.io.array import switch_endianness
+from monai.utils import ImageMetaKey
 from numpy.typing import NDArray
 
 from .items import Data, Item, NewData, Prepared, Preprocessing
-from .readers import image_readers
+from .readers.registry import whole_reader
 
 __all__ = ["LoadFiled", "SliceSet", "load_file", "prepared_images"]
 
-MONAIS_CODEC = "monai.data.nvimgcodec_pydicom_plugin"  # warns of a decoder that nobody asked for
 
+class LoadFiled(MapTransform):
+    """Load the files under the keys by the reader of their format, as MetaTensors in float32 with their affine.
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MONAI 1.6 makes all its own readers, too, and one of them warns wherever pydicom is installed without CUDA."""
-    codec = logging.getLogger(MONAIS_CODEC)
-    level = codec.level
-    codec.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
-            yield
-    finally:
-        codec.setLevel(level)
-
-
-class LoadFiled(LoadImaged):
-    """Load the files under the keys by the reader of their format, with their affine.
+    A failure is the reader's own error. MONAI's ``LoadImaged`` would try its own readers next, which read what ours
+    refuse, and it takes longer than decoding a small picture.
 
     Args:
         keys: of paths; of a part of a file with ``#part``.
@@ -65,28 +54,30 @@ class LoadFiled(LoadImaged):
         array_key: str | Sequence[str] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
-        with _quiet():
-            super().__init__(
-                keys,
-                reader=image_readers(array_layout, array_key),  # type: ignore[arg-type]  # MONAI registers each of a list
-                allow_missing_keys=allow_missing_keys,
-            )
+        super().__init__(keys, allow_missing_keys)
+        self.reader = whole_reader(array_layout, array_key)
 
-    def __call__(self, data: Data, reader: ImageReader | None = None) -> NewData:
+    def __call__(self, data: Data) -> NewData:
         """Return the data with images in the place of paths; what is an image already, as a deployed operator has it,
         stays."""
         loaded: NewData = dict(data)
         for key in self.key_iterator(loaded):
             if not isinstance(loaded[key], torch.Tensor):
-                loaded[key] = self._loader(loaded[key], reader)
+                loaded[key] = _loaded(loaded[key], self.reader)
         return loaded
 
 
 def load_file(path: str, array_layout: str | None = None, array_key: str | Sequence[str] | None = None) -> MetaTensor:
     """Return what a file shows, channel first, with its affine; raises as its reader does."""
-    with _quiet():
-        load = LoadImage(reader=image_readers(array_layout, array_key), ensure_channel_first=True)
-    return load(path)
+    return cast(MetaTensor, EnsureChannelFirst()(_loaded(path, whole_reader(array_layout, array_key))))
+
+
+def _loaded(path: str | PathLike, reader: ImageReader) -> torch.Tensor:
+    """Return an image (x, y) or (x, y, z), as the reader has it, with its metadata and where it comes from."""
+    name = os.path.expanduser(path)
+    array, metadata = reader.get_data(reader.read(name))
+    metadata = {**switch_endianness(metadata), ImageMetaKey.FILENAME_OR_OBJ: name}
+    return MetaTensor.ensure_torch_and_prune_meta(np.ascontiguousarray(array, np.float32), metadata)
 
 
 def prepared_images(

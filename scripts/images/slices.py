@@ -34,8 +34,11 @@ __all__ = [
     "PlanarSliced",
     "ShrinkToFitd",
     "SkullStripd",
+    "finite_sides",
+    "fitting_size",
     "object_mask",
     "planar",
+    "two_sides",
     "voxels",
 ]
 
@@ -188,6 +191,44 @@ def planar(image: NdarrayOrTensor, name: object) -> tuple[int, ...]:
     return tuple(image.shape[1:])
 
 
+def finite_sides(image: NdarrayOrTensor, name: object) -> tuple[int, ...]:
+    """Return the sides (H, W) of a planar image (1, H, W) as :func:`planar` does.
+
+    Raises:
+        ValueError: for a volume, and for NaN or infinite values: scaling would turn the others into one value.
+    """
+    if not np.isfinite(np.asarray(image)).all():
+        raise ValueError(f"{name}: expected finite values, found NaN or infinite ones")
+    return planar(image, name)
+
+
+def two_sides(spatial_size: Sequence[int]) -> tuple[int, int]:
+    """Return the sides of a planar field.
+
+    Raises:
+        ValueError: for another number of sides.
+    """
+    if len(spatial_size) != 2:
+        raise ValueError(
+            f"spatial_size: expected two sides for planar images, found {list(spatial_size)}; for whole volumes "
+            "lay configs/inference_3d.yaml over inference.yaml, of ldm/ an overlay that ends in _3d"
+        )
+    return spatial_size[0], spatial_size[1]
+
+
+def fitting_size(sides: Sequence[int], spatial_size: Sequence[int]) -> tuple[int, int] | None:
+    """Return the largest size, aspect kept, that fits into a field; None for sides that do.
+
+    >>> fitting_size((128, 128), (96, 112)), fitting_size((90, 112), (96, 112))
+    ((96, 96), None)
+    """
+    factor = min(field / max(side, 1) for field, side in zip(spatial_size, sides))  # nothing stays so
+    if factor >= 1:
+        return None
+    height, width = (max(1, min(field, round(side * factor))) for field, side in zip(spatial_size, sides))
+    return height, width
+
+
 class PlanarSliced(MapTransform):
     """Make a planar image (1, H, W) look like the only slice of a volume, and no larger than `frame` pixels.
 
@@ -203,9 +244,7 @@ class PlanarSliced(MapTransform):
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result):
-            if not np.isfinite(np.asarray(result[key])).all():  # scaling would turn the others into one value
-                raise ValueError(f"{data.get('id', key)}: expected finite values, found NaN or infinite ones")
-            if max(planar(result[key], data.get("id", key))) > self.frame:
+            if max(finite_sides(result[key], data.get("id", key))) > self.frame:
                 result[key] = self.resize(result[key])
         result["slice"] = -1
         result["level"] = float(result.get("level", "nan"))
@@ -221,19 +260,12 @@ class ShrinkToFitd(MapTransform):
 
     def __init__(self, keys: KeysCollection, spatial_size: Sequence[int], allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        if len(spatial_size) != 2:
-            raise ValueError(
-                f"spatial_size: expected two sides for planar images, found {list(spatial_size)}; for whole volumes "
-                "lay configs/inference_3d.yaml over inference.yaml, of ldm/ an overlay that ends in _3d"
-            )
-        self.spatial_size = spatial_size
+        self.spatial_size = two_sides(spatial_size)
 
     def __call__(self, data: Data) -> NewData:
         result = dict(data)
         for key in self.key_iterator(result) if result.get("slice", -1) < 0 else ():
-            shape = planar(result[key], data.get("id", key))
-            factor = min(field / max(size, 1) for field, size in zip(self.spatial_size, shape))  # nothing stays so
-            if factor < 1:
-                size = [max(1, min(n, round(m * factor))) for n, m in zip(self.spatial_size, shape)]
+            size = fitting_size(planar(result[key], data.get("id", key)), self.spatial_size)
+            if size is not None:
                 result[key] = Resize(size, mode="area")(result[key])
         return result

@@ -35,3 +35,10 @@ def test_every_row_has_its_numbers(measure, numbers, capsys):
     measure(np.random.default_rng(0).random((4, *speed.SHAPE), np.float32), 1)
     found = [float(value) for value in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?![\w.])", capsys.readouterr().out)]
     assert len(found) >= numbers and min(found) >= 0 and max(found) > 0
+
+
+def test_loading_has_its_numbers(capsys):
+    speed.time_loading(1, sides=(40,), count=2)
+    said = capsys.readouterr().out
+    times = [float(number) for number in re.findall(r"(?:ours|transforms|alone) (\d+\.\d+)", said)]
+    assert len(times) == 3 and min(times) > 0 and "loading a PNG of 40 x 40" in said and "ratio" in said

@@ -43,6 +43,7 @@ def said(key: str, value: object, default: object, given: str | None = None) -> 
         ({"a": 1}, [{}, {"b": 2}]),
         (3, [np.int64(4)]),
         (0.5, [np.float32(0.25)]),
+        ("auto", [3, "other"]),  # what takes it says what else it may be
     ],
 )
 def test_values_of_the_defaults_kind_pass(default, values):

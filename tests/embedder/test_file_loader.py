@@ -60,7 +60,6 @@ def test_files_come_in_order_with_their_images(preprocessing, tmp_path):
                 np.testing.assert_equal(image.level, expected["level"])
 
 
-@pytest.mark.filterwarnings("ignore:Divide by zero:Warning")  # MONAI's, before the loader refuses the constant image
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # MONAI's PILReader, of a truncated file
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_file_has_a_reason_and_the_others_are_loaded(preprocessing, tmp_path, name):
@@ -149,13 +148,6 @@ def test_unreadable_files_end_the_audit_where_none_or_too_many_are():
     all_of_it = UnreadableFiles({"c": files["c0"]}, "skip", 0.0)
     all_of_it.add(Unreadable("c", "cut"))  # the caller says that nothing is left
     assert all_of_it.reasons == {"c": "cut"}
-
-
-def test_a_negative_number_of_workers_is_an_error(preprocessing):
-    with pytest.raises(ValueError, match="num_workers must be 0 or more, got -1"):
-        FileLoader(preprocessing, -1)
-    with pytest.raises(ValueError, match="num_workers must be at most 256, got 1000"):
-        FileLoader(preprocessing, 1000)
 
 
 def test_too_little_memory_is_not_said_of_the_file():

@@ -22,11 +22,13 @@ from scripts import (
     AxialSlicesd,
     Correctd,
     Correction,
+    PlanarFieldd,
     PlanarSliced,
     RandCopyd,
     RandMisalignd,
     ShrinkToFitd,
     SkullStripd,
+    SliceFieldd,
     Stretchd,
     VolumeFieldd,
     ZeroBackgroundd,
@@ -34,7 +36,13 @@ from scripts import (
 
 IMAGE, VOLUME = blobs(1, seed=0)[0].numpy(), head(0)[None].astype(np.float32)
 TURNED, STRETCHED = Correction(transposed=True, inverted=True), Correction(stretch=(0.5, 1.0))
-PLANAR = {PlanarSliced: {"frame": 20}, ShrinkToFitd: {"spatial_size": [20, 20]}, Stretchd: {}}
+PLANAR = {
+    PlanarFieldd: {"frame": 20, "spatial_size": [20, 24]},
+    SliceFieldd: {"spatial_size": [20, 24]},
+    PlanarSliced: {"frame": 20},
+    ShrinkToFitd: {"spatial_size": [20, 20]},
+    Stretchd: {},
+}
 VOLUMES = {
     AxialSlicesd: {"spacing": 1.0, "levels": (0.0, 60.0), "min_foreground": 0.0},
     VolumeFieldd: {"spatial_size": [24, 28, 24], "pixel_mm": 2.0},
