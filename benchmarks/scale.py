@@ -11,11 +11,13 @@
 
 """How an audit grows: the search against its products, memory and time of audits of many images, open files.
 
-python benchmarks/scale.py [--rows search ssim audit] [--images 100000x100000 1000000x100000] [--output_dir eval/scale]
+python benchmarks/scale.py [--rows search ssim png audit] [--images 100000x100000 1000000x100000]
+    [--baseline CHECKOUT] [--output_dir eval/scale]
 
 Embeddings are random, and so is what an alignment would find: one image in a hundred is a copy. What is measured is
 the search, the decisions and the files that are written. Each audit is a process of its own, whose greatest memory is
-read at the end of each stage. A row that is finished is kept in results.jsonl, and is not run again.
+read at the end of each stage. The row `png` audits 1,000 + 1,000 phantoms from files, in this checkout and in another
+one, as of an older version. A row that is finished is kept in results.jsonl, and is not run again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -33,12 +36,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from bundle_root import ROOT
 from monai.transforms import Compose
 from numpy.typing import NDArray
-from scripts import LocalStatistic, ssim_pairs
+from PIL import Image
+from scipy import ndimage
+from scripts import LocalStatistic, RandMisalignd, ssim_pairs
 from scripts.auditing.audit import Audit
 from scripts.auditing.neighbors import nearest_subjects
+from scripts.bundle.files import read_table
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.items import Item
 from scripts.images.stacks import Images
@@ -49,8 +56,10 @@ from skimage.metrics import structural_similarity
 
 DIMENSION = 384
 SHAPE = (96, 112)
+PHANTOMS = 1000
 COPIES = 100  # one image in so many is a copy
 REFERENCES, SUBJECTS, QUERIES = 100_000, (10_000, 100_000), 4096
+ROWS = ("search", "ssim", "png", "audit")
 AUDITS = ("100000x100000", "1000000x100000")  # generated and training images
 
 
@@ -155,8 +164,16 @@ class RandomEmbedder:
         return unit_vectors(len(images), 4)
 
 
+class Alike(EmbeddingSet):
+    """A set whose images, one and the same in memory, count as different ones."""
+
+    def same_image(self) -> list[list[int]]:
+        """Return none."""
+        return []
+
+
 def random_set(name: str, count: int, vectors: NDArray[np.float32]) -> EmbeddingSet:
-    """Return a set of so many images, one a subject, which all are one and the same in memory."""
+    """Return a set of so many images, one a subject."""
     items: list[Item] = [
         {"id": f"{name}_{i:07d}.png", "image": f"/data/{name}/{name}_{i:07d}.png", "subject_id": f"{name}_{i:07d}"}
         for i in range(count)
@@ -164,15 +181,62 @@ def random_set(name: str, count: int, vectors: NDArray[np.float32]) -> Embedding
     image = np.random.default_rng(5).random((1, *SHAPE)).astype(np.float16)
     images = np.broadcast_to(image, (count, *SHAPE))
     unknown = np.full(count, np.nan)
-    return EmbeddingSet(items, np.arange(count), np.full(count, -1), unknown, vectors, images, [])
+    return Alike(items, np.arange(count), np.full(count, -1), unknown, vectors, images, [])
 
 
-class Different(EmbeddingSet):
-    """A set whose images, though one in memory, count as different ones."""
+def phantom(seed: int) -> NDArray[np.float32]:
+    """Return a person's slice (112, 96) in [0, 1]: an oval head with folds of its own."""
+    rng = np.random.default_rng(seed)
+    y, x = np.meshgrid(np.linspace(-1, 1, 112), np.linspace(-1, 1, 96), indexing="ij")
+    inside = (y / rng.uniform(0.8, 0.9)) ** 2 + (x / rng.uniform(0.75, 0.85)) ** 2 < 1
+    white = rng.normal(size=inside.shape)
+    folds = ndimage.gaussian_filter(white, 1.5) - ndimage.gaussian_filter(white, 5)
+    image = ndimage.gaussian_filter(inside.astype(float), 0.7) * (0.55 + 0.18 * folds / folds.std())
+    return image.clip(0, 1).astype(np.float32)
 
-    def same_image(self) -> list[list[int]]:
-        """Return none."""
-        return []
+
+def write_phantoms(folder: Path) -> None:
+    """Write 1,000 training images, and as many generated ones of which one in twenty is a copy, moved and noisy."""
+    move = RandMisalignd("image", flip_prob=0.5, affine_prob=1.0, rotation=8.0, shift=4.0)
+    move.set_random_state(0)
+    rng = np.random.default_rng(0)
+    for number in range(PHANTOMS):
+        copy = number % 20 == 0
+        image = phantom(number if copy else PHANTOMS + number)
+        if copy:
+            image = np.asarray(move({"image": torch.from_numpy(image)[None]})["image"])[0]
+        noisy = image + 0.01 * rng.normal(size=image.shape)
+        for name, pixels in (("train", phantom(number)), ("generated", noisy)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+            picture.save(folder / name / f"{name}_{number:04d}.png")
+
+
+def png(folder: Path, baseline: Path | None) -> dict[str, Any]:
+    """Return CPU seconds of the audit of phantoms, here and in another checkout in float32, and whether calls agree."""
+    if not (folder / "generated" / f"generated_{PHANTOMS - 1:04d}.png").exists():
+        write_phantoms(folder)
+    runs = {"here": (ROOT, []), "here, amp False": (ROOT, ["--amp", "False"])}
+    if baseline is not None:
+        runs["baseline, amp False"] = baseline, ["--amp", "False"]
+    row: dict[str, Any] = {}
+    called = {}
+    for name, (root, keys) in runs.items():
+        output = folder / name.replace(", ", "_").replace(" ", "_")
+        shutil.rmtree(output, ignore_errors=True)
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(root / "configs" / "detect.yaml")]
+        command += [f"--{set_}_dir={(folder / set_).resolve()}" for set_ in ("train", "generated")]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(
+            [*command, "--output_dir", str(output.resolve()), *keys], cwd=root, check=True, stdout=sys.stderr
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        row[name] = {"cpu_seconds": round(cpu, 1), "seconds": round(time.perf_counter() - start, 1)}
+        called[name] = {line["generated_id"] for line in read_table(output / "matches.csv") if line["memorized"] == "1"}
+        row[name]["called"] = len(called[name])
+        row[name]["called_as_here"] = len(called[name] & called["here"])
+    return row
 
 
 def peak() -> float:
@@ -197,11 +261,11 @@ def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
         made = unit_vectors(generated, 1)
         copies = np.arange(0, generated, COPIES)
         made[copies] = known[copies % train]
-        sets = [Different(**vars(random_set(*one))) for one in (("train", train, known), ("new", generated, made))]
+        training_set, generated_set = random_set("train", train, known), random_set("new", generated, made)
     verifier = RandomVerifier(generated, train)
     auditor = Audit(RandomEmbedder(), verifier, Compose([]), statistic=LocalStatistic(), null_transform="none")
     with stage(row, "search and decide"):
-        result = auditor(*sets)
+        result = auditor(training_set, generated_set)
     with stage(row, "tables and page"):
         report = Report(folder, ROOT / "models" / "model.pt")
         report.write(result, Timing(0.0, 0))
@@ -214,8 +278,9 @@ def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Run the rows that are missing, each in a process of its own, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=["search", "ssim", "audit"], choices=["search", "ssim", "audit"])
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS)
     parser.add_argument("--images", nargs="*", default=AUDITS, help="generated x training images of the audits")
+    parser.add_argument("--baseline", type=Path, help="another checkout, which audits the phantoms too")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output_dir", type=Path, default=Path("eval/scale"))
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the row of this process
@@ -223,7 +288,10 @@ def main() -> None:
     if arguments.only:
         name, _, size = arguments.only.partition(" ")
         if name == "audit":
-            row = audit(*map(int, size.split("x")), arguments.output_dir / size)
+            generated, train = map(int, size.split("x"))
+            row = audit(generated, train, arguments.output_dir / size)
+        elif name == "png":
+            row = png(arguments.output_dir / "phantoms", arguments.baseline)
         else:
             row = {"search": search, "ssim": ssim}[name](arguments.repeats)
         print(json.dumps({"row": arguments.only, **row}))
@@ -237,6 +305,7 @@ def main() -> None:
         if row not in known:
             command = [sys.executable, __file__, "--only", row, "--repeats", str(arguments.repeats)]
             command += ["--output_dir", str(arguments.output_dir)]
+            command += ["--baseline", str(arguments.baseline.resolve())] if arguments.baseline else []
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             known[row] = done.stdout.splitlines()[-1]
             with file.open("a") as log:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..bundle.progress import Progress
 from ..images.subjects import starts_of_runs
-from ..similarity.kernels import in_parts, kernel
+from ..similarity.kernels import Behind, kernel
 
 __all__ = ["Candidates", "nearest_images", "nearest_subjects", "pair_cosines", "subject_similarities"]
 
@@ -105,16 +105,15 @@ def _best_of_queries(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the k best subjects of each query and their best images, (Q, k) both."""
     subject, image = (np.full((len(queries), k), -1, np.int64) for _ in range(2))
-    bar = Progress(total=len(queries), desc="comparing embeddings", unit="image")
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
-        value = np.full((len(queries[part]), k), -np.inf, np.float32)
-        for rows in _tiles(order, block):
-            similarity = queries[part] @ references[rows].T  # (q, D) x (D, r) -> (q, r)
-            known = subjects[rows], rows, barred[part]
-            in_parts(_keep_best, len(value), similarity, *known, subject[part], image[part], value)
-        bar.update(len(value))
-    bar.close()
+    with Progress(total=len(queries), desc="comparing embeddings", unit="image") as bar, Behind() as behind:
+        for start in range(0, len(queries), block):
+            part = slice(start, start + block)
+            value = np.full((len(queries[part]), k), -np.inf, np.float32)
+            for rows in _tiles(order, block):
+                similarity = queries[part] @ references[rows].T  # (q, D) x (D, r) -> (q, r)
+                known = subjects[rows], rows, barred[part]
+                behind(_keep_best, len(value), similarity, *known, subject[part], image[part], value)
+            bar.update(len(value))
     return subject, image
 
 
@@ -276,11 +275,12 @@ def _table(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     number = int(subjects.max(initial=-1)) + 1
     best, where = np.full((len(queries), number), -np.inf, np.float32), np.full((len(queries), number), -1, np.int64)
-    for start in range(0, len(queries), block):
-        part = slice(start, start + block)
-        for rows in _tiles(order, block):
-            similarity = queries[part] @ references[rows].T
-            in_parts(_keep_all, len(similarity), similarity, subjects[rows], rows, best[part], where[part])
+    with Behind() as behind:
+        for start in range(0, len(queries), block):
+            part = slice(start, start + block)
+            for rows in _tiles(order, block):
+                similarity = queries[part] @ references[rows].T
+                behind(_keep_all, len(similarity), similarity, subjects[rows], rows, best[part], where[part])
     return best, where
 
 

@@ -20,12 +20,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["in_parts", "kernel"]
+__all__ = ["Behind", "in_parts", "kernel"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def in_parts(function: Callable[..., object], count: int, *arguments: Any) -> No
 
     What the parts write must not overlap. Threads are as many as the cores, or NUMBA_NUM_THREADS.
     """
-    threads = min(numba.config.NUMBA_NUM_THREADS, count)  # type: ignore[attr-defined]
+    threads = min(_threads(), count)
     if threads <= 1:
         function(0, count, *arguments)
         return
@@ -65,6 +65,48 @@ def in_parts(function: Callable[..., object], count: int, *arguments: Any) -> No
         parts = [pool.submit(function, a, min(a + step, count), *arguments) for a in range(0, count, step)]
         for part in parts:
             part.result()
+
+
+class Behind:
+    """Runs a kernel's parts while the caller makes the input of the next call, as a product of matrices; a context.
+
+    At most one call is under way: the next one waits for it. Its threads are a quarter of the cores, as the work of the
+    caller is meant to be the larger one.
+    """
+
+    def __init__(self) -> None:
+        self._count = max(1, _threads() // 4)
+        self._pool = ThreadPoolExecutor(self._count)
+        self._parts: list[Future[object]] = []
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def __call__(self, function: Callable[..., object], count: int, *arguments: Any) -> None:
+        """Begin ``function(start, stop, *arguments)`` for parts of 0 ... count - 1, once the last call has ended."""
+        self.wait()
+        step = max(1, -(-count // self._count))
+        self._parts = [self._pool.submit(function, a, min(a + step, count), *arguments) for a in range(0, count, step)]
+
+    def wait(self) -> None:
+        """Wait until nothing is under way.
+
+        Raises:
+            Exception: that of a part that failed.
+        """
+        parts, self._parts = self._parts, []
+        for part in parts:
+            part.result()
+
+
+def _threads() -> int:
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from .ssim_kernels import K1, K2, WINDOW, ssim_of_pairs
+from .ssim_kernels import K1, K2, WINDOW, ssim_of_pairs, ssim_of_two
 
 __all__ = ["SSIMForm", "ssim_cross", "ssim_matrix", "ssim_pairs"]
 
@@ -109,29 +109,17 @@ def _ssim(
     foreground: torch.Tensor | None,
 ) -> torch.Tensor:
     """Return the SSIM of images[first[p]] and images[second[p]]; on the CPU by numba, else by torch."""
-    flat = tensor.flatten(1).float()
-    spans = flat.amax(1) - flat.amin(1)
-    if data_range is not None:
-        if data_range <= 0:
-            raise ValueError(f"data_range must be positive, got {data_range}")
-        ranges = torch.full((len(first),), float(data_range), device=tensor.device)
+    if data_range is None:
+        spans = _spans(tensor)
+        ranges = _ranges(spans[first], spans[second], form)
     else:
-        ranges = spans[first] if form is SSIMForm.PUBLISHED else torch.maximum(spans[first], spans[second])
-        # a constant image has no range; any positive one keeps SSIM defined and makes equal constants score 1
-        ranges = torch.where(ranges > 0, ranges, torch.ones_like(ranges))
-    half = WINDOW // 2
-    centre = (slice(None), *[slice(half, -half)] * (tensor.ndim - 1))
+        ranges = _given(data_range, first)
     if form is SSIMForm.FOREGROUND:
-        if foreground is None:
-            raise ValueError("the foreground form needs a foreground mask of the images' shape, got None")
-        weight = torch.as_tensor(foreground, device=tensor.device)
-        if weight.shape != tensor.shape:
-            raise ValueError(f"foreground must have the images' shape {tuple(tensor.shape)}, got {tuple(weight.shape)}")
-        weight = weight[centre].float().contiguous()
+        weight = _weight(foreground, tensor)
         # a pair without foreground is compared over the whole image rather than nowhere
         empty = torch.maximum(weight.flatten(1).amax(1)[first], weight.flatten(1).amax(1)[second]) == 0
     else:
-        weight = torch.ones_like(tensor[centre], dtype=torch.float32)
+        weight = torch.ones_like(_centres(tensor), dtype=torch.float32)
         empty = torch.zeros(len(first), dtype=torch.bool, device=tensor.device)
     if tensor.is_cuda:
         out = _pairs_torch(tensor, weight, first, second, ranges)
@@ -141,6 +129,60 @@ def _ssim(
     if empty.any():
         out[empty] = _ssim(tensor, first[empty], second[empty], SSIMForm.SYMMETRIC, data_range, None)
     return out
+
+
+def _of_two(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    form: SSIMForm,
+    data_range: float | None,
+    foreground: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """Return the SSIM of x[p] and y[p], planar and on the CPU: as :func:`_ssim` of images that stand in one pair."""
+    ranges = _ranges(_spans(x), _spans(y), form) if data_range is None else _given(data_range, x)
+    if form is SSIMForm.FOREGROUND:
+        masks = foreground or (None, None)
+        weight = torch.maximum(_weight(masks[0], x), _weight(masks[1], y))
+        empty = weight.flatten(1).amax(1) == 0  # a pair without foreground is compared over the whole image
+        weight[empty] = 1
+    else:
+        weight = torch.ones_like(_centres(x[:1]), dtype=torch.float32)
+    return torch.from_numpy(ssim_of_two(x.numpy(), y.numpy(), weight.numpy(), ranges.numpy()))
+
+
+def _spans(images: torch.Tensor) -> torch.Tensor:
+    flat = images.flatten(1).float()
+    return flat.amax(1) - flat.amin(1)
+
+
+def _ranges(first: torch.Tensor, second: torch.Tensor, form: SSIMForm) -> torch.Tensor:
+    """Return the dynamic range of each pair (P,), from the spans of its images."""
+    ranges = first if form is SSIMForm.PUBLISHED else torch.maximum(first, second)
+    # a constant image has no range; any positive one keeps SSIM defined and makes equal constants score 1
+    return torch.where(ranges > 0, ranges, torch.ones_like(ranges))
+
+
+def _given(data_range: float, pairs: torch.Tensor) -> torch.Tensor:
+    """Return the range that is given, for each of the pairs (P, ...)."""
+    if data_range <= 0:
+        raise ValueError(f"data_range must be positive, got {data_range}")
+    return torch.full((len(pairs),), float(data_range), device=pairs.device)
+
+
+def _weight(foreground: torch.Tensor | None, images: torch.Tensor) -> torch.Tensor:
+    """Return which windows count, 0 or 1: those whose centre is foreground."""
+    if foreground is None:
+        raise ValueError("the foreground form needs a foreground mask of the images' shape, got None")
+    weight = torch.as_tensor(foreground, device=images.device)
+    if weight.shape != images.shape:
+        raise ValueError(f"foreground must have the images' shape {tuple(images.shape)}, got {tuple(weight.shape)}")
+    return _centres(weight).float().contiguous()
+
+
+def _centres(images: torch.Tensor) -> torch.Tensor:
+    """Return the pixels that are centres of whole windows."""
+    half = WINDOW // 2
+    return images[(slice(None), *[slice(half, -half)] * (images.ndim - 1))]
 
 
 def _like(images: Images, values: torch.Tensor) -> Images:
@@ -172,16 +214,21 @@ def ssim_pairs(
     a, b = _spatial(torch.as_tensor(x), "x"), _spatial(torch.as_tensor(y), "y")
     if a.shape != b.shape:
         raise ValueError(f"x and y must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    index = torch.arange(len(a), device=a.device)
     masks = _both(foreground_x, foreground_y)
-    return _like(x, _ssim(torch.cat([a, b]), index, index + len(a), SSIMForm(form), data_range, masks))
+    if a.ndim == 3 and not a.is_cuda:
+        return _like(x, _of_two(a, b, SSIMForm(form), data_range, masks))
+    index = torch.arange(len(a), device=a.device)
+    both = None if masks is None else torch.cat(masks)
+    return _like(x, _ssim(torch.cat([a, b]), index, index + len(a), SSIMForm(form), data_range, both))
 
 
-def _both(first: NDArray | torch.Tensor | None, second: NDArray | torch.Tensor | None) -> torch.Tensor | None:
-    """Return the foregrounds of two sets as one, None unless both are given."""
+def _both(
+    first: NDArray | torch.Tensor | None, second: NDArray | torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the foregrounds of two sets, None unless both are given."""
     if first is None or second is None:
         return None
-    return torch.cat([_spatial(torch.as_tensor(mask), "foreground") for mask in (first, second)])
+    return _spatial(torch.as_tensor(first), "foreground"), _spatial(torch.as_tensor(second), "foreground")
 
 
 def ssim_cross(
@@ -204,7 +251,8 @@ def ssim_cross(
     first = torch.arange(len(a), device=a.device).repeat_interleave(len(b))
     second = len(a) + torch.arange(len(b), device=a.device).repeat(len(a))
     masks = _both(foreground_x, foreground_y)
-    out = _ssim(torch.cat([a, b]), first, second, SSIMForm(form), data_range, masks)
+    both = None if masks is None else torch.cat(masks)
+    out = _ssim(torch.cat([a, b]), first, second, SSIMForm(form), data_range, both)
     return _like(x, out.view(len(a), len(b)))
 
 

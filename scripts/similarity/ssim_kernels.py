@@ -18,34 +18,104 @@ from numpy.typing import NDArray
 
 from .kernels import in_parts, kernel
 
-__all__ = ["K1", "K2", "WINDOW", "ssim_of_pairs"]
+__all__ = ["K1", "K2", "WINDOW", "ssim_of_pairs", "ssim_of_two"]
 
 K1, K2 = 0.01, 0.03  # Wang et al. 2004, section III-B
 WINDOW = 7  # scikit-image's default
 _N = np.float32(WINDOW * WINDOW)
 _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
 _N3 = WINDOW**3
+_COUNT = float(WINDOW * WINDOW)
+_UNBIASED = _COUNT / (_COUNT - 1)
 
 
 @kernel(fastmath=True)
 def _window_statistics(start: int, stop: int, images: NDArray, mean: NDArray, variance: NDArray) -> None:
-    """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6)."""
+    """Fill the mean and sample variance of every 7 x 7 window; (N, H, W) -> (N, H - 6, W - 6).
+
+    Running sums of columns, in float64, as they are subtracted from again; then seven of them along the row.
+    """
     height, width = images.shape[1:]
     for n in range(start, stop):
-        for i in range(height - WINDOW + 1):
+        columns, squares = np.zeros(width), np.zeros(width)
+        for i in range(height):
+            for j in range(width):
+                columns[j] += images[n, i, j]
+            for j in range(width):
+                squares[j] += np.float64(images[n, i, j]) * images[n, i, j]
+            r = i - WINDOW + 1
+            if r < 0:
+                continue
             for j in range(width - WINDOW + 1):
-                total = np.float32(0)
-                for a in range(WINDOW):
-                    for b in range(WINDOW):
-                        total += images[n, i + a, j + b]
-                m = total / _N
-                square = np.float32(0)
-                for a in range(WINDOW):
-                    for b in range(WINDOW):
-                        d = images[n, i + a, j + b] - m
-                        square += d * d
-                mean[n, i, j] = m
-                variance[n, i, j] = square * _SAMPLE
+                total = columns[j] + columns[j + 1] + columns[j + 2] + columns[j + 3]
+                total += columns[j + 4] + columns[j + 5] + columns[j + 6]
+                square = squares[j] + squares[j + 1] + squares[j + 2] + squares[j + 3]
+                square += squares[j + 4] + squares[j + 5] + squares[j + 6]
+                mean[n, r, j] = total / _COUNT
+                variance[n, r, j] = max(square - total * total / _COUNT, 0.0) / (_COUNT - 1)
+            for j in range(width):
+                columns[j] -= images[n, r, j]
+            for j in range(width):
+                squares[j] -= np.float64(images[n, r, j]) * images[n, r, j]
+
+
+@kernel(fastmath=True)
+def _ssim_of_two(start: int, stop: int, x: NDArray, y: NDArray, weight: NDArray, ranges: NDArray, out: NDArray) -> None:
+    """Fill (P,) with the mean SSIM of x[p] and y[p], (P, H, W), weighted by (P, H - 6, W - 6).
+
+    For images that stand in one pair: nothing is kept of them. Running sums of columns in float64 of x, y, x^2 + y^2
+    and x y, about the images' means; then sums of seven along the row.
+    """
+    height, width = x.shape[1:]
+    inner = width - WINDOW + 1
+    columns, twos, sums = np.empty((4, width)), np.empty(width), np.empty((4, width))
+    for p in range(start, stop):
+        own = min(p, weight.shape[0] - 1)
+        offset_x, offset_y = 0.0, 0.0
+        for i in range(height):
+            for j in range(width):
+                offset_x += x[p, i, j]
+                offset_y += y[p, i, j]
+        offset_x, offset_y = offset_x / (height * width), offset_y / (height * width)
+        c1, c2 = (K1 * ranges[p]) ** 2, (K2 * ranges[p]) ** 2
+        columns[:] = 0
+        total, weights = 0.0, 0.0
+        for i in range(height):
+            for j in range(width):
+                a, b = x[p, i, j] - offset_x, y[p, i, j] - offset_y
+                columns[0, j] += a
+                columns[1, j] += b
+                columns[2, j] += a * a + b * b
+                columns[3, j] += a * b
+            r = i - WINDOW + 1
+            if r < 0:
+                continue
+            for u in range(4):
+                column, found = columns[u], sums[u]
+                for j in range(width - 1):
+                    twos[j] = column[j] + column[j + 1]
+                for j in range(inner):
+                    found[j] = twos[j] + twos[j + 2] + twos[j + 4] + column[j + 6]
+            row = row_weight = np.float32(0)
+            for j in range(inner):
+                a, b = sums[0, j] / _COUNT, sums[1, j] / _COUNT
+                spread = (sums[2, j] / _COUNT - a * a - b * b) * _UNBIASED
+                covariance = (sums[3, j] / _COUNT - a * b) * _UNBIASED
+                a += offset_x
+                b += offset_y
+                numerator = np.float32((2 * a * b + c1) * (2 * covariance + c2))
+                denominator = np.float32((a * a + b * b + c1) * (spread + c2))
+                row += weight[own, r, j] * (numerator / denominator)
+                row_weight += weight[own, r, j]
+            total += float(row)
+            weights += float(row_weight)
+            for j in range(width):
+                a, b = x[p, r, j] - offset_x, y[p, r, j] - offset_y
+                columns[0, j] -= a
+                columns[1, j] -= b
+                columns[2, j] -= a * a + b * b
+                columns[3, j] -= a * b
+        out[p] = total / weights if weights > 0 else np.nan
 
 
 @kernel(fastmath=True)
@@ -242,4 +312,18 @@ def ssim_of_pairs(
     out = np.empty(len(first), np.float64)
     ranges = np.asarray(ranges, np.float32)
     in_parts(of_pairs, len(first), centred, mean, variance, weight, offset, first, second, ranges, out)
+    return out.astype(np.float32)
+
+
+def ssim_of_two(x: NDArray, y: NDArray, weight: NDArray, ranges: NDArray) -> NDArray[np.float32]:
+    """Return the SSIM of x[p] and y[p], (P,), for planar images that stand in one pair each.
+
+    Args:
+        x, y: (P, H, W), each side at least 7.
+        weight: of their windows, (P, H - 6, W - 6), or (1, H - 6, W - 6) for all pairs.
+        ranges: (P,) dynamic range of each pair.
+    """
+    x, y, weight = (np.ascontiguousarray(a, np.float32) for a in (x, y, weight))
+    out = np.empty(len(x), np.float64)
+    in_parts(_ssim_of_two, len(x), x, y, weight, np.asarray(ranges, np.float32), out)
     return out.astype(np.float32)

@@ -19,7 +19,7 @@ from types import ModuleType
 import numba
 import numpy as np
 import pytest
-from scripts.similarity.kernels import in_parts, kernel
+from scripts.similarity.kernels import Behind, in_parts, kernel
 from scripts.similarity.verification import Verifier
 
 
@@ -87,3 +87,26 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
         found.append(Verifier().align(images[:5], images[5:]))
     np.testing.assert_array_equal(found[0].matrix, found[1].matrix)
     np.testing.assert_array_equal(found[0].aligned_ssim, found[1].aligned_ssim)
+
+
+@pytest.mark.parametrize("threads", [1, 8])
+def test_calls_behind_keep_their_order(monkeypatch, threads):
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", threads)
+    seen = np.zeros(10)
+
+    def append(start: int, stop: int, digit: int) -> None:
+        seen[start:stop] = 10 * seen[start:stop] + digit
+
+    with Behind() as behind:
+        for digit in (1, 2, 3):
+            behind(append, 10, digit)
+        behind(append, 0, 9)
+    assert (seen == 123).all()
+
+
+def test_an_error_behind_is_raised_by_what_waits_for_it():
+    def fails(start: int, stop: int) -> None:
+        raise ValueError("behind")
+
+    with pytest.raises(ValueError, match="behind"), Behind() as behind:
+        behind(fails, 3)
