@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from ..bundle.inferers import computes_bfloat16
 from ..bundle.progress import Progress
 from ..images.items import Item, Preprocessing
-from .cache import EmbeddingCache
-from .embedding_set import EmbeddedImage, EmbeddingSet
+from .cache import EmbeddingCache, File
+from .embedding_set import EmbeddingSet
 from .file_loader import FileLoader, ImageError, Loaded, LoadedImage, Unreadable, UnreadableFiles, content_key
 from .fingerprint import fingerprint
 from .workers import Workers
@@ -89,6 +89,7 @@ class Embedder:
         self.cache_dir, self.batch_size = cache_dir, batch_size
         self.on_error, self.max_skipped = on_error, max_skipped
         self.computed = 0
+        self._checked: set[File] = set()
         if cache_dir is not None:  # before the chain is used: a transform may count its calls
             arithmetic = computes_bfloat16(self.device)
             self._chain = fingerprint(preprocessing, inferer, type(self), self.device.type, arithmetic)
@@ -134,16 +135,33 @@ class Embedder:
         for batch in self._batches(missing, unreadable, name):
             contents, images = [key for key, _ in batch], [image for _, image in batch]
             vectors = self._forward(np.stack([image.image for image in images]))
-            rows = [EmbeddedImage(i.image, i.slice, i.level, v) for i, v in zip(images, vectors)]
-            for key, row in zip(contents, rows):
-                known.setdefault(key, []).append(row)
-            cache.add(contents, rows)
-        return _assembled(items, keys, known, unreadable.reasons)
+            known.add(cache.add(contents, images, vectors))
+        kept = [place for place, key in enumerate(keys) if key in known]
+        skipped = [(item["id"], unreadable.reasons[key]) for item, key in zip(items, keys) if key not in known]
+        if not kept:
+            raise ImageError(
+                f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; "
+                "check the folder"
+            )
+        contents = [keys[place] for place in kept]
+        try:
+            rows = cache.gather(known, contents)
+        except FileNotFoundError:  # another process has made one shard of several
+            rows = cache.gather(cache.read(), contents)
+        return EmbeddingSet(
+            items=[items[place] for place in kept],
+            file=np.repeat(np.arange(len(kept)), rows.counts),
+            slice=np.ascontiguousarray(rows.table["slice"]),
+            level=np.ascontiguousarray(rows.table["level"]),
+            vectors=rows.vectors,
+            images=rows.images,
+            skipped=skipped,
+        )
 
     def _cache(self) -> EmbeddingCache:
         if self.cache_dir is None:
             return EmbeddingCache(None)
-        return EmbeddingCache(Path(self.cache_dir) / fingerprint(self.network, self._chain)[:16])
+        return EmbeddingCache(Path(self.cache_dir) / fingerprint(self.network, self._chain)[:16], self._checked)
 
     def _batches(
         self, missing: Mapping[str, Item], unreadable: UnreadableFiles, name: str
@@ -211,16 +229,3 @@ def _check_norm(vectors: torch.Tensor, network: Embeds) -> None:
             f"network {type(network).__name__}: expected unit vectors, found lengths from {float(norms.min()):.3g} to "
             f"{float(norms.max()):.3g}; end it with torch.nn.functional.normalize"
         )
-
-
-def _assembled(
-    items: Sequence[Item], keys: Sequence[str], known: Mapping[str, Sequence[EmbeddedImage]], reasons: Mapping[str, str]
-) -> EmbeddingSet:
-    kept = [(item, known[key]) for item, key in zip(items, keys) if key in known]
-    skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
-    if not kept:
-        raise ImageError(
-            f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; "
-            "check the folder"
-        )
-    return EmbeddingSet.of(kept, skipped)

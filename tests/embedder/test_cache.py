@@ -18,63 +18,132 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scripts.embedder.cache import EmbeddingCache, _write_sealed
-from scripts.embedder.embedding_set import EmbeddedImage
+from scripts.embedder.cache import TABLE, EmbeddingCache, Gathered, Known, _write_array
+from scripts.embedder.file_loader import LoadedImage
 
 
-def images(*numbers: int) -> list[EmbeddedImage]:
+def images(*numbers: int) -> tuple[list[LoadedImage], NDArray[np.float32]]:
     """Slices 0, 1, ... with an image and a vector of their own."""
-    found = []
+    found, vectors = [], []
     for place, number in enumerate(numbers):
         rng = np.random.default_rng(number)
-        vector = rng.normal(size=5).astype(np.float32)
+        vectors.append(rng.normal(size=5).astype(np.float32))
         level = 4.0 * place if number else float("nan")
-        found.append(EmbeddedImage(rng.random((3, 4)).astype(np.float16), place, level, vector))
-    return found
+        found.append(LoadedImage(rng.random((3, 4)).astype(np.float16), place, level))
+    return found, np.array(vectors, np.float32).reshape(-1, 5)
 
 
-def same(found: list[EmbeddedImage], expected: list[EmbeddedImage]) -> None:
-    assert len(found) == len(expected)
-    for a, b in zip(found, expected):
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.vector, b.vector)
-        np.testing.assert_equal((a.slice, a.level), (b.slice, b.level))
-        assert (a.image.dtype, a.vector.dtype) == (np.float16, np.float32)
+def same(found: Gathered, expected: tuple[list[LoadedImage], NDArray[np.float32]]) -> None:
+    rows, vectors = expected
+    np.testing.assert_array_equal(found.vectors, vectors)
+    np.testing.assert_array_equal(found.images, [row.image for row in rows])
+    np.testing.assert_array_equal(found.table["slice"], [row.slice for row in rows])
+    np.testing.assert_array_equal(found.table["level"], [row.level for row in rows])
+    assert (found.images.dtype, found.vectors.dtype) == (np.float16, np.float32)
+
+
+def contents(known: Known) -> set[str]:
+    return set(known.places)
 
 
 @pytest.fixture
 def cache(tmp_path) -> EmbeddingCache:
     """With the contents a, of two images, and b in one shard, and c in another."""
     cache = EmbeddingCache(tmp_path / "new" / "folder")
-    cache.add(["a", "a", "b"], images(0, 1, 2))
-    cache.add(["c"], images(3))
-    return cache
+    cache.add(["a", "a", "b"], *images(0, 1, 2))
+    cache.add(["c"], *images(3))
+    return EmbeddingCache(cache.folder)  # another process
 
 
 def test_what_was_added_is_read_by_content_in_order(cache):
-    known = EmbeddingCache(cache.folder).read()  # another process
-    assert set(known) == {"a", "b", "c"}
-    same(known["a"] + known["b"], images(0, 1, 2))
-    same(known["c"], images(3))
+    known = cache.read()
+    assert contents(known) == {"a", "b", "c"} and "a" in known and "z" not in known
+    ab = cache.gather(known, ["a", "b"])
+    same(ab, images(0, 1, 2))
+    assert ab.counts.tolist() == [2, 1]
+    same(cache.gather(known, ["c"]), images(3))
 
 
-def test_an_empty_folder_knows_nothing_and_nothing_is_written_of_nothing(tmp_path):
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("order", ["ba", "cab", "b", "abcabb", "cc"])
+def test_contents_come_in_the_order_that_is_asked_for(cache, monkeypatch, in_memory, order):
+    monkeypatch.setattr("scripts.embedder.cache.MOST_IN_MEMORY", 1e9 if in_memory else 0)
+    monkeypatch.setattr("scripts.embedder.cache.ROWS", 2)
+    found = cache.gather(cache.read(), list(order))
+    rows, vectors = images(0, 1, 2)
+    one, own = images(3)
+    of = {"a": (rows[:2], vectors[:2]), "b": (rows[2:], vectors[2:]), "c": (one, own)}
+    same(found, ([row for key in order for row in of[key][0]], np.concatenate([of[key][1] for key in order])))
+    assert found.counts.tolist() == [len(of[key][0]) for key in order]
+    assert contents(EmbeddingCache(cache.folder).read()) == {"a", "b", "c"}  # nothing is lost
+
+
+def test_a_set_that_is_too_large_for_memory_becomes_one_shard(cache, monkeypatch):
+    monkeypatch.setattr("scripts.embedder.cache.MOST_IN_MEMORY", 0)
+    assert len(list(cache.folder.glob("*.rows.npy"))) == 2
+    first = cache.gather(cache.read(), ["c", "a", "b"])
+    assert len(list(cache.folder.glob("*.rows.npy"))) == 1 and len(list(cache.folder.glob("*.npy"))) == 3
+    again = EmbeddingCache(cache.folder)
+    second = again.gather(again.read(), ["c", "a", "b"])  # nothing is written
+    assert isinstance(second.images.base, np.memmap) and isinstance(first.images.base, np.memmap)
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.vectors, second.vectors)
+    assert len(list(cache.folder.glob("*.npy"))) == 3
+
+
+def test_a_shard_that_holds_more_stays(cache, monkeypatch):
+    monkeypatch.setattr("scripts.embedder.cache.MOST_IN_MEMORY", 0)
+    cache.gather(cache.read(), ["b", "c"])
+    assert len(list(cache.folder.glob("*.rows.npy"))) == 2  # of a and b, and of b and c
+    assert contents(cache.read()) == {"a", "b", "c"}
+
+
+def test_another_process_may_have_made_one_shard_of_several(cache, monkeypatch):
+    known = cache.read()
+    monkeypatch.setattr("scripts.embedder.cache.MOST_IN_MEMORY", 0)
+    other = EmbeddingCache(cache.folder)
+    other.gather(other.read(), ["c", "a", "b"])
+    with pytest.raises(FileNotFoundError):
+        cache.gather(known, ["b", "c"])
+    same(cache.gather(cache.read(), ["b"]), ([images(0, 1, 2)[0][2]], images(0, 1, 2)[1][2:]))
+
+
+def test_open_files_do_not_grow_with_the_shards(tmp_path):
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("the system does not list open files")
+    cache, before = EmbeddingCache(tmp_path), len(list(open_files.iterdir()))
+    for number in range(100):
+        cache.add([f"{number}"], *images(number + 1))
+    known = cache.read()
+    found = cache.gather(known, [f"{number}" for number in range(100)])
+    mapped = Path("/proc/self/maps").read_text().count(str(tmp_path))
+    assert len(list(open_files.iterdir())) <= before and mapped <= 4 and len(found.images) == 100
+
+
+def test_an_empty_folder_knows_nothing_and_nothing_is_written(tmp_path):
     cache = EmbeddingCache(tmp_path / "none")
-    cache.add([], [])
-    assert cache.read() == {} and cache.read_derived(np.zeros((2, 3, 4), np.float16)) is None
+    assert not contents(cache.read()) and cache.read_derived(np.zeros((2, 3, 4), np.float16)) is None
     assert not (tmp_path / "none").exists()
 
 
-def test_without_a_folder_nothing_is_kept():
-    cache, derived = EmbeddingCache(None), np.zeros((2, 3, 4), np.float16)
-    cache.add(["a"], images(0))
+def test_without_a_folder_nothing_is_kept_but_in_memory():
+    cache, derived, known = EmbeddingCache(None), np.zeros((2, 3, 4), np.float16), Known()
+    known.add(cache.add(["a"], *images(0)))
+    known.add(cache.add(["b"], *images(1)))
     cache.add_derived(derived, np.ones((2, 5), np.float32))
-    assert cache.read() == {} and cache.read_derived(derived) is None
+    assert not contents(cache.read()) and cache.read_derived(derived) is None
+    same(cache.gather(known, ["a"]), images(0))
+    assert len(cache.gather(known, ["b", "a"]).images) == 2
 
 
 def shard_of(cache: EmbeddingCache, content: bytes) -> Path:
     """The table of the shard with this content."""
-    return next(path for path in cache.folder.glob("*.json") if b'"%s"' % content in path.read_bytes())
+    return next(path for path in cache.folder.glob("*.rows.npy") if content in np.load(path)["content"])
+
+
+def part(shard: Path, name: str) -> Path:
+    return shard.with_name(shard.name.replace(".rows.", f".{name}."))
 
 
 def saved(path: Path, change: Callable[[NDArray], NDArray]) -> None:
@@ -92,19 +161,19 @@ def with_a_nan(array: NDArray) -> NDArray:
 
 
 DAMAGE = {
-    "a cut table": lambda shard: shard.with_suffix(".json").write_bytes(shard.with_suffix(".json").read_bytes()[:-9]),
-    "a short table": lambda shard: shard.with_suffix(".json").write_text("[]"),
-    "an empty table": lambda shard: shard.with_suffix(".json").write_text(""),
-    "another content": lambda shard: shard.write_bytes(shard.read_bytes().replace(b'"a"', b'"z"')),
-    "cut vectors": lambda shard: shard.with_suffix(".vectors.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00"),
-    "empty images": lambda shard: shard.with_suffix(".images.npy").write_bytes(b""),
-    "no images": lambda shard: shard.with_suffix(".images.npy").unlink(),
-    "reversed vectors": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows[::-1]),
-    "reversed images": lambda shard: saved(shard.with_suffix(".images.npy"), lambda rows: rows[::-1]),
-    "NaN": lambda shard: saved(shard.with_suffix(".vectors.npy"), with_a_nan),
-    "zeros": lambda shard: saved(shard.with_suffix(".vectors.npy"), np.zeros_like),
-    "another type": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows.astype(np.float64)),
-    "another length": lambda shard: saved(shard.with_suffix(".vectors.npy"), lambda rows: rows[:, :4]),
+    "a cut table": lambda shard: shard.write_bytes(shard.read_bytes()[:-9]),
+    "a short table": lambda shard: saved(shard, lambda rows: rows[:1]),
+    "an empty table": lambda shard: shard.write_text(""),
+    "another content": lambda shard: shard.write_bytes(shard.read_bytes().replace(b"a\0\0\0", b"z\0\0\0")),
+    "cut vectors": lambda shard: part(shard, "vectors").write_bytes(b"\x93NUMPY\x01\x00v\x00"),
+    "empty images": lambda shard: part(shard, "images").write_bytes(b""),
+    "no images": lambda shard: part(shard, "images").unlink(),
+    "reversed vectors": lambda shard: saved(part(shard, "vectors"), lambda rows: rows[::-1]),
+    "reversed images": lambda shard: saved(part(shard, "images"), lambda rows: rows[::-1]),
+    "NaN": lambda shard: saved(part(shard, "vectors"), with_a_nan),
+    "zeros": lambda shard: saved(part(shard, "vectors"), np.zeros_like),
+    "another type": lambda shard: saved(part(shard, "vectors"), lambda rows: rows.astype(np.float64)),
+    "another length": lambda shard: saved(part(shard, "vectors"), lambda rows: rows[:, :4]),
 }
 
 
@@ -113,8 +182,8 @@ def test_a_damaged_shard_is_left_out_with_a_warning(cache, caplog, name):
     shard = shard_of(cache, b"a")
     DAMAGE[name](shard)
     known = cache.read()
-    assert set(known) == {"c"}
-    same(known["c"], images(3))
+    assert contents(known) == {"c"}
+    same(cache.gather(known, ["c"]), images(3))
     assert f"{shard}: damaged" in caplog.text and "embedded again" in caplog.text
 
 
@@ -127,48 +196,56 @@ def test_every_flipped_bit_is_noticed(cache, caplog):
         flipped[rng.integers(len(flipped))] ^= 1 << rng.integers(8)
         path.write_bytes(flipped)
         caplog.clear()
-        known, derived = cache.read(), cache.read_derived(np.ones((2, 3, 4), np.float16))
-        assert (len(known), derived is None) != (3, False) and caplog.text.count("damaged") == 1, path
+        known, derived = EmbeddingCache(cache.folder).read(), cache.read_derived(np.ones((2, 3, 4), np.float16))
+        assert (len(contents(known)), derived is None) != (3, False) and caplog.text.count("damaged") == 1, path
         for name, content in whole.items():
             name.write_bytes(content)
 
 
 def test_damage_is_said_once_where_the_folder_can_be_written(cache, caplog):
     shard_of(cache, b"a").write_bytes(b"")
-    assert set(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
-    assert set(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
+    assert contents(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
+    assert contents(cache.read()) == {"c"} and caplog.text.count("damaged") == 1
 
 
 def test_a_file_of_another_shard_is_noticed(cache, caplog):
-    cache.add(["d"], images(4))
-    one, other = (shard_of(cache, content).with_suffix(".vectors.npy") for content in (b"c", b"d"))
+    cache.add(["d"], *images(4))
+    one, other = (part(shard_of(cache, content), "vectors") for content in (b"c", b"d"))
     one.write_bytes(other.read_bytes())
-    assert set(cache.read()) == {"a", "b", "d"} and "its checksum is another" in caplog.text
+    assert contents(cache.read()) == {"a", "b", "d"} and "its checksum is another" in caplog.text
 
 
 def test_a_table_of_another_length_than_its_arrays_is_damaged(cache, caplog):
     shard = shard_of(cache, b"a")
-    _write_sealed(shard, lambda file: file.write(b'[{"content": "a", "slice": 0, "level": 0.0}]'))
-    assert set(cache.read()) == {"c"} and "another number of rows" in caplog.text
+    _write_array(shard, np.zeros(1, TABLE))
+    assert contents(cache.read()) == {"c"} and "another number of rows" in caplog.text
+
+
+def test_a_table_of_another_kind_is_damaged(cache, caplog):
+    _write_array(shard_of(cache, b"c"), np.zeros(1))
+    assert contents(cache.read()) == {"a", "b"} and "another kind of table" in caplog.text
+
+
+def test_what_was_checked_is_not_read_again_unless_it_changed(cache, caplog):
+    checked = EmbeddingCache(cache.folder, seen := set())
+    assert contents(checked.read()) == {"a", "b", "c"} and len(seen) == 6
+    vectors = part(shard_of(cache, b"c"), "vectors")
+    vectors.write_bytes(vectors.read_bytes()[:-1] + b"?")
+    assert contents(EmbeddingCache(cache.folder, seen).read()) == {"a", "b"} and "checksum" in caplog.text
 
 
 def test_a_shard_without_its_table_does_not_exist(cache, caplog):
     shard_of(cache, b"c").unlink()
-    assert set(cache.read()) == {"a", "b"} and not caplog.text
+    assert contents(cache.read()) == {"a", "b"} and not caplog.text
 
 
 def test_derived_images_are_known_by_their_pixels_and_shape(cache, caplog):
-    derived, vectors = np.arange(24, dtype=np.float16).reshape(2, 3, 4), images(7)[0].vector[None].repeat(2, 0)
+    derived, vectors = np.arange(24, dtype=np.float16).reshape(2, 3, 4), images(7)[1].repeat(2, 0)
     assert cache.read_derived(derived) is None
     cache.add_derived(derived, vectors)
     np.testing.assert_array_equal(cache.read_derived(derived), vectors)
     assert cache.read_derived(derived.reshape(2, 4, 3)) is None and cache.read_derived(derived[::-1]) is None
-    assert set(cache.read()) == {"a", "b", "c"}
+    assert contents(cache.read()) == {"a", "b", "c"}
     (path,) = cache.folder.glob("*.derived.npy")
     path.write_bytes(path.read_bytes()[:50])
     assert cache.read_derived(derived) is None and f"{path}: damaged" in caplog.text
-
-
-def test_images_and_vectors_stay_on_the_disk_until_they_are_used(cache):
-    for row in cache.read()["a"]:
-        assert isinstance(row.image, np.memmap) and isinstance(row.vector, np.memmap)

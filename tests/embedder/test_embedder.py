@@ -112,7 +112,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(embedder, preprocessing
 
     with pytest.raises(ImageError, match=r"1\.png: cannot be audited \(expected a file that stays as it is, found it"):
         embedder(preprocessing=changed_meanwhile).embed_files(items)
-    assert not list((tmp_path / "cache").rglob("*.json"))
+    assert not list((tmp_path / "cache").rglob("*.rows.npy"))
 
 
 def test_a_mask_and_a_given_level_belong_to_the_content(embedder, tmp_path):
@@ -184,7 +184,7 @@ def test_the_device_s_arithmetic_counts(embedder, tmp_path, monkeypatch):
 def test_a_shard_that_lost_its_table_is_embedded_again(embedder, tmp_path):
     items = write_pictures(tmp_path, 0, 1, 2)
     before = embedder(batch_size=1).embed_files(items)
-    first, *others = (tmp_path / "cache").rglob("*.json")
+    first, *others = (tmp_path / "cache").rglob("*.rows.npy")
     assert len(others) == 2
     first.unlink()
     run = embedder(batch_size=1)
