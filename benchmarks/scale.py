@@ -11,7 +11,7 @@
 
 """How an audit grows: the search against its products, memory and time of audits of many images, open files.
 
-python benchmarks/scale.py [--rows search ssim png audit] [--images 100000x100000 1000000x100000]
+python benchmarks/scale.py [--rows search ssim files png audit] [--images 100000x100000 1000000x100000]
     [--baseline CHECKOUT] [--output_dir eval/scale]
 
 Embeddings are random, and so is what an alignment would find: one image in a hundred is a copy. What is measured is
@@ -29,6 +29,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,7 +47,9 @@ from scripts import LocalStatistic, RandMisalignd, ssim_pairs
 from scripts.auditing.audit import Audit
 from scripts.auditing.neighbors import nearest_subjects
 from scripts.bundle.files import read_table
+from scripts.embedder import cache as embedding_cache
 from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.embedder.file_loader import LoadedImage
 from scripts.images.items import Item
 from scripts.images.stacks import Images
 from scripts.report.report import Report
@@ -57,9 +60,10 @@ from skimage.metrics import structural_similarity
 DIMENSION = 384
 SHAPE = (96, 112)
 PHANTOMS = 1000
+CACHED, IN_SHARD = 1_000_000, 64
 COPIES = 100  # one image in so many is a copy
 REFERENCES, SUBJECTS, QUERIES = 100_000, (10_000, 100_000), 4096
-ROWS = ("search", "ssim", "png", "audit")
+ROWS = ("search", "ssim", "files", "png", "audit")
 AUDITS = ("100000x100000", "1000000x100000")  # generated and training images
 
 
@@ -239,6 +243,42 @@ def png(folder: Path, baseline: Path | None) -> dict[str, Any]:
     return row
 
 
+def files(folder: Path) -> dict[str, Any]:
+    """Return the most files that are open, or mapped, while a million cached images are read; and how long it takes.
+
+    Images are of 8 x 8 pixels here, 64 in a shard as they are embedded, so that the disk need hold little.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    embedding_cache.MOST_IN_MEMORY = 0  # as if they were large
+    cache = embedding_cache.EmbeddingCache(folder)
+    contents = [f"{number:064d}" for number in range(CACHED)]
+    image, vectors = LoadedImage(np.zeros((8, 8), np.float16), -1, float("nan")), unit_vectors(IN_SHARD, 6)[:, :16]
+    start = time.perf_counter()
+    for first in range(0, CACHED, IN_SHARD):
+        cache.add(contents[first : first + IN_SHARD], [image] * IN_SHARD, vectors)
+    row: dict[str, Any] = {"written_seconds": round(time.perf_counter() - start, 1)}
+    most, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            mapped = Path("/proc/self/maps").read_text().count(str(folder.resolve()))
+            most = max(most, len(os.listdir("/proc/self/fd")) + mapped)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for name in ("first_read", "second_read"):
+        start = time.perf_counter()
+        reader = embedding_cache.EmbeddingCache(folder.resolve())
+        found = reader.gather(reader.read(), contents)
+        row[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
+    done.set()
+    watcher.join()
+    row |= {"images": len(found.images), "most_open": most, "peak_gib": round(peak(), 2)}
+    shutil.rmtree(folder)
+    return row
+
+
 def peak() -> float:
     """Return the greatest memory of this process so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -290,6 +330,8 @@ def main() -> None:
         if name == "audit":
             generated, train = map(int, size.split("x"))
             row = audit(generated, train, arguments.output_dir / size)
+        elif name == "files":
+            row = files(arguments.output_dir / "cache")
         elif name == "png":
             row = png(arguments.output_dir / "phantoms", arguments.baseline)
         else:
