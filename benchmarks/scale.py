@@ -79,13 +79,12 @@ def unit_vectors(count: int, seed: int) -> NDArray[np.float32]:
 def median_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     """Return the median time of each call; they take turns, so that what else the machine does befalls all of them."""
     times: list[list[float]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
+    for _ in range(repeats + 1):
         for call, own in zip(calls, times):
             start = time.perf_counter()
             call()
-            if turn:  # the first compiles
-                own.append(time.perf_counter() - start)
-    return [float(np.median(own)) for own in times]
+            own.append(time.perf_counter() - start)
+    return [float(np.median(own[1:])) for own in times]  # the first compiles
 
 
 def search(repeats: int) -> dict[str, Any]:
