@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ from scripts.embedder import cache as embedding_cache
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.embedder.file_loader import LoadedImage
 from scripts.images.items import Item
-from scripts.images.stacks import Images
+from scripts.images.stacks import Images, Rows
 from scripts.report.report import Report
 from scripts.report.summary import Timing
 from scripts.similarity.verification import Alignment, Pairs, Verifier
@@ -146,8 +147,10 @@ class RandomVerifier(Verifier):
         """Return identities and the SSIM of pairs."""
         assert pairs is not None
         q, r = pairs
+        of_all = isinstance(queries, Rows) and len(queries.images) == self.generated
+        number = queries.rows[q] if isinstance(queries, Rows) else q
         score = self.rng.uniform(0.3, 0.5, len(q))
-        copy = (len(queries) == self.generated) & (q % COPIES == 0) & (r == q % self.train)
+        copy = of_all & (number % COPIES == 0) & (r == number % self.train)
         matrix = np.broadcast_to(np.eye(2, 3), (len(q), 2, 3))
         scores = np.where(copy, 0.97, score).astype(np.float32)
         return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32))
@@ -285,10 +288,26 @@ def peak() -> float:
 
 @contextmanager
 def stage(row: dict[str, Any], name: str) -> Iterator[None]:
-    """Note seconds, and the greatest memory at the end, of what is done inside."""
+    """Note what is done inside: its seconds, the greatest memory so far, and that of it which no file backs.
+
+    Pages of a file that is read are dropped where the memory runs out; the rest must be there.
+    """
+    most, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.05):
+            status = Path("/proc/self/status").read_text()
+            most = max(most, int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 2**20)  # type: ignore[index]
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     start = time.perf_counter()
     yield
-    row[name] = {"seconds": round(time.perf_counter() - start, 1), "peak_gib": round(peak(), 2)}
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    row[name] = {"seconds": round(seconds, 1), "peak_gib": round(peak(), 2), "anonymous_gib": round(most, 2)}
     print(name, row[name], flush=True)
 
 
@@ -296,10 +315,16 @@ def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
     """Return seconds and greatest memory of the stages of an audit of random embeddings."""
     row: dict[str, Any] = {}
     with stage(row, "embeddings"):
+        folder.mkdir(parents=True, exist_ok=True)
         known = unit_vectors(train, 0)
-        made = unit_vectors(generated, 1)
+        # on the disk, as those of a large set are
+        file = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (generated, DIMENSION))
+        for start in range(0, generated, 8192):
+            file[start : start + 8192] = unit_vectors(len(file[start : start + 8192]), start + 1)
         copies = np.arange(0, generated, COPIES)
-        made[copies] = known[copies % train]
+        file[copies] = known[copies % train]
+        file.flush()
+        made = np.asarray(np.load(folder / "vectors.npy", "r"))
         training_set, generated_set = random_set("train", train, known), random_set("new", generated, made)
     verifier = RandomVerifier(generated, train)
     auditor = Audit(RandomEmbedder(), verifier, Compose([]), statistic=LocalStatistic(), null_transform="none")

@@ -28,6 +28,7 @@ from .auditing.likeness import corrected
 from .auditing.result import AuditResult, Verdict
 from .bundle.errors import by_command, run_or_exit
 from .bundle.files import narrowed, no_wider_than
+from .bundle.shares import Share, Steps
 from .bundle.text import encodable
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
@@ -135,6 +136,15 @@ def run_audit(data: AuditData, embedder: Embedder, audit: Audit, fit_test: FitTe
 
 
 def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit, fit_test: FitTest) -> AuditResult:
+    sets, fit = _embedded(items, embedder, fit_test)
+    logger.debug("null, search and decisions")
+    return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)
+
+
+def _embedded(
+    items: Mapping[str, Sequence[Item]], embedder: Embedder, fit_test: FitTest
+) -> tuple[dict[str, EmbeddingSet], SetFit]:
+    """Return the sets, the generated one corrected as the fit test found, and how they fit."""
     sets: dict[str, EmbeddingSet] = {}
     fit = SetFit()
     for name, files in items.items():
@@ -153,22 +163,59 @@ def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit
             sets["generated"] = embedder.embed_files(corrected(items["generated"], fit.correction), "generated")
         fitted = fit_test.of_one_view(sets, fit, embedder)
         sets, fit = dict(fitted.sets), fitted.fit
-    logger.debug("null, search and decisions")
-    return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)
+    return sets, fit
+
+
+def _share_work(
+    items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit, fit_test: FitTest, steps: Steps
+) -> str | None:
+    """Do a share of the steps until others must do theirs; return what is to be said of that, None where all is done.
+
+    First the training and holdout images are embedded, then, as these say how the sets fit, the generated ones; then
+    the generated ones are aligned.
+    """
+    share = steps.share
+    for name in ("train", "holdout"):
+        if name in items:
+            embedder.embed_missing(share.of(items[name]), name)
+    if (done := steps.done("training images embedded")) < share.count:
+        return _again(share, "training images are embedded", done)
+    fit = fit_test(embedder.embed_files(items["train"], "train"), items["generated"], embedder)
+    embedder.embed_missing(share.of(corrected(items["generated"], fit.correction)), "generated")
+    if (done := steps.done("generated images embedded")) < share.count:
+        return _again(share, "generated images are embedded", done)
+    sets, _ = _embedded(items, embedder, fit_test)
+    audit.align_share(sets["train"], sets["generated"], share)
+    if (done := steps.done("generated images aligned")) < share.count:
+        return f"Shard {share} is done, as {done} of {share.count} are; when all are, run the audit without a shard."
+    return None
+
+
+def _again(share: Share, what: str, done: int) -> str:
+    return f"Shard {share}: its {what}, as those of {done} of {share.count} shards are; when all are, run it again."
 
 
 def detect(
-    data: AuditData, embedder: Embedder, audit: Audit, report: Report, fit_test: FitTest | None = None
-) -> ShownResult:
+    data: AuditData,
+    embedder: Embedder,
+    audit: Audit,
+    report: Report,
+    fit_test: FitTest | None = None,
+    shard: str | None = None,
+    wait: bool = False,
+) -> ShownResult | None:
     """Audit, write the report and print the summary; an expected error ends the process with one sentence, status 1.
 
     Where copies could not have been recognised the process ends with status 3, the report written. Where no command
     started the process, it goes on, and an expected error is a ValueError. What is written can be read by nobody who
     cannot read all of the input images.
+
+    `shard`, such as 3/16, does that share of the work for an audit of the same output folder, and then returns None:
+    docs/scale.md. With `wait` it waits for the other shards, and the first one audits when all are done.
     """
     start = time.perf_counter()
 
-    def job() -> ShownResult:
+    def job() -> ShownResult | str:
         found = data.found()
         items = {name: one.items for name, one in found.items()}
         _check_output(items, report.output_dir)
@@ -181,6 +228,13 @@ def detect(
         ):
             if (cache := report.output_dir / "embeddings").is_dir():
                 narrowed(cache)
+            if shard is not None:
+                share = Share.parse(shard)
+                files = [f"{name} {item['id']}" for name, one in items.items() for item in one]
+                steps = Steps(report.output_dir / "embeddings" / "shares", share, files, wait)
+                said = _share_work(items, embedder, audit, fit_test or FitTest(), steps)
+                if said is not None or not wait or share.number > 1:
+                    return said or f"Shard {share} is done, as all are; run the audit without a shard."
             understood = {
                 name: understand(one, name != "generated", data.array_layout, data.array_key)
                 for name, one in found.items()
@@ -190,6 +244,9 @@ def detect(
             return report.write(result, timing, understood)
 
     result = run_or_exit(job)
+    if isinstance(result, str):
+        print(result)
+        return None
     print(encodable(result.text, getattr(sys.stdout, "encoding", None)))
     if result.verdict is Verdict.INCONCLUSIVE and by_command():
         sys.exit(STATUS_INCONCLUSIVE)

@@ -18,6 +18,7 @@ copied) and on the positive control (degraded copies of training images), so tha
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,7 @@ import numpy as np
 from monai.transforms import Randomizable
 from numpy.typing import NDArray
 
+from ..bundle.shares import ALL, Share
 from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
@@ -40,6 +42,7 @@ from ..similarity.verification import Verifies
 from .controls import Controls, SearchedNull, bent_by
 from .degradation import Change, Degradation, match_degradation
 from .findings import SetFit
+from .found_store import FoundStore
 from .kinds import kind_shares, kinds_of_subjects
 from .result import AuditResult, Calibration
 from .search import Found, Search, Units, similarity_auc
@@ -94,6 +97,7 @@ class Audit(Randomizable):
         part_sizes: in pixels; where the verifier looks for copies of a part, the control's copies are discs so wide.
         part_images: of each candidate subject, that are then aligned.
         seed: of all sampling.
+        store_dir: folder where what was aligned is kept, so that an audit that was stopped goes on; None keeps nothing.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -116,6 +120,7 @@ class Audit(Randomizable):
         part_sizes: Sequence[float] = (20.0, 30.0),
         part_images: int = 3,
         seed: int = 0,
+        store_dir: str | os.PathLike | None = None,
     ) -> None:
         self.criteria, self.statistic = criteria or Criteria(), LocalStatistic() if statistic is None else statistic
         if not isinstance(getattr(self.statistic, "subjects", None), int):
@@ -148,6 +153,7 @@ class Audit(Randomizable):
         self.bends, self.bent_images, self.part_sizes = bends, bent_images, sorted(part_sizes)
         self.part_images = part_images
         self.seed = seed
+        self.store = None if store_dir is None else FoundStore(store_dir)
 
     def using(self, embedder: ImageEmbedder) -> Audit:
         """Return this audit with another embedder, that of the sets which it will be given."""
@@ -241,14 +247,36 @@ class Audit(Randomizable):
                 "training subjects are then left out in turn"
             )
 
+    def align_share(self, train: EmbeddingSet, generated: EmbeddingSet, share: Share) -> None:
+        """Align a share of the generated images, and keep what is found: an audit of all of them then reads it.
+
+        Raises:
+            ValueError: without a store, and where copies of a part are looked for, which are not kept.
+        """
+        if self.store is None or self.verifier.window:
+            raise ValueError(
+                "shard: expected an audit of whole images that keeps what it aligns, found one with "
+                f"{'window above 0' if self.verifier.window else 'no store_dir'}; run it as one process"
+            )
+        self.set_random_state(self.seed)
+        searched = self._search(train, generated, None, subjects := Subjects.of(train), share)
+        if groups := one_person(searched.left_out, searched.controls, train, subjects.number, self.criteria):
+            self.set_random_state(self.seed)
+            self._search(train, generated, None, subjects.merged(groups), share)
+
     def _search(
-        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, subjects: Subjects
+        self,
+        train: EmbeddingSet,
+        generated: EmbeddingSet,
+        holdout: EmbeddingSet | None,
+        subjects: Subjects,
+        share: Share = ALL,
     ) -> _Searched:
         volumes = bool((np.bincount(generated.file) > 1).any())
         known = train.vectors, train.images, subjects.number
-        search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.part_images)
+        search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.part_images, store=self.store)
         units = search.units(generated, np.full(len(generated), -1))
-        found = search(units, name="generated images")
+        found = search(units, name="generated images", share=share)
         degradation = self._degradation(train, generated)
         kinds = kinds_of_subjects(train.vectors, subjects.number, self.statistic.subjects + 1)
         controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices, kinds)

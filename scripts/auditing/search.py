@@ -13,24 +13,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.progress import Progress
+from ..bundle.shares import ALL, Share
 from ..decision.rates import auc
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..images.stacks import Images, Rows
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
+from .found_store import FoundStore
 from .neighbors import Candidates, nearest_images, nearest_subjects, pair_cosines, subject_similarities
 from .parts import Parts, strongest_squares
 
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
 
+UNITS, BLOCKS = (64, 4096), 64  # units that are searched, aligned and kept at a time: a 64th, within these limits
+PER_UNIT = ("subject", "aligned_ssim", "statistic")  # of what is found; the rest is per image
 LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
 
 
@@ -57,6 +63,12 @@ class Units:
         first, after = np.searchsorted(self.unit, [unit, unit + 1])
         return np.arange(first, after)
 
+    def part(self, first: int, last: int) -> Units:
+        """Return the units from `first` on, until before `last`."""
+        start, stop = np.searchsorted(self.unit, [first, last])
+        unit, level, subject = self.unit[start:stop] - first, self.level[first:last], self.subject[first:last]
+        return Units(self.vectors[start:stop], Rows(self.images, np.arange(start, stop)), unit, level, subject)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -77,6 +89,16 @@ class Found:
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     parts: Parts | None = None
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any]) -> Found:
+        """Return it from its arrays, by name."""
+        return cls(**arrays)
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        """Its arrays, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
 
     @cached_property
     def best(self) -> NDArray[np.int64]:
@@ -118,6 +140,7 @@ class Search:
         images_a_subject: images of each candidate that are aligned where parts are looked for: of many slices the most
             alike is seldom the one whose part was copied.
         block: pairs aligned at a time.
+        store: keeps what was found; None: nothing is kept. Copies of a part are not kept.
 
     Raises:
         ValueError: if k candidates are too few for the statistic.
@@ -132,6 +155,7 @@ class Search:
     whole_files: bool = False
     images_a_subject: int = 3
     block: int = 1024
+    store: FoundStore | None = None
 
     def __post_init__(self) -> None:
         if self.k < self.statistic.subjects:
@@ -150,11 +174,42 @@ class Search:
         level = np.full(len(first), np.nan) if self.whole_files else data.level[rows]
         return Units(data.vectors[part], images, unit, level, np.asarray(subjects)[rows][first])
 
-    def __call__(self, units: Units, barred: NDArray[np.int64] | None = None, name: str = "") -> Found:
-        """Return the verified candidates; `barred` (U,) is a subject that each unit must not find, -1 for none."""
+    def __call__(
+        self, units: Units, barred: NDArray[np.int64] | None = None, name: str = "", share: Share = ALL
+    ) -> Found:
+        """Return the verified candidates; `barred` (U,) is a subject that each unit must not find, -1 for none.
+
+        Of the blocks of units those of `share` are looked at; of others zeros are returned.
+        """
+        if self.verifier.window:
+            candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
+            with Progress(total=int((candidates.image >= 0).sum()), desc=f"aligning {name}", unit="pair") as bar:
+                return self._in_squares(units, candidates, bar)
+        size = int(np.clip(-(-len(units) // BLOCKS), *UNITS))  # whatever the shares, so that results are the same
+        arrays: dict[str, NDArray] = {}  # filled block by block: joined afterwards, all would be there twice
+        with Progress(total=len(units), desc=f"aligning {name}", unit="image") as bar:
+            for first in share.of(range(0, len(units), size)) or [len(units)]:  # at least one, of no unit
+                some = slice(first, min(first + size, len(units)))
+                rows = slice(*np.searchsorted(units.unit, [some.start, some.stop]))
+                mine = None if barred is None else barred[some]
+                for key, array in self._block(units.part(some.start, some.stop), mine, bar).arrays.items():
+                    by_unit = key in PER_UNIT
+                    if key not in arrays:
+                        shape = len(units) if by_unit else len(units.unit), *array.shape[1:]
+                        arrays[key] = np.zeros(shape, array.dtype)
+                    arrays[key][some if by_unit else rows] = array
+        return Found.of(arrays)
+
+    def _block(self, units: Units, barred: NDArray[np.int64] | None, bar: Progress) -> Found:
+        """Return the verified candidates of some units, from the store where they are known."""
+        if self.store is not None and (known := self.store.read(self, units, barred)) is not None:
+            bar.update(len(units))
+            return Found.of(known)
         candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
-        with Progress(total=int((candidates.image >= 0).sum()), desc=f"aligning {name}", unit="pair") as bar:
-            return (self._in_squares if self.verifier.window else self._whole)(units, candidates, bar)
+        found = self._whole(units, candidates, bar)
+        if self.store is not None:
+            self.store.add(self, units, barred, found)
+        return found
 
     def _whole(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
         """Align and score whole images: a unit's candidate has the mean of its images."""
@@ -163,11 +218,14 @@ class Search:
         axes = self.images.ndim - 1
         matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
+        reached = 0  # units that are aligned
         for start in range(0, len(rows), self.block):
             q, c = rows[start : start + self.block], columns[start : start + self.block]
             found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
             ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
-            bar.update(len(q))
+            done = units.unit[q[-1]] if start + self.block < len(rows) else len(units)
+            bar.update(done - reached)
+            reached = done
         starts = starts_of_runs(units.unit)
         sizes = np.diff(np.r_[starts, len(units.unit)])
         mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from ..bundle.files import replacing
 from .file_loader import LoadedImage
 
-__all__ = ["EmbeddingCache", "Gathered", "Known", "Shard"]
+__all__ = ["EmbeddingCache", "Gathered", "Known", "Shard", "read_sealed", "write_sealed"]
 
 logger = logging.getLogger(__name__)
 
@@ -279,12 +279,28 @@ def _read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray:
 
 
 def _write_array(path: Path, array: NDArray) -> None:
-    """Write an array with its seal: the SHA-256 of the file's name and of what stands before it."""
     buffer = BytesIO()
     np.save(buffer, array)
+    write_sealed(path, buffer.getbuffer())
+
+
+def write_sealed(path: Path, content: bytes | memoryview) -> None:
+    """Write a file with its seal: the SHA-256 of the file's name and of what stands before it."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(buffer.getbuffer())
-        file.write(hashlib.sha256(path.name.encode() + buffer.getbuffer()).digest())
+        file.write(content)
+        digest = hashlib.sha256(path.name.encode())
+        digest.update(content)
+        file.write(digest.digest())
+
+
+def read_sealed(path: Path) -> bytes:
+    """Return the content of a file that :func:`write_sealed` wrote.
+
+    Raises:
+        ValueError: if the file is not as it was written.
+    """
+    _check_seal(path)
+    return path.read_bytes()[:-SEAL]
 
 
 def _seal(path: Path, name: str) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..bundle.inferers import computes_bfloat16
 from ..bundle.progress import Progress
 from ..images.items import Item, Preprocessing
-from .cache import EmbeddingCache, File
+from .cache import EmbeddingCache, File, Known
 from .embedding_set import EmbeddingSet
 from .file_loader import FileLoader, ImageError, Loaded, LoadedImage, Unreadable, UnreadableFiles, content_key
 from .fingerprint import fingerprint
@@ -119,25 +119,9 @@ class Embedder:
         """
         if not items:
             raise ImageError("expected at least one file to embed, got none")
-        found = [_content(item) for item in Progress(items, desc=f"hashing {name}", unit="file")]
-        keys = [file if isinstance(file, str) else file.content for file in found]
-        sharing: dict[str, list[Item]] = {}  # the files of one content
-        for key, item in zip(keys, items):
-            sharing.setdefault(key, []).append(item)
-        unreadable = UnreadableFiles(sharing, self.on_error, self.max_skipped)
-        for file in found:
-            if isinstance(file, Unreadable):
-                unreadable.add(file)
-        cache = self._cache()
-        known = cache.read()
-        # one file of each new content
-        missing = {k: same[0] for k, same in sharing.items() if k not in known and k not in unreadable.reasons}
-        for batch in self._batches(missing, unreadable, name):
-            contents, images = [key for key, _ in batch], [image for _, image in batch]
-            vectors = self._forward(np.stack([image.image for image in images]))
-            known.add(cache.add(contents, images, vectors))
+        cache, keys, known, reasons = self._embed(items, name, self.on_error, self.max_skipped)
         kept = [place for place, key in enumerate(keys) if key in known]
-        skipped = [(item["id"], unreadable.reasons[key]) for item, key in zip(items, keys) if key not in known]
+        skipped = [(item["id"], reasons[key]) for item, key in zip(items, keys) if key not in known]
         if not kept:
             raise ImageError(
                 f"{items[0]['image']}: cannot be audited ({skipped[0][1]}), nor can any other of {len(items)} files; "
@@ -157,6 +141,34 @@ class Embedder:
             images=rows.images,
             skipped=skipped,
         )
+
+    def embed_missing(self, items: Sequence[Item], name: str = "images") -> None:
+        """Embed what the cache lacks of these files, as one of several processes does; what cannot be read is passed
+        over, and is found again by the one that needs all files."""
+        self._embed(items, name, "skip", 1.0)
+
+    def _embed(
+        self, items: Sequence[Item], name: str, on_error: str, max_skipped: float
+    ) -> tuple[EmbeddingCache, list[str], Known, dict[str, str]]:
+        """Embed what the cache lacks; return it, the content of each file, what is known, and why files are not."""
+        found = [_content(item) for item in Progress(items, desc=f"hashing {name}", unit="file")]
+        keys = [file if isinstance(file, str) else file.content for file in found]
+        sharing: dict[str, list[Item]] = {}  # the files of one content
+        for key, item in zip(keys, items):
+            sharing.setdefault(key, []).append(item)
+        unreadable = UnreadableFiles(sharing, on_error, max_skipped)
+        for file in found:
+            if isinstance(file, Unreadable):
+                unreadable.add(file)
+        cache = self._cache()
+        known = cache.read()
+        # one file of each new content
+        missing = {k: same[0] for k, same in sharing.items() if k not in known and k not in unreadable.reasons}
+        for batch in self._batches(missing, unreadable, name):
+            contents, images = [key for key, _ in batch], [image for _, image in batch]
+            vectors = self._forward(np.stack([image.image for image in images]))
+            known.add(cache.add(contents, images, vectors))
+        return cache, keys, known, unreadable.reasons
 
     def _cache(self) -> EmbeddingCache:
         if self.cache_dir is None:
