@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +31,9 @@ from scripts.bundle.weights import save_weights
 LDM = ROOT / "configs" / "ldm"
 
 
-def run_two(files: list[str], cwd: Path, *arguments: str) -> str:
-    """Run configs of configs/ldm as two processes and return what they printed."""
-    names = str([str(LDM / name) for name in files])
+def run_two(files: list[str], cwd: Path, *arguments: str, folder: Path = LDM) -> str:
+    """Run configs of a folder, configs/ldm, as two processes and return what they printed."""
+    names = str([str(folder / name) for name in files])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += ["-m", "monai.bundle", "run", "--config_file", names, *arguments]
     done = subprocess.run(
@@ -100,3 +101,75 @@ def test_two_processes_draw_what_one_draws(tmp_path, autoencoder):
         difference = np.abs(read_png(a) - read_png(b))
         assert difference.max() <= 1  # of 255; threads round differently
     assert (tmp_path / "one" / "generated.csv").read_text() == (tmp_path / "two" / "generated.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[str]:
+    """A part of the demo: eight training subjects, two images each, and six generated images, two of them copies."""
+    folder, flags = tmp_path_factory.mktemp("sets"), []
+    for name, count in (("train", 16), ("generated", 6)):
+        (folder / name).mkdir()
+        for path in sorted((ROOT / "demo" / name).iterdir())[:count]:
+            shutil.copy(path, folder / name)
+        flags += [f"--{name}_dir", str(folder / name)]
+    return [*flags, *FEW]
+
+
+FEW = ["--control_images", "4", "--bends", "[]", "--thumbnails", "False"]
+
+
+@pytest.fixture(scope="module")
+def alone(folders, tmp_path_factory) -> bytes:
+    """matches.csv of one process."""
+    cwd = tmp_path_factory.mktemp("alone")
+    assert run_config("detect.yaml", cwd, *folders, "--output_dir", "out").returncode in (0, 3)
+    return (cwd / "out" / "matches.csv").read_bytes()
+
+
+def test_shards_and_then_the_audit_are_the_audit_alone(folders, alone, tmp_path, monkeypatch):
+    said = []
+    for shard in ("1/2", "2/2", "1/2", "1/2", "2/2"):  # the second one ends the first step, and does the next as well
+        done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out", "--shard", shard)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.strip().splitlines()[-1])
+    assert [line.split(":")[0].split(" is")[0] for line in said] == [f"Shard {n}/2" for n in (1, 2, 1, 1, 2)]
+    assert "its training images are embedded, as those of 1 of 2 shards are; when all are, run it again" in said[0]
+    assert said[-1] == "Shard 2/2 is done, as all are; run the audit without a shard."
+    assert not (tmp_path / "out" / "report.html").exists()
+    done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out")
+    assert done.returncode in (0, 3), done.stderr
+    assert (tmp_path / "out" / "matches.csv").read_bytes() == alone
+
+
+def test_what_a_shard_did_not_do_the_audit_does(folders, alone, tmp_path):
+    run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out", "--shard", "2/2")
+    for path in (tmp_path / "out" / "embeddings").rglob("*.vectors.npy"):
+        path.write_bytes(path.read_bytes()[:-3])  # cut by a full disk
+    done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out")
+    assert done.returncode in (0, 3) and "damaged" in done.stderr
+    assert (tmp_path / "out" / "matches.csv").read_bytes() == alone
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--shard", "3/2"], "shard: expected a number from 1 to 2, found 3; number from 1"),
+        (["--shard", "half"], "shard: expected a share such as 3/16, found 'half'; write number/count"),
+    ],
+)
+def test_no_share_is_an_error(folders, tmp_path, arguments, sentence):
+    done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out", *arguments)
+    assert done.returncode == 1 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_parts_are_no_work_to_share(folders, tmp_path):
+    arguments = ["--output_dir", "out", "--shard", "1/1", "--window", "16"]
+    done = run_config("detect.yaml", tmp_path, *folders, *arguments)
+    assert done.returncode == 1 and "shard: expected an audit of whole images" in done.stderr
+
+
+def test_two_processes_audit_as_one(folders, alone, tmp_path):
+    files = ["detect.yaml", "multi_gpu_detect.yaml"]
+    log = run_two(files, tmp_path, *folders, "--output_dir", "out", folder=ROOT / "configs")
+    assert log.count("Report: ") == 1 and "Shard 2/2 is done" in log
+    assert (tmp_path / "out" / "matches.csv").read_bytes() == alone
