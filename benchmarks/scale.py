@@ -38,13 +38,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from bundle_root import ROOT
 from monai.transforms import Compose
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
-from scripts import LocalStatistic, RandMisalignd, ssim_pairs
+from phantoms import PHANTOMS, write_phantoms
+from scripts import LocalStatistic, ssim_pairs
 from scripts.auditing.audit import Audit
 from scripts.auditing.neighbors import nearest_subjects
 from scripts.bundle.files import read_table
@@ -60,7 +58,6 @@ from skimage.metrics import structural_similarity
 
 DIMENSION = 384
 SHAPE = (96, 112)
-PHANTOMS = 1000
 CACHED, IN_SHARD = 1_000_000, 64
 COPIES = 100  # one image in so many is a copy
 REFERENCES, SUBJECTS, QUERIES = 100_000, (10_000, 100_000), 4096
@@ -188,34 +185,6 @@ def random_set(name: str, count: int, vectors: NDArray[np.float32]) -> Embedding
     images = np.broadcast_to(image, (count, *SHAPE))
     unknown = np.full(count, np.nan)
     return Alike(items, np.arange(count), np.full(count, -1), unknown, vectors, images, [])
-
-
-def phantom(seed: int) -> NDArray[np.float32]:
-    """Return a person's slice (112, 96) in [0, 1]: an oval head with folds of its own."""
-    rng = np.random.default_rng(seed)
-    y, x = np.meshgrid(np.linspace(-1, 1, 112), np.linspace(-1, 1, 96), indexing="ij")
-    inside = (y / rng.uniform(0.8, 0.9)) ** 2 + (x / rng.uniform(0.75, 0.85)) ** 2 < 1
-    white = rng.normal(size=inside.shape)
-    folds = ndimage.gaussian_filter(white, 1.5) - ndimage.gaussian_filter(white, 5)
-    image = ndimage.gaussian_filter(inside.astype(float), 0.7) * (0.55 + 0.18 * folds / folds.std())
-    return image.clip(0, 1).astype(np.float32)
-
-
-def write_phantoms(folder: Path) -> None:
-    """Write 1,000 training images, and as many generated ones of which one in twenty is a copy, moved and noisy."""
-    move = RandMisalignd("image", flip_prob=0.5, affine_prob=1.0, rotation=8.0, shift=4.0)
-    move.set_random_state(0)
-    rng = np.random.default_rng(0)
-    for number in range(PHANTOMS):
-        copy = number % 20 == 0
-        image = phantom(number if copy else PHANTOMS + number)
-        if copy:
-            image = np.asarray(move({"image": torch.from_numpy(image)[None]})["image"])[0]
-        noisy = image + 0.01 * rng.normal(size=image.shape)
-        for name, pixels in (("train", phantom(number)), ("generated", noisy)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-            picture.save(folder / name / f"{name}_{number:04d}.png")
 
 
 def png(folder: Path, baseline: Path | None) -> dict[str, Any]:

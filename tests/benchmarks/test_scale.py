@@ -17,6 +17,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import phantoms
 import pytest
 import scale
 from scripts.embedder import cache
@@ -62,6 +63,6 @@ def test_finished_rows_are_kept(tmp_path, monkeypatch, capsys):
 
 
 def test_phantoms_are_people_of_their_own():
-    one, again, other = scale.phantom(0), scale.phantom(0), scale.phantom(1)
+    one, again, other = phantoms.phantom(0), phantoms.phantom(0), phantoms.phantom(1)
     np.testing.assert_array_equal(one, again)
     assert one.shape == (112, 96) and 0 <= one.min() < one.max() <= 1 and np.abs(one - other).mean() > 0.05
