@@ -40,38 +40,22 @@ from typing import Any
 import numpy as np
 from bundle_root import ROOT
 from monai.transforms import Compose
-from numpy.typing import NDArray
 from phantoms import PHANTOMS, write_phantoms
+from random_sets import COPIES, DIMENSION, SHAPE, RandomEmbedder, RandomVerifier, random_set, unit_vectors
 from scripts import LocalStatistic, ssim_pairs
 from scripts.auditing.audit import Audit
 from scripts.auditing.neighbors import nearest_subjects
 from scripts.bundle.files import read_table
 from scripts.embedder import cache as embedding_cache
-from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.embedder.file_loader import LoadedImage
-from scripts.images.items import Item
-from scripts.images.stacks import Images, Rows
 from scripts.report.report import Report
 from scripts.report.summary import Timing
-from scripts.similarity.verification import Alignment, Pairs, Verifier
 from skimage.metrics import structural_similarity
 
-DIMENSION = 384
-SHAPE = (96, 112)
 CACHED, IN_SHARD = 1_000_000, 64
-COPIES = 100  # one image in so many is a copy
 REFERENCES, SUBJECTS, QUERIES = 100_000, (10_000, 100_000), 4096
 ROWS = ("search", "ssim", "files", "png", "audit")
 AUDITS = ("100000x100000", "1000000x100000")  # generated and training images
-
-
-def unit_vectors(count: int, seed: int) -> NDArray[np.float32]:
-    """Return random unit vectors (N, D)."""
-    rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((count, DIMENSION), np.float32)
-    for start in range(0, count, 8192):
-        vectors[start : start + 8192] /= np.linalg.norm(vectors[start : start + 8192], axis=1, keepdims=True)
-    return vectors
 
 
 def median_seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
@@ -129,62 +113,6 @@ def ssim(repeats: int) -> dict[str, Any]:
         repeats,
     )
     return {"ms_a_pair": round(ours / len(x) * 1e3, 4), "times_scikit_image": round(theirs / ours, 1)}
-
-
-class RandomVerifier(Verifier):
-    """Aligns nothing: pairs have a random SSIM, and that of a generated copy and its training image is high."""
-
-    def __init__(self, generated: int, train: int) -> None:
-        super().__init__()
-        self.generated, self.train, self.rng = generated, train, np.random.default_rng(3)
-
-    def align(
-        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
-    ) -> Alignment:
-        """Return identities and the SSIM of pairs."""
-        assert pairs is not None
-        q, r = pairs
-        of_all = isinstance(queries, Rows) and len(queries.images) == self.generated
-        number = queries.rows[q] if isinstance(queries, Rows) else q
-        score = self.rng.uniform(0.3, 0.5, len(q))
-        copy = of_all & (number % COPIES == 0) & (r == number % self.train)
-        matrix = np.broadcast_to(np.eye(2, 3), (len(q), 2, 3))
-        scores = np.where(copy, 0.97, score).astype(np.float32)
-        return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32))
-
-    def detail(
-        self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None
-    ) -> NDArray[np.float64]:
-        """Return a perfect agreement."""
-        return np.ones(len(queries))
-
-
-class RandomEmbedder:
-    """Embeds any image at random."""
-
-    def embed_images(self, images: NDArray) -> NDArray[np.float32]:
-        """Return unit vectors (N, D)."""
-        return unit_vectors(len(images), 4)
-
-
-class Alike(EmbeddingSet):
-    """A set whose images, one and the same in memory, count as different ones."""
-
-    def same_image(self) -> list[list[int]]:
-        """Return none."""
-        return []
-
-
-def random_set(name: str, count: int, vectors: NDArray[np.float32]) -> EmbeddingSet:
-    """Return a set of so many images, one a subject."""
-    items: list[Item] = [
-        {"id": f"{name}_{i:07d}.png", "image": f"/data/{name}/{name}_{i:07d}.png", "subject_id": f"{name}_{i:07d}"}
-        for i in range(count)
-    ]
-    image = np.random.default_rng(5).random((1, *SHAPE)).astype(np.float16)
-    images = np.broadcast_to(image, (count, *SHAPE))
-    unknown = np.full(count, np.nan)
-    return Alike(items, np.arange(count), np.full(count, -1), unknown, vectors, images, [])
 
 
 def png(folder: Path, baseline: Path | None) -> dict[str, Any]:
