@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -106,7 +107,8 @@ class Behind:
 
 
 def _threads() -> int:
-    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    """Return how many threads numba may use, shared with the other processes that torchrun has started here."""
+    return max(1, int(numba.config.NUMBA_NUM_THREADS) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # type: ignore[attr-defined]
 
 
 @functools.cache
