@@ -118,6 +118,7 @@ def render(
     `bend` bends them onto the queries, too. `pairs` are rows of queries and of references; None: row by row.
     """
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
+    once, rows = queries, None if pairs is None else pairs[0]
     if pairs is not None:
         queries, references = queries[pairs[0]], references[pairs[1]]
         masks = [mask[rows] for mask, rows in zip(masks, pairs)]
@@ -125,7 +126,7 @@ def render(
     warped = fit_gains(queries, resample(references, matrix), union)
     if bend:
         # once more, as misfits have flattened the first map of intensity
-        warped = fit_gains(queries, deform(queries, warped, union), union)
+        warped = fit_gains(queries, deform(once, warped, union, rows), union)
     return warped, union
 
 

@@ -136,3 +136,10 @@ def test_the_energy_never_rises_and_the_membrane_counts(images):
     one = start.copy()
     one[2, 2, 0] = 3.0  # four neighbours
     assert system(flat, flat, EVERYWHERE[0], one, 32)[0] == pytest.approx(4 * STIFFNESS * 9)
+
+
+def test_queries_of_several_images_are_softened_once_and_bent_onto_alike():
+    rng = np.random.default_rng(0)
+    queries, images = rng.random((2, 24, 28), np.float32), rng.random((5, 24, 28), np.float32)
+    masks, rows = np.ones(images.shape, bool), np.array([0, 1, 1, 0, 1])
+    np.testing.assert_array_equal(deform(queries, images, masks, rows), deform(queries[rows], images, masks))
