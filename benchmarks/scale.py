@@ -220,7 +220,7 @@ def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
             file[start : start + 8192] = unit_vectors(len(file[start : start + 8192]), start + 1)
         copies = np.arange(0, generated, COPIES)
         file[copies] = known[copies % train]
-        file.flush()
+        del file  # and with it its pages
         made = np.asarray(np.load(folder / "vectors.npy", "r"))
         training_set, generated_set = random_set("train", train, known), random_set("new", generated, made)
     verifier = RandomVerifier(generated, train)

@@ -100,11 +100,15 @@ class Report:
         timing = replace(timing, seconds=round(timing.seconds + time.perf_counter() - start, 1))
         summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id, understood)
         candidates = np.flatnonzero(result.candidate).tolist()
+
+        def told(rows: MatchRows, name: str) -> Iterable[MatchRow]:
+            return Progress(rows, desc=f"writing {name}", unit="row")
+
         writers: dict[str, Writer] = {
-            "matches.csv": _csv(MatchRow, Progress(matches, desc="writing matches", unit="row")),
+            "matches.csv": lambda path: _write_csv(path, MatchRow, told(matches, "matches.csv")),
             # apart from the calls: no error rate covers them
-            "candidates.csv": _csv(MatchRow, (matches[unit] for unit in candidates)),
-            "slices.csv": _csv(SliceRow, slice_rows(result)),
+            "candidates.csv": lambda path: _write_csv(path, MatchRow, (matches[unit] for unit in candidates)),
+            "slices.csv": lambda path: _write_csv(path, SliceRow, slice_rows(result)),
             "report.json": lambda path: path.write_text(json_text(summary), encoding="utf-8"),
             "report.html": lambda path: path.write_text(
                 render_page(result, matches, summary, pictures), encoding="utf-8"
@@ -112,7 +116,10 @@ class Report:
         }
         if len(matches) > PARQUET_ABOVE:
             if find_spec("pyarrow"):
-                writers = {"matches.parquet": lambda path: write_parquet(path, matches), **writers}
+                writers = {
+                    "matches.parquet": lambda path: write_parquet(path, told(matches, "matches.parquet")),
+                    **writers,
+                }
             else:
                 logger.info("matches.parquet is not written, as pyarrow is not installed; matches.csv holds the same")
         self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -122,12 +129,9 @@ class Report:
         return ShownResult.of(named, visible(headline(summary, len(matches))), text, self.output_dir)
 
 
-def _csv(kind: type[MatchRow] | type[SliceRow], rows: Iterable[MatchRow | SliceRow]) -> Writer:
-    def write(path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            write_csv(file, kind, rows)
-
-    return write
+def _write_csv(path: Path, kind: type[MatchRow] | type[SliceRow], rows: Iterable[MatchRow | SliceRow]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_csv(file, kind, rows)
 
 
 def _write_together(writers: Mapping[str, Writer], folder: Path) -> None:

@@ -45,6 +45,26 @@ def test_everything_is_written_and_said(report, result):
     assert "data:image/png" in (report.output_dir / "report.html").read_text()
 
 
+def test_a_parquet_table_stands_beside_a_large_one_and_goes_with_it(report, result, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.report.report.PARQUET_ABOVE", 5)  # of six rows
+        report.write(result, Timing(1.0, 3))
+    assert list(written(report.output_dir)) == sorted([*FILES, "matches.parquet"])
+    table = parquet.read_table(report.output_dir / "matches.parquet")
+    assert table["generated_id"].to_pylist() == [item["id"] for item in result.generated.items]
+    report.write(result, Timing(1.0, 3))  # a smaller audit
+    assert list(written(report.output_dir)) == FILES
+
+
+def test_without_pyarrow_the_csv_is_enough(report, result, monkeypatch, caplog):
+    monkeypatch.setattr("scripts.report.report.PARQUET_ABOVE", 5)
+    monkeypatch.setattr("scripts.report.report.find_spec", lambda name: None)
+    caplog.set_level("INFO")
+    report.write(result, Timing(1.0, 3))
+    assert list(written(report.output_dir)) == FILES and "pyarrow is not installed" in caplog.text
+
+
 def test_the_time_that_pictures_take_counts(report, result, monkeypatch):
     monkeypatch.setattr("scripts.report.report.draw_pictures", lambda *_: time.sleep(0.3))
     report.write(result, Timing(1.0, 3))
