@@ -179,20 +179,21 @@ def _share_work(
         if name in items:
             embedder.embed_missing(share.of(items[name]), name)
     if (done := steps.done("training images embedded")) < share.count:
-        return _again(share, "training images are embedded", done)
+        return _again(share, "training images", done)
     fit = fit_test(embedder.embed_files(items["train"], "train"), items["generated"], embedder)
     embedder.embed_missing(share.of(corrected(items["generated"], fit.correction)), "generated")
     if (done := steps.done("generated images embedded")) < share.count:
-        return _again(share, "generated images are embedded", done)
+        return _again(share, "generated images", done)
     sets, _ = _embedded(items, embedder, fit_test)
     audit.align_share(sets["train"], sets["generated"], share)
     if (done := steps.done("generated images aligned")) < share.count:
-        return f"Shard {share} is done, as {done} of {share.count} are; when all are, run the audit without a shard."
+        return f"Shard {share} is done; {done} of {share.count} are. When all are, run the audit without a shard."
     return None
 
 
 def _again(share: Share, what: str, done: int) -> str:
-    return f"Shard {share}: its {what}, as those of {done} of {share.count} shards are; when all are, run it again."
+    have = f"{done} of {share.count} shards have, of these files"
+    return f"Shard {share} has embedded its {what}; {have}. When all have, run each again."
 
 
 def detect(
@@ -230,11 +231,13 @@ def detect(
                 narrowed(cache)
             if shard is not None:
                 share = Share.parse(shard)
+                audit.check_share()
                 files = [f"{name} {item['id']}" for name, one in items.items() for item in one]
                 steps = Steps(report.output_dir / "embeddings" / "shares", share, files, wait)
                 said = _share_work(items, embedder, audit, fit_test or FitTest(), steps)
                 if said is not None or not wait or share.number > 1:
-                    return said or f"Shard {share} is done, as all are; run the audit without a shard."
+                    last = "the first one writes the report" if wait else "run the audit without a shard"
+                    return said or f"Shard {share} is done, as all are: {last}."
             understood = {
                 name: understand(one, name != "generated", data.array_layout, data.array_key)
                 for name, one in found.items()

@@ -132,9 +132,9 @@ def test_shards_and_then_the_audit_are_the_audit_alone(folders, alone, tmp_path,
         done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out", "--shard", shard)
         assert done.returncode == 0, done.stderr
         said.append(done.stdout.strip().splitlines()[-1])
-    assert [line.split(":")[0].split(" is")[0] for line in said] == [f"Shard {n}/2" for n in (1, 2, 1, 1, 2)]
-    assert "its training images are embedded, as those of 1 of 2 shards are; when all are, run it again" in said[0]
-    assert said[-1] == "Shard 2/2 is done, as all are; run the audit without a shard."
+    assert [" ".join(line.split()[:2]) for line in said] == [f"Shard {n}/2" for n in (1, 2, 1, 1, 2)]
+    assert "Shard 1/2 has embedded its training images; 1 of 2 shards have" in said[0]
+    assert said[-1] == "Shard 2/2 is done, as all are: run the audit without a shard."
     assert not (tmp_path / "out" / "report.html").exists()
     done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out")
     assert done.returncode in (0, 3), done.stderr
@@ -153,8 +153,8 @@ def test_what_a_shard_did_not_do_the_audit_does(folders, alone, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--shard", "3/2"], "shard: expected a number from 1 to 2, found 3; number from 1"),
-        (["--shard", "half"], "shard: expected a share such as 3/16, found 'half'; write number/count"),
+        (["--shard", "3/2"], "shard: expected one from 1/2 to 2/2, found 3/2; the first is 1"),
+        (["--shard", "half"], "shard: expected a share such as 3/16, found 'half'; write the third of 16 so"),
     ],
 )
 def test_no_share_is_an_error(folders, tmp_path, arguments, sentence):
@@ -165,11 +165,11 @@ def test_no_share_is_an_error(folders, tmp_path, arguments, sentence):
 def test_parts_are_no_work_to_share(folders, tmp_path):
     arguments = ["--output_dir", "out", "--shard", "1/1", "--window", "16"]
     done = run_config("detect.yaml", tmp_path, *folders, *arguments)
-    assert done.returncode == 1 and "shard: expected an audit of whole images" in done.stderr
+    assert done.returncode == 1 and "shard: expected window 0 and a store_dir, found other ones" in done.stderr
 
 
 def test_two_processes_audit_as_one(folders, alone, tmp_path):
     files = ["detect.yaml", "multi_gpu_detect.yaml"]
     log = run_two(files, tmp_path, *folders, "--output_dir", "out", folder=ROOT / "configs")
-    assert log.count("Report: ") == 1 and "Shard 2/2 is done" in log
+    assert log.count("Report: ") == 1 and "Shard 2/2 is done, as all are: the first one writes the report." in log
     assert (tmp_path / "out" / "matches.csv").read_bytes() == alone

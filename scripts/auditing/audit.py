@@ -171,7 +171,6 @@ class Audit(Randomizable):
         """Audit `generated` against `train`; the null comes from `holdout`, or else from leaving subjects out.
 
         `fit` says how the two sets fit, and belongs to the result.
-
         Training ids whose scans turn out to be near-copies of each other are one subject, and everything is judged by
         that: a copy of a scan that stands in the set twice has two best subjects and no peak.
 
@@ -247,17 +246,18 @@ class Audit(Randomizable):
                 "training subjects are then left out in turn"
             )
 
+    def check_share(self) -> None:
+        """Raise a ValueError where nothing is kept that processes could share."""
+        if self.store is None or self.verifier.window:
+            raise ValueError("shard: expected window 0 and a store_dir, found other ones; run it as one process")
+
     def align_share(self, train: EmbeddingSet, generated: EmbeddingSet, share: Share) -> None:
         """Align a share of the generated images, and keep what is found: an audit of all of them then reads it.
 
         Raises:
-            ValueError: without a store, and where copies of a part are looked for, which are not kept.
+            ValueError: as :meth:`check_share`.
         """
-        if self.store is None or self.verifier.window:
-            raise ValueError(
-                "shard: expected an audit of whole images that keeps what it aligns, found one with "
-                f"{'window above 0' if self.verifier.window else 'no store_dir'}; run it as one process"
-            )
+        self.check_share()
         self.set_random_state(self.seed)
         searched = self._search(train, generated, None, subjects := Subjects.of(train), share)
         if groups := one_person(searched.left_out, searched.controls, train, subjects.number, self.criteria):

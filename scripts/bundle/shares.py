@@ -45,7 +45,9 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"shard: expected a number from 1 to {self.count}, found {self.number}; number from 1")
+            raise ValueError(
+                f"shard: expected one from 1/{self.count} to {self.count}/{self.count}, found {self}; the first is 1"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Share:
@@ -54,8 +56,8 @@ class Share:
         Raises:
             ValueError: for another text.
         """
-        if not (found := re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(text).strip())):
-            raise ValueError(f"shard: expected a share such as 3/16, found {text!r}; write number/count")
+        if not (found := re.fullmatch(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*", str(text))):
+            raise ValueError(f"shard: expected a share such as 3/16, found {text!r}; write the third of 16 so")
         return cls(int(found[1]), int(found[2]))
 
     def __str__(self) -> str:

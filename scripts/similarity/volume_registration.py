@@ -11,11 +11,12 @@
 
 """Register training volumes to generated ones: Gauss-Newton on a pyramid in mm, from several starts, in one kernel.
 
-As :mod:`~scripts.similarity.registration` does for planar images. Positions are in mm about the centres of the volumes,
-so that voxels may be of any size and volumes of any field of view.
+As for planar images. Positions are in mm about the volumes' centres: voxels of any size, any field of view.
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +187,15 @@ def _normal_equations(
     return sums[UNKNOWNS, UNKNOWNS]
 
 
+@functools.cache
+def load_first() -> None:
+    """Load the inner kernels before those that hold a copy of them, as for planar images."""
+    volume, grid, matrix, gain = np.zeros((2, 2, 2), np.float32), np.ones((2, 3)), np.eye(3, 4), np.ones(3)
+    normal, right, work = np.zeros((11, 11)), np.zeros(UNKNOWNS), np.zeros((WORK, VOXELS), np.float32)
+    _add_voxels(0, volume, grid, gain, matrix, gain, False, work, normal)
+    _normal_equations(volume, grid, volume, grid, matrix, gain, (1, False), normal, right, work)
+
+
 @kernel()
 def _turned(matrix: NDArray, move: NDArray) -> NDArray:
     """Return a map (3, 4) turned by move[:3] rad (Rodrigues), scaled by exp(move[3]) and shifted by move[4:7] mm."""
@@ -280,15 +290,9 @@ def _best_starts(
         if errors[p, s] == np.inf:
             _copy(starts[p, s], matrices[p, s])
             continue
+        pair, gain = (queries[first[p]], references[second[p]]), gains[p, s].copy()
         matrix, gain, errors[p, s] = _fit(
-            queries[first[p]],
-            query_grid,
-            references[second[p]],
-            reference_grid,
-            starts[p, s],
-            gains[p, s].copy(),
-            iterations,
-            counted,
+            pair[0], query_grid, pair[1], reference_grid, starts[p, s], gain, iterations, counted
         )
         _copy(matrix, matrices[p, s])
         for u in range(len(gain)):
@@ -298,9 +302,8 @@ def _best_starts(
 @kernel()
 def _copy(source: NDArray, target: NDArray) -> None:
     """Copy a map (3, 4); an assignment of slices takes a second to compile."""
-    for u in range(3):
-        for v in range(4):
-            target[u, v] = source[u, v]
+    for n in range(12):
+        target[n // 4, n % 4] = source[n // 4, n % 4]
 
 
 def register_volumes(
@@ -327,6 +330,7 @@ def register_volumes(
     """
     if min(*queries.shape[1:], *references.shape[1:]) < 2:
         raise ValueError(f"expected volumes of at least 2 a side, got {queries.shape[1:]} and {references.shape[1:]}")
+    load_first()
     first, second = (np.ascontiguousarray(numbers, np.int64) for numbers in pairs)
     matrices = np.ascontiguousarray(starts, np.float64)
     gains, errors = np.tile([0.0, 1.0, 0.0], (*matrices.shape[:2], 1)), np.zeros(matrices.shape[:2])
@@ -337,9 +341,8 @@ def register_volumes(
             coarse_volumes(volumes, step, side) for volumes, step in zip((queries, references), spacing)
         )
         found = np.empty_like(matrices)
-        pairs_of = query, query_grid, reference, reference_grid, first, second, matrices
-        result = found, gains, errors
-        in_parts(_best_starts, matrices.shape[0] * matrices.shape[1], *pairs_of, iterations, (every, partial), *result)
+        given = query, query_grid, reference, reference_grid, first, second, matrices, iterations, (every, partial)
+        in_parts(_best_starts, matrices.shape[0] * matrices.shape[1], *given, found, gains, errors)
         kept = np.argsort(errors, axis=1, kind="stable")[:, : KEPT if number == 0 else 1]
         matrices = np.take_along_axis(found, kept[..., None, None], 1)
         gains, errors = np.take_along_axis(gains, kept[..., None], 1), np.take_along_axis(errors, kept, 1)

@@ -29,16 +29,16 @@ def test_shares_are_all_of_the_work_once(count, pieces):
 
 
 def test_a_share_is_read_as_it_is_written():
-    assert Share.parse(" 3/16") == Share(3, 16) and str(Share(3, 16)) == "3/16"
+    assert Share.parse(" 3 / 16") == Share.parse("3/16") == Share(3, 16) and str(Share(3, 16)) == "3/16"
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("3", "expected a share such as 3/16, found '3'"),
-        ("1/0", "expected a number from 1 to 0, found 1"),
-        ("0/3", "expected a number from 1 to 3, found 0"),
-        ("4/3", "expected a number from 1 to 3, found 4"),
+        ("1/0", "expected one from 1/0 to 0/0, found 1/0"),
+        ("0/3", "expected one from 1/3 to 3/3, found 0/3"),
+        ("4/3", "expected one from 1/3 to 3/3, found 4/3"),
         ("-1/3", "expected a share such as 3/16"),
         (0.25, "expected a share such as 3/16, found 0.25"),
     ],

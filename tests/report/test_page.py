@@ -254,7 +254,8 @@ def test_copies_and_likenesses_stand_apart_and_are_explained():
     assert "Likenesses" not in Parsed(page(count=20, called=0)).text.replace("copies and likenesses", "")
 
 
-def test_a_card_shows_all_that_was_called_of_a_person():
+def test_a_card_shows_all_that_was_called_of_a_person(monkeypatch):
+    monkeypatch.setattr("scripts.report.page.SHOWN_PICTURES", 120)  # three beside the strongest on each of 40 cards
     written = Parsed(page(count=400, called=302))
     cards = [a for a in written.named("figure") if (a.get("id") or "").startswith("subject-")]
     people = written.text[written.text.index("Evidence") : written.text.index("Verified candidates")]

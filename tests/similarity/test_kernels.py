@@ -14,11 +14,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from types import ModuleType
 
 import numba
 import numpy as np
 import pytest
+from helpers import ROOT
 from scripts.similarity.kernels import Behind, in_parts, kernel
 from scripts.similarity.verification import Verifier
 
@@ -110,3 +114,19 @@ def test_an_error_behind_is_raised_by_what_waits_for_it():
 
     with pytest.raises(ValueError, match="behind"), Behind() as behind:
         behind(fails, 3)
+
+
+@pytest.mark.slow
+def test_a_run_that_compiles_finds_what_later_ones_find(tmp_path):
+    code = (
+        "import numpy as np, hashlib; from scipy import ndimage; from scripts.similarity.registration import register;"
+        "x = np.stack([ndimage.gaussian_filter(i, 2) for i in np.random.default_rng(0).random((8, 96, 112))]);"
+        "x = ((x - x.min()) / np.ptp(x)).astype(np.float32);"
+        "print(hashlib.sha256(register(x[:4], x[4:]).tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert said[0] == said[1] and len(said[0]) > 60
