@@ -72,7 +72,7 @@ def nearest_subjects(
     Raises:
         ValueError: if shapes disagree, k or block is below 1, units are not ascending, or an embedding is not finite.
 
-    Cost: Q x R x D multiplications, which take nine tenths of the time (benchmarks/scale.py). Memory beside the
+    Cost: Q x R x D multiplications, which take four fifths of the time (benchmarks/scale.py). Memory beside the
     arguments and the result is block x block floats; where units are of several queries, a table of some units' queries
     and all subjects, 200 MB or that of one unit.
     """
