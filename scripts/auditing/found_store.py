@@ -16,22 +16,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..embedder.cache import read_sealed, write_sealed
-from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images
 
-if TYPE_CHECKING:
-    from .search import Found, Search, Units
-
-__all__ = ["FoundStore"]
+__all__ = ["FoundStore", "digest_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +34,7 @@ ROWS = 4096  # images that are hashed at a time
 
 
 class FoundStore:
-    """Keeps the candidates of blocks of units under all that they depend on.
-
-    That is the training set's vectors, images and subjects, the units' vectors and images, the subjects that they must
-    not find, and how candidates are searched, aligned and scored, with the code of it. What is damaged, or of another
-    set, does not exist.
+    """Keeps arrays by name under a key, of all that they depend on; what is damaged does not exist.
 
     Args:
         folder: made when something is written.
@@ -51,11 +42,10 @@ class FoundStore:
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
-        self._searches: dict[int, tuple[Search, str]] = {}
 
-    def read(self, search: Search, units: Units, barred: NDArray[np.int64] | None) -> dict[str, NDArray] | None:
-        """Return the arrays of what was found, by the fields of :class:`Found`, None if that is not known."""
-        path = self._path(search, units, barred)
+    def read(self, key: str) -> dict[str, NDArray] | None:
+        """Return the arrays that were kept under a key, None if that is not known."""
+        path = self._path(key)
         if not path.is_file():
             return None
         try:
@@ -65,38 +55,22 @@ class FoundStore:
             logger.warning("%s: damaged (%s); aligned again", path, error)
             return None
 
-    def add(self, search: Search, units: Units, barred: NDArray[np.int64] | None, found: Found) -> None:
-        """Write what was found."""
+    def add(self, key: str, arrays: Mapping[str, NDArray]) -> None:
+        """Keep arrays under a key."""
         buffer = BytesIO()
-        np.savez(buffer, allow_pickle=False, **found.arrays)
-        write_sealed(self._path(search, units, barred), buffer.getbuffer())
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_sealed(self._path(key), buffer.getbuffer())
 
-    def _path(self, search: Search, units: Units, barred: NDArray[np.int64] | None) -> Path:
-        digest = hashlib.sha256(self._of_search(search).encode())
-        _hash_arrays(digest, [units.vectors, units.unit])
-        _hash_images(digest, units.images)
-        if barred is not None:
-            _hash_arrays(digest, [barred])
-        return self.folder / f"{digest.hexdigest()[:32]}.found.npz"
-
-    def _of_search(self, search: Search) -> str:
-        """Return a hash of a search; of the last few it is known, as a training set is large."""
-        if id(search) not in self._searches:
-            how = fingerprint(search.verifier, search.statistic, type(search), search.k, search.whole_files)
-            digest = hashlib.sha256(how.encode())
-            _hash_arrays(digest, [search.vectors, search.subjects])
-            _hash_images(digest, search.images)
-            self._searches[id(search)] = search, digest.hexdigest()  # the search too: an id is its own while it lives
-        return self._searches[id(search)][1]
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key[:32]}.found.npz"
 
 
-def _hash_arrays(digest: hashlib._Hash, arrays: Sequence[NDArray]) -> None:
+def digest_of(text: str, images: Images, *arrays: NDArray) -> str:
+    """Return the SHA-256 of a text, of images, some at a time, and of arrays, in hexadecimal."""
+    digest = hashlib.sha256(f"{text} {images.shape}".encode())
+    for start in range(0, len(images), ROWS):
+        digest.update(np.ascontiguousarray(images[start : start + ROWS], np.float16).data)
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-
-
-def _hash_images(digest: hashlib._Hash, images: Images) -> None:
-    digest.update(f"{images.shape}".encode())
-    for start in range(0, len(images), ROWS):
-        digest.update(np.ascontiguousarray(images[start : start + ROWS], np.float16).data)
+    return digest.hexdigest()

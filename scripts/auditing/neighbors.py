@@ -132,24 +132,25 @@ def _best_of_units(
     ends = np.r_[starts[1:], len(queries)]
     chosen, image = np.full((len(starts), k), -1, np.int64), np.full((len(queries), k), -1, np.int64)
     most, first = max(1, TABLE // max(1, number)), 0
-    bar = Progress(total=len(queries), desc="comparing embeddings", unit="image")
-    while first < len(starts):
-        last = max(first + 1, int(np.searchsorted(ends, starts[first] + most, side="right")))
-        rows = slice(starts[first], ends[last - 1])
-        best, where = _table(queries[rows], references, subjects, order, block)
-        sizes = ends[first:last] - starts[first:last]
-        score = np.add.reduceat(best, starts[first:last] - starts[first], axis=0) / sizes[:, None]  # (q, S) -> (u, S)
-        out = barred[first:last]
-        there = (out >= 0) & (out < number)  # a subject without images cannot be found anyway
-        score[np.flatnonzero(there), out[there]] = -np.inf
-        found = np.argsort(-score, axis=1, kind="stable")[:, :k]
-        found = np.where(np.isneginf(np.take_along_axis(score, found, 1)), -1, found)
-        chosen[first:last, : found.shape[1]] = found
-        each = np.repeat(found, sizes, axis=0)  # (u, k) -> (q, k)
-        image[rows, : found.shape[1]] = np.where(each < 0, -1, np.take_along_axis(where, each, 1))
-        bar.update(ends[last - 1] - starts[first])
-        first = last
-    bar.close()
+    with Progress(total=len(queries), desc="comparing embeddings", unit="image") as bar:
+        while first < len(starts):
+            last = max(first + 1, int(np.searchsorted(ends, starts[first] + most, side="right")))
+            rows = slice(starts[first], ends[last - 1])
+            best, where = _table(queries[rows], references, subjects, order, block)
+            sizes = ends[first:last] - starts[first:last]
+            score = (
+                np.add.reduceat(best, starts[first:last] - starts[first], axis=0) / sizes[:, None]
+            )  # (q, S) -> (u, S)
+            out = barred[first:last]
+            there = (out >= 0) & (out < number)  # a subject without images cannot be found anyway
+            score[np.flatnonzero(there), out[there]] = -np.inf
+            found = np.argsort(-score, axis=1, kind="stable")[:, :k]
+            found = np.where(np.isneginf(np.take_along_axis(score, found, 1)), -1, found)
+            chosen[first:last, : found.shape[1]] = found
+            each = np.repeat(found, sizes, axis=0)  # (u, k) -> (q, k)
+            image[rows, : found.shape[1]] = np.where(each < 0, -1, np.take_along_axis(where, each, 1))
+            bar.update(ends[last - 1] - starts[first])
+            first = last
     return chosen, image
 
 

@@ -26,10 +26,11 @@ from ..bundle.shares import ALL, Share
 from ..decision.rates import auc
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet
+from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images, Rows
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
-from .found_store import FoundStore
+from .found_store import FoundStore, digest_of
 from .neighbors import Candidates, nearest_images, nearest_subjects, pair_cosines, subject_similarities
 from .parts import Parts, strongest_squares
 
@@ -202,14 +203,26 @@ class Search:
 
     def _block(self, units: Units, barred: NDArray[np.int64] | None, bar: Progress) -> Found:
         """Return the verified candidates of some units, from the store where they are known."""
-        if self.store is not None and (known := self.store.read(self, units, barred)) is not None:
+        key = "" if self.store is None else self._key(units, barred)
+        if self.store is not None and (known := self.store.read(key)) is not None:
             bar.update(len(units))
             return Found.of(known)
         candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
         found = self._whole(units, candidates, bar)
         if self.store is not None:
-            self.store.add(self, units, barred, found)
+            self.store.add(key, found.arrays)
         return found
+
+    def _key(self, units: Units, barred: NDArray[np.int64] | None) -> str:
+        """Return a hash of all that the candidates of units depend on."""
+        none = np.full(len(units), -1) if barred is None else barred
+        return digest_of(self._digest, units.images, units.vectors, units.unit, none)
+
+    @cached_property
+    def _digest(self) -> str:
+        """A hash of the training set, and of how it is searched, aligned and scored, with the code of that."""
+        how = fingerprint(self.verifier, self.statistic, type(self), self.k, self.whole_files)
+        return digest_of(how, self.images, self.vectors, self.subjects)
 
     def _whole(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
         """Align and score whole images: a unit's candidate has the mean of its images."""

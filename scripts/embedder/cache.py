@@ -12,7 +12,7 @@
 """Embeddings on disk, under the content of their files; what is damaged does not exist.
 
 They lie in shards: whole files' images and vectors as arrays, and a table of what the rows are. A data set that is too
-large for memory becomes one shard in its own order, whose arrays are then read from the disk where they are needed: two
+large for memory becomes one shard in its own order, whose arrays are then read from the disk where they are needed: few
 open files, whatever the size.
 """
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from filelock import FileLock
@@ -273,9 +273,9 @@ def _set_aside(path: Path, error: Exception) -> None:
         path.rename(path.with_suffix(".damaged"))
 
 
-def _read_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray:
+def _read_array(path: Path) -> NDArray:
     _check_seal(path)
-    return np.load(path, mmap_mode)  # which does not look at what follows the array
+    return np.load(path)  # which does not look at what follows the array
 
 
 def _write_array(path: Path, array: NDArray) -> None:

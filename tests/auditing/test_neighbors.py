@@ -68,7 +68,7 @@ def test_result_does_not_depend_on_block(search, block):
 
 @pytest.mark.parametrize("block", [64, 100, 2048])
 def test_of_one_image_a_subject_the_search_is_faiss(block):
-    faiss = pytest.importorskip("faiss")
+    faiss = pytest.importorskip("faiss", reason="needs faiss-cpu, the oracle of the search")
     rng = np.random.default_rng(2)
     queries, references = unit_vectors(rng, 150, 24), unit_vectors(rng, 700, 24)
     index = faiss.IndexFlatIP(24)

@@ -45,7 +45,7 @@ def test_few_files_are_open_and_all_images_are_read(tmp_path, monkeypatch):
 
 
 def test_search_and_ssim_are_compared_with_their_rivals(monkeypatch):
-    pytest.importorskip("faiss")
+    pytest.importorskip("faiss", reason="needs faiss-cpu, the oracle of the search")
     monkeypatch.setattr(scale, "REFERENCES", 300)
     monkeypatch.setattr(scale, "SUBJECTS", (30, 300))
     monkeypatch.setattr(scale, "QUERIES", 20)

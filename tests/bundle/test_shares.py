@@ -61,7 +61,7 @@ def test_a_step_may_wait_for_the_others(tmp_path, monkeypatch):
     found = []
     waiting = threading.Thread(target=lambda: found.append(Steps(tmp_path, Share(1, 2), ["a"], wait=True).done("x")))
     waiting.start()
-    while not list(tmp_path.glob("*.done")):
+    while waiting.is_alive() and not list(tmp_path.glob("*.done")):
         pass
     assert not found
     assert Steps(tmp_path, Share(2, 2), ["a"], wait=True).done("x") == 2

@@ -46,7 +46,7 @@ def test_everything_is_written_and_said(report, result):
 
 
 def test_a_parquet_table_stands_beside_a_large_one_and_goes_with_it(report, result, monkeypatch):
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, an extra")
     with monkeypatch.context() as patch:
         patch.setattr("scripts.report.report.PARQUET_ABOVE", 5)  # of six rows
         report.write(result, Timing(1.0, 3))

@@ -65,7 +65,7 @@ def test_csv_keeps_every_value_and_its_header_without_rows(kind, result, volumes
 
 
 def test_a_parquet_table_holds_the_rows_of_the_csv(result, tmp_path, monkeypatch):
-    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow, an extra")
     monkeypatch.setattr("scripts.report.tables.ROW_GROUP", 4)  # of six rows
     unknown = replace(result, found=replace(result.found, statistic=np.r_[-np.inf, result.statistic[1:]]))
     write_parquet(tmp_path / "matches.parquet", MatchRows(unknown))
