@@ -11,7 +11,7 @@
 
 """Does a GPU give what the processor gives, how fast is it, and do the trainings run on it?
 
-python benchmarks/gpu.py [--device cuda] [--parts embedder ssim audit train ldm]
+python benchmarks/gpu.py [--device cuda] [--parts embedder search alignment ssim audit rate train ldm volumes]
 
 Each part prints its numbers; the exit status is 1 where a part differs from the processor or fails.
 """
@@ -29,10 +29,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import torch
 from bundle_root import ROOT
-from scripts import AutocastInferer, Embedder, component, find_images, load_weights, ssim_matrix
+from phantoms import phantom, write_phantoms
+from scripts import AutocastInferer, Embedder, Verifier, component, find_images, load_weights, ssim_matrix
+from scripts.auditing.neighbors import nearest_subjects
 
 # cosines of bfloat16 and of another processor's float32 differ from float32's by no more
 COSINE_ERROR = 0.03
@@ -40,6 +43,12 @@ SSIM_ERROR = 1e-5
 SHAPE = (96, 112)
 BATCHES = (64, 256, 1024)  # images a forward pass whose speed is measured
 PAIRED = 256  # images of which all pairs are compared
+SEARCHED = 16384, 131072, 384  # queries, references, dimensions
+COMPARED = 1024  # queries that the processor searches too
+ALIGNED, OTHERS = 64, 32  # phantoms, each laid on so many others and on a moved copy
+ALIGNMENT_ERROR = 1e-3  # of the aligned SSIM of copies, and on average of others, whose best fit is less sharp
+BLOCKS = (512, 2048, 4096)  # pairs aligned at a time
+GENERATED = (1000, 5000)  # phantoms that are audited; the difference is free of what an audit costs in any case
 
 
 def seconds(function: Callable[[], object], repeats: int = 5) -> float:
@@ -91,6 +100,56 @@ def check_embedder(device: str) -> bool:
     return near
 
 
+def check_search(device: str) -> bool:
+    """Print whether random embeddings find the subjects that they find on the processor, and queries a second."""
+    generator = torch.Generator().manual_seed(0)
+    count, references, width = SEARCHED
+    queries, known = (
+        torch.nn.functional.normalize(torch.randn(n, width, generator=generator)) for n in (count, references)
+    )
+    subjects = np.arange(references) // 2
+    arrays = queries.numpy(), known.numpy(), subjects, 6
+    exact = nearest_subjects(arrays[0][:COMPARED], *arrays[1:])
+    found = nearest_subjects(arrays[0][:COMPARED], *arrays[1:], device=device)
+    other = int((exact.subject != found.subject).sum())
+    search = seconds(lambda: nearest_subjects(*arrays, device=device), 2)
+    there, large = queries.to(device), known.to(device)
+    parts = there.split(8192)
+    product = seconds(lambda: [part @ some.T for part in parts for some in large.split(8192)], 2)
+    print(
+        f"search among {references}: {other} of {exact.subject.size} candidates differ; {count / search:.0f} queries a "
+        f"second, the product alone {count / product:.0f}"
+    )
+    return other <= exact.subject.size // 1000  # of nearly equal ones, whose order rounding decides
+
+
+def check_alignment(device: str) -> bool:
+    """Print how far the aligned SSIM of phantoms lies from the processor's, and pairs a second of both."""
+    people = np.stack([phantom(number) for number in range(ALIGNED)])
+    rng = np.random.default_rng(0)
+    turned = np.stack([np.roll(image[::-1], rng.integers(-4, 5, 2), (0, 1)) for image in people])
+    queries, second = np.repeat(np.arange(ALIGNED), OTHERS + 1), np.tile(np.arange(OTHERS + 1), ALIGNED)
+    second = (queries + second) % ALIGNED
+    scores = {}
+    for where in ("cpu", device):
+        verifier = Verifier(device=where)
+        scores[where] = verifier.align(turned, people, (queries, second)).aligned_ssim
+        took = seconds(lambda: verifier.align(turned, people, (queries, second)), 2)  # noqa: B023  called at once
+        print(f"alignment, {where}: {len(queries) / took:.0f} pairs a second")
+    for block in BLOCKS:
+        verifier, times = Verifier(device=device, block=block), 8
+        many = np.tile(queries, times), np.tile(second, times)
+        took = seconds(lambda: verifier.align(turned, people, many), 2)  # noqa: B023  called at once
+        print(f"alignment, {device}, {block} at a time: {len(many[0]) / took:.0f} pairs a second")
+    error = np.abs(scores["cpu"] - scores[device])
+    copies, others = error[second == queries].max(), error[second != queries]
+    print(
+        f"aligned SSIM differs by {copies:.1e} at most for copies; for others by {others.mean():.1e} on average, by "
+        f"{np.quantile(others, 0.99):.1e} in 99 of 100 pairs, by {others.max():.1e} at most"
+    )
+    return bool(copies < ALIGNMENT_ERROR and others.mean() < ALIGNMENT_ERROR)
+
+
 def check_ssim(device: str) -> bool:
     """Print how far the SSIM of all pairs lies from the processor's, and pairs a second of both."""
     generator = torch.Generator().manual_seed(0)
@@ -129,6 +188,32 @@ def check_audit(device: str) -> bool:
     same = [row for row in rows[device] if row[2] == "1"] == called
     print(f"audit of the demo: {len(called)} calls, {'the same' if same else 'others'} on {device}; seconds: {took}")
     return same
+
+
+def check_rate(device: str) -> bool:
+    """Print how many images a second an audit takes from files to tables, and each stage of it."""
+    few, many = GENERATED
+    _, expected = _audited(few, "cpu")
+    took, found = _audited(few, device)
+    longer, _ = _audited(many, device)
+    print(
+        f"audit of {few} phantoms {took:.1f} s, of {many} {longer:.1f} s: {(many - few) / (longer - took):.0f} a second"
+    )
+    print(f"called on cpu {len(expected)}, on {device} {len(found)}, on both {len(expected & found)}")
+    return len(expected & found) >= 0.99 * max(len(expected), len(found))
+
+
+def _audited(count: int, device: str) -> tuple[float, set[str]]:
+    """Return the seconds of an audit of so many phantoms, and which are called."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_phantoms(Path(folder), count)
+        sets = ("--train_dir", f"{folder}/train", "--generated_dir", f"{folder}/generated")
+        output = ("--output_dir", f"{folder}/eval", "--thumbnails", "False")
+        start = time.perf_counter()
+        _run("detect.yaml", "--device", f"$torch.device('{device}')", *sets, *output)
+        took = time.perf_counter() - start
+        with Path(folder, "eval", "matches.csv").open(newline="") as file:
+            return took, {row["generated_id"] for row in csv.DictReader(file) if row["memorized"] == "1"}
 
 
 def check_train(device: str) -> bool:
@@ -175,6 +260,31 @@ def check_ldm(device: str) -> bool:
     return True
 
 
+def check_volumes(device: str) -> bool:
+    """Print the seconds of the latent diffusion model of whole volumes, at its size for a GPU, and of 4 samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        heads = Path(folder, "heads")
+        heads.mkdir()
+        for number in range(8):
+            planes = [phantom(100 * number + plane // 4) for plane in range(80)]
+            volume = np.stack(planes, -1) * np.hanning(82)[1:-1].astype(np.float32)
+            nibabel.save(nibabel.Nifti1Image(volume, np.diag([2.0, 2.0, 2.0, 1.0])), heads / f"sub-{number:02d}.nii.gz")
+        short = ("--dataset_dir", str(heads), "--iterations", "20", "--epochs", "2")
+        autoencoder, model = Path(folder, "autoencoder"), Path(folder, "model")
+        files = ["ldm/train_autoencoder", "ldm/autoencoder_3d"]
+        _train("autoencoder of volumes", files, device, *short, output=autoencoder)
+        weights = ("--autoencoder_file", str(autoencoder / "autoencoder.pt"))
+        files = ["ldm/train_diffusion", "ldm/diffusion_3d"]
+        _train("diffusion model of volumes", files, device, *short, *weights, output=model)
+        start = time.perf_counter()
+        drawn = ("--model_dir", str(model), *weights, "--output_dir", f"{folder}/samples")
+        few = ("--records", "1", "--samples_per_record", "4")
+        configs = str([str(ROOT / "configs/ldm" / f"{name}.yaml") for name in ("generate", "generate_3d")])
+        _run(configs, "--device", f"$torch.device('{device}')", *drawn, *few)
+        print(f"4 volumes: {time.perf_counter() - start:.1f} s, start of the process in it")
+    return True
+
+
 def _train(name: str, files: list[str], device: str, *arguments: str, output: Path | None = None) -> None:
     paths = [str(ROOT / "configs" / f"{file}.yaml") for file in files]
     with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +303,17 @@ def _run(config: str, *arguments: str) -> None:
         raise RuntimeError(f"{config} ended with status {done.returncode}: {done.stderr[-3000:]}")
 
 
-PARTS = {"embedder": check_embedder, "ssim": check_ssim, "audit": check_audit, "train": check_train, "ldm": check_ldm}
+PARTS = {
+    "embedder": check_embedder,
+    "search": check_search,
+    "alignment": check_alignment,
+    "ssim": check_ssim,
+    "audit": check_audit,
+    "rate": check_rate,
+    "train": check_train,
+    "ldm": check_ldm,
+    "volumes": check_volumes,
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,18 +40,25 @@ def phantom(seed: int) -> NDArray[np.float32]:
     return image.clip(0, 1).astype(np.float32)
 
 
-def write_phantoms(folder: Path) -> None:
-    """Write 1,000 training images, and as many generated ones of which one in twenty is a copy, moved and noisy."""
+def write_phantoms(folder: Path, generated: int = PHANTOMS) -> None:
+    """Write 1,000 training images, and generated ones of which one in twenty is a copy, moved and noisy."""
     move = RandMisalignd("image", flip_prob=0.5, affine_prob=1.0, rotation=8.0, shift=4.0)
     move.set_random_state(0)
     rng = np.random.default_rng(0)
-    for number in range(PHANTOMS):
-        copy = number % 20 == 0
-        image = phantom(number if copy else PHANTOMS + number)
-        if copy:
-            image = np.asarray(move({"image": torch.from_numpy(image)[None]})["image"])[0]
-        noisy = image + 0.01 * rng.normal(size=image.shape)
-        for name, pixels in (("train", phantom(number)), ("generated", noisy)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
-            picture.save(folder / name / f"{name}_{number:04d}.png")
+    for name in ("train", "generated"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor() as pool:
+        train = list(pool.map(phantom, range(PHANTOMS)))
+        strangers = pool.map(phantom, range(PHANTOMS, PHANTOMS + generated))
+        for number, image in enumerate(train):
+            _save(image, folder / "train" / f"train_{number:04d}.png")
+        for number, image in enumerate(strangers):
+            if number % 20 == 0:
+                copied = torch.from_numpy(train[number % PHANTOMS])[None]
+                image = np.asarray(move({"image": copied})["image"])[0]
+            noisy = image + 0.01 * rng.normal(size=image.shape)
+            _save(noisy, folder / "generated" / f"generated_{number:04d}.png")
+
+
+def _save(image: NDArray, file: Path) -> None:
+    Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8)).save(file)

@@ -32,7 +32,6 @@ from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..images.subjects import starts_of_runs
 from .degradation import Degradation
-from .neighbors import nearest_subjects
 from .parts import paste_part
 from .result import Control
 from .search import Found, Search, Units
@@ -108,9 +107,7 @@ class Controls:
             order = np.argsort(subjects[rows], kind="stable")
             rows = np.sort(rows[order[np.cumsum(count) - count + count // 2]]) if len(first) else rows
         units = self.search.units(train, subjects, rows)
-        near = nearest_subjects(
-            units.vectors, self.search.vectors, self.search.subjects, self.search.k, units.unit, units.subject
-        )
+        near = self.search.nearest(units, units.subject)
         size = np.bincount(units.unit)[:, None]
         cosine = np.add.reduceat(near.similarity, starts_of_runs(units.unit)) / size
         statistic, partner = self.search.statistic(cosine), near.subject[:, 0]

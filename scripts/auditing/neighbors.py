@@ -17,11 +17,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..bundle.progress import Progress
 from ..images.subjects import starts_of_runs
 from ..similarity.kernels import Behind, kernel
+from .batched_neighbors import best_of_queries
 
 __all__ = ["Candidates", "nearest_images", "nearest_subjects", "pair_cosines", "subject_similarities"]
 
@@ -50,6 +52,7 @@ def nearest_subjects(
     units: NDArray[np.int64] | None = None,
     exclude: NDArray[np.int64] | None = None,
     block: int = TILE,
+    device: torch.device | str = "cpu",
 ) -> Candidates:
     """Return the k most similar distinct subjects of each unit of queries, exactly.
 
@@ -68,6 +71,8 @@ def nearest_subjects(
         units: (Q,), each query's unit number 0 ... U - 1 in ascending order (the slices of one volume); None: one each.
         exclude: (U,), a subject that each unit must not find, -1 for none: the leave-one-subject-out null.
         block: queries, and references, compared at a time.
+        device: where queries that are units of their own are compared: the processor, or by torch a GPU, which has
+            blocks of its own.
 
     Raises:
         ValueError: if shapes disagree, k or block is below 1, units are not ascending, or an embedding is not finite.
@@ -87,7 +92,9 @@ def nearest_subjects(
     starts = starts_of_runs(units)
     barred = np.full(len(starts), -1) if exclude is None else np.asarray(exclude, np.int64)
     order = _by_subject(subjects)
-    if len(starts) == count:
+    if len(starts) == count and torch.device(device).type != "cpu":
+        chosen, image = best_of_queries(queries, references, subjects, order, k, barred, torch.device(device))
+    elif len(starts) == count:
         chosen, image = _best_of_queries(queries, references, subjects, order, k, barred, block)
     else:
         chosen, image = _best_of_units(queries, references, subjects, order, k, starts, barred, block)

@@ -37,6 +37,7 @@ from .parts import Parts, strongest_squares
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
 
 UNITS, BLOCKS = (64, 4096), 64  # units that are searched, aligned and kept at a time: a 64th, within these limits
+DEVICE_UNITS = 512  # the least of them on a GPU, which is idle with fewer
 PER_UNIT = ("subject", "aligned_ssim", "statistic")  # of what is found; the rest is per image
 LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
 
@@ -140,7 +141,7 @@ class Search:
         whole_files: a file is one unit, as a volume is; else each image is one.
         images_a_subject: images of each candidate that are aligned where parts are looked for: of many slices the most
             alike is seldom the one whose part was copied.
-        block: pairs aligned at a time.
+        block: pairs aligned at a time, at least those of the verifier.
         store: keeps what was found; None: nothing is kept. Copies of a part are not kept.
 
     Raises:
@@ -183,10 +184,12 @@ class Search:
         Of the blocks of units those of `share` are looked at; of others zeros are returned.
         """
         if self.verifier.window:
-            candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
+            candidates = self.nearest(units, barred)
             with Progress(total=int((candidates.image >= 0).sum()), desc=f"aligning {name}", unit="pair") as bar:
                 return self._in_squares(units, candidates, bar)
-        size = int(np.clip(-(-len(units) // BLOCKS), *UNITS))  # whatever the shares, so that results are the same
+        least = UNITS[0] if self.verifier.device.type == "cpu" else DEVICE_UNITS
+        # whatever the shares, so that results are the same
+        size = int(np.clip(-(-len(units) // BLOCKS), least, UNITS[1]))
         arrays: dict[str, NDArray] = {}  # filled block by block: joined afterwards, all would be there twice
         with Progress(total=len(units), desc=f"aligning {name}", unit="image") as bar:
             for first in share.of(range(0, len(units), size)) or [len(units)]:  # at least one, of no unit
@@ -207,11 +210,17 @@ class Search:
         if self.store is not None and (known := self.store.read(key)) is not None:
             bar.update(len(units))
             return Found.of(known)
-        candidates = nearest_subjects(units.vectors, self.vectors, self.subjects, self.k, units.unit, barred)
+        candidates = self.nearest(units, barred)
         found = self._whole(units, candidates, bar)
         if self.store is not None:
             self.store.add(key, found.arrays)
         return found
+
+    def nearest(self, units: Units, barred: NDArray[np.int64] | None = None) -> Candidates:
+        """Return the candidates of units by their embeddings alone; `barred` as when it is called."""
+        return nearest_subjects(
+            units.vectors, self.vectors, self.subjects, self.k, units.unit, barred, device=self.verifier.device
+        )
 
     def _key(self, units: Units, barred: NDArray[np.int64] | None) -> str:
         """Return a hash of all that the candidates of units depend on."""
@@ -231,12 +240,12 @@ class Search:
         axes = self.images.ndim - 1
         matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
-        reached = 0  # units that are aligned
-        for start in range(0, len(rows), self.block):
-            q, c = rows[start : start + self.block], columns[start : start + self.block]
+        reached, block = 0, max(self.block, self.verifier.block)  # units that are aligned; pairs at a time
+        for start in range(0, len(rows), block):
+            q, c = rows[start : start + block], columns[start : start + block]
             found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
             ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
-            done = units.unit[q[-1]] if start + self.block < len(rows) else len(units)
+            done = units.unit[q[-1]] if start + block < len(rows) else len(units)
             bar.update(done - reached)
             reached = done
         starts = starts_of_runs(units.unit)

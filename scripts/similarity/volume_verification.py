@@ -54,6 +54,7 @@ class VolumeVerifier:
     """
 
     window = 0  # parts of volumes are not looked for
+    device = torch.device("cpu")  # its kernels are the processor's
 
     def __init__(self, voxel_mm: float = 4.0, smoothing: float = 0.7, block: int = 64, bend: bool = True) -> None:
         if not 0 <= smoothing <= MOST_SMOOTHING:

@@ -18,11 +18,23 @@ import gpu
 import pytest
 from scripts.images.datalists import find_images
 
+PARTS = {
+    "embedder": "0.0e+00",
+    "search": "0 of 48 candidates differ",
+    "alignment": "by 0.0e+00 at most for copies",
+    "ssim": "pairs a second",
+}
 
-@pytest.mark.parametrize(("part", "words"), [("embedder", "0.0e+00"), ("ssim", "pairs a second")])
+
+@pytest.mark.parametrize(("part", "words"), PARTS.items())
 def test_the_processor_agrees_with_itself(part, words, capsys, monkeypatch):
     monkeypatch.setattr(gpu, "BATCHES", (8,))
     monkeypatch.setattr(gpu, "PAIRED", 16)
+    monkeypatch.setattr(gpu, "SEARCHED", (16, 64, 8))
+    monkeypatch.setattr(gpu, "COMPARED", 8)
+    monkeypatch.setattr(gpu, "ALIGNED", 3)
+    monkeypatch.setattr(gpu, "OTHERS", 1)
+    monkeypatch.setattr(gpu, "BLOCKS", (8,))
     monkeypatch.setattr(gpu, "find_images", lambda folder, warn: find_images(folder, warn=warn)[:6])
     assert gpu.main(["--device", "cpu", "--parts", part]) == 0
     printed = capsys.readouterr().out
