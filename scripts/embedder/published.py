@@ -31,6 +31,7 @@ __all__ = ["GeM", "PublishedV1", "PublishedV2", "z_scores"]
 
 COLOURS = 3  # channels of ImageNet's images, to which the grey one is repeated
 STRIDE = 32  # pixels a side that become one of the last stage
+STAGES = "abcd"  # how the authors' version 2 names them
 
 
 def z_scores(images: torch.Tensor) -> torch.Tensor:
@@ -76,8 +77,10 @@ class _Published(nn.Module):
         widths: Sequence[int],
         stochastic_depth: float,
         imagenet_file: str | os.PathLike | None,
+        cuts: Sequence[float],
     ) -> None:
         super().__init__()
+        self.cuts = tuple(cuts)
         self.stem, self.stages = _convnext(depths, widths, stochastic_depth)
         if imagenet_file is not None:
             self._load_backbone(imagenet_file)
@@ -96,20 +99,27 @@ class _Published(nn.Module):
         """Return what the head takes of the stages' maps, (N, C_i, H_i, W_i) each."""
         raise NotImplementedError
 
+    def labels(self, cosine: torch.Tensor) -> torch.Tensor:
+        """Return the published labels of cosines: 0 different, 1 similar, 2 duplicate.
+
+        The audit decides otherwise: by alignment and a false-discovery rate.
+        """
+        return torch.bucketize(cosine, torch.tensor(self.cuts, dtype=cosine.dtype, device=cosine.device))
+
     def own_names(self, state: State) -> State:
         """Return a state dict of the authors' network, or one of ImageNet's ConvNeXt, under this network's names.
 
         Names that belong to neither are left as they are.
         """
-        names = [name for name in self.state_dict() if name.startswith(("stem.", "stages.", "gem."))]
+        backbone = [name for name in self.state_dict() if name.startswith(("stem.", "stages."))]
         for naming in NAMINGS:
-            theirs = {naming(name): name for name in names}
-            if not [name for name in theirs if name not in state and not name.startswith("gem")]:
+            theirs = {naming(name): name for name in backbone}
+            if theirs.keys() <= state.keys():
+                theirs |= {f"gem_{letter}.p": f"gem.{number}.p" for number, letter in enumerate(STAGES)}
                 renamed = {theirs.get(name, name): value for name, value in state.items()}
                 # torchvision keeps a block's scale as (C, 1, 1)
-                return {
-                    name: v.flatten() if name.endswith("layer_scale_parameter") else v for name, v in renamed.items()
-                }
+                scales = {name: v.flatten() for name, v in renamed.items() if name.endswith("layer_scale_parameter")}
+                return renamed | scales
         return state
 
     def _load_backbone(self, path: str | os.PathLike) -> None:
@@ -138,6 +148,7 @@ class PublishedV2(_Published):
         imagenet_file: state dict of ImageNet's ConvNeXt, as torchvision, timm or transformers name it; None leaves
             random weights.
         frozen: keep stem and first stage as they are, as published.
+        cuts: cosines up to the first are `different`, above the second `duplicate`, as published.
 
     Raises:
         ModuleNotFoundError: without the package transformers.
@@ -153,8 +164,9 @@ class PublishedV2(_Published):
         stochastic_depth: float = 0.1,
         imagenet_file: str | os.PathLike | None = None,
         frozen: bool = True,
+        cuts: Sequence[float] = (0.60, 0.85),
     ) -> None:
-        super().__init__(depths, widths, stochastic_depth, imagenet_file)
+        super().__init__(depths, widths, stochastic_depth, imagenet_file, cuts)
         self.gem = nn.ModuleList(GeM() for _ in widths)
         total = sum(widths)
         hidden = (total + embedding_dim) // 2
@@ -187,6 +199,7 @@ class PublishedV1(_Published):
         imagenet_file: as :class:`PublishedV2`.
         frozen: keep the weights whose name in torchvision's `features` holds the digit 0 or 1, as published. The code
             says 'the first two stages'; of Base it is 58.6 % of the backbone's weights, from all stages.
+        cuts: as :class:`PublishedV2`.
 
     Raises:
         ModuleNotFoundError, FileNotFoundError, ValueError: as :class:`PublishedV2`.
@@ -202,8 +215,9 @@ class PublishedV1(_Published):
         stochastic_depth: float = 0.5,
         imagenet_file: str | os.PathLike | None = None,
         frozen: bool = True,
+        cuts: Sequence[float] = (0.60, 0.85),
     ) -> None:
-        super().__init__(depths, widths, stochastic_depth, imagenet_file)
+        super().__init__(depths, widths, stochastic_depth, imagenet_file, cuts)
         if frozen:
             for name, weight in self.named_parameters():
                 weight.requires_grad_(not {"0", "1"} & set(_torchvision(name)))
@@ -259,11 +273,8 @@ def _torchvision(name: str) -> str:
 
 
 def _authors_v2(name: str) -> str:
-    if name.startswith("gem."):
-        _, number, rest = name.split(".")
-        return f"gem_{'abcd'[int(number)]}.{rest}"
     part, rest = _torchvision(name).split(".", 1)
-    return f"stage_{'abcd'[int(part) // 2]}.{int(part) % 2}.{rest}"
+    return f"stage_{STAGES[int(part) // 2]}.{int(part) % 2}.{rest}"
 
 
 def _timm(name: str) -> str:
