@@ -22,7 +22,14 @@ from .bundle.components import bundle_file, bundle_root, choice, component
 from .bundle.errors import run_or_exit
 from .bundle.files import file_hashes, keep_private
 from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, AutocastLatentInferer
-from .bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, WholeFileSaver, train_or_exit
+from .bundle.training import (
+    BestModelSaver,
+    ClipGradients,
+    SeededEpochs,
+    TrainingProgress,
+    WholeFileSaver,
+    train_or_exit,
+)
 from .bundle.weights import load_weights, save_weights
 from .bundle.workflow import BundleWorkflow
 from .commands import audit, compare, sample, train
@@ -41,6 +48,7 @@ from .embedder.fingerprint import fingerprint
 from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
 from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed
+from .embedder.published import PublishedV1, PublishedV2
 from .handlers import MemorizationHandler, MemorizationMetricHandler, MemorizationMetricsSaver
 from .images.array_augmentations import RandCopy, RandImage, RandMisalign
 from .images.augmentations import RandCopyd, RandMisalignd
@@ -69,6 +77,7 @@ from .similarity.volume_verification import VolumeVerifier
 __all__ = [
     "Audit",
     "BestModelSaver",
+    "ClipGradients",
     "SeededEpochs",
     "TrainingProgress",
     "WholeFileSaver",
@@ -113,6 +122,8 @@ __all__ = [
     "PlanarSliced",
     "Posed",
     "PosedLoss",
+    "PublishedV1",
+    "PublishedV2",
     "PoseLoss",
     "PrepareMoved",
     "RandCopy",

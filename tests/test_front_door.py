@@ -291,6 +291,8 @@ SETTINGS = {
     "another content": ("checkpoint", lambda: checkpoint([1, 2]), "checkpoint w.pt: expected a state dict, bare or under 'model', found other content; save network.state_dict()"),
     "a pickle": ("checkpoint", lambda: checkpoint(Path("x")), "checkpoint w.pt: expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save network.state_dict()"),
     "TorchScript": ("checkpoint", script, "checkpoint w.pt: expected a state dict, found TorchScript, which could run code; save network.state_dict()"),
+    "a network of no name": ("network", lambda: "vgg", "network: expected one of deepssim, published_v1, published_v2, got 'vgg'"),
+    "another hash": ("checkpoint_sha256", lambda: "ab", "checkpoint #model.pt: expected the SHA-256 ab, found #; give it if you trust the file"),
     "weights that are not finite": ("checkpoint", lambda: checkpoint({k: v * np.nan for k, v in torch.load(ROOT / "models/model.pt", weights_only=True).items()}), "checkpoint w.pt: expected finite weights, found NaN or infinite ones in #"),
 }  # fmt: skip
 

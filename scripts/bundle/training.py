@@ -26,12 +26,13 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers.checkpoint import BaseSaveHandler
+from monai.engines.utils import IterationEvents
 from monai.handlers import CheckpointSaver
 
 from .errors import by_command, run_or_exit
 from .files import replacing
 
-__all__ = ["BestModelSaver", "SeededEpochs", "TrainingProgress", "WholeFileSaver", "train_or_exit"]
+__all__ = ["BestModelSaver", "ClipGradients", "SeededEpochs", "TrainingProgress", "WholeFileSaver", "train_or_exit"]
 
 ESTIMATED_AFTER = 8  # steps; the first ones compile and fill caches
 
@@ -132,6 +133,26 @@ class BestModelSaver(WholeFileSaver):
         if kept and self.engine is not None:
             for name in ("best_metric", "best_metric_epoch"):
                 setattr(self.engine.state, name, state_dict[name])
+
+
+class ClipGradients:
+    """Shortens a step's gradient to at most `most`, before the optimizer takes it. For a trainer's `train_handlers`.
+
+    Args:
+        network: whose gradients.
+        most: largest Euclidean norm of all of them together.
+    """
+
+    def __init__(self, network: torch.nn.Module, most: float) -> None:
+        self.network, self.most = network, most
+
+    def attach(self, engine: Engine) -> None:
+        """Clip once the gradients are there, each step of MONAI's trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip the gradients."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.most)
 
 
 class TrainingProgress:

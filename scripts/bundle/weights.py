@@ -18,26 +18,45 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from .files import replacing
+from .files import replacing, sha256_of_file
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "read_state", "save_weights"]
+
+State = Mapping[str, torch.Tensor]
 
 
-def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> torch.nn.Module:
+@runtime_checkable
+class RenamesWeights(Protocol):
+    """A network that knows by which names others keep its weights."""
+
+    def own_names(self, state: State, /) -> State:
+        """Return the state dict under the network's own names."""
+        ...
+
+
+def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike, sha256: str | None = None) -> torch.nn.Module:
     """Return the network with the state dict of `checkpoint`, in evaluation mode.
 
     Accepts a bare state dict or a dict with one under `model`; read with ``weights_only=True``, so a file from
     elsewhere cannot run code. Of MONAI's AutoencoderKL and DiffusionModelUNet also those that monai-generative 0.2.3
-    trained, under its names.
+    trained, under its names; of a network that says its weights' names elsewhere, these.
+
+    Args:
+        network: of the checkpoint's architecture.
+        checkpoint: the file.
+        sha256: as :func:`read_state`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no state dict, or of another architecture.
+        ValueError: if it is no state dict, of another architecture, or not of this SHA-256.
     """
-    state = _read_state(checkpoint)
+    state = read_state(checkpoint, sha256)
+    if isinstance(network, RenamesWeights):
+        state = network.own_names(state)
     expected = network.state_dict()
     if hasattr(network, "load_old_state_dict") and expected.keys() != state.keys():
         state = _from_generative(network, state, checkpoint) or state
@@ -56,9 +75,26 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike) -> tor
     return network.eval()
 
 
-def _read_state(checkpoint: str | os.PathLike) -> Mapping[str, torch.Tensor]:
+def read_state(checkpoint: str | os.PathLike, sha256: str | None = None) -> State:
+    """Return the state dict of a file, on the CPU.
+
+    Args:
+        checkpoint: a state dict, bare or under `model`.
+        sha256: the file's, which alone lets TorchScript be read: it can run code, so who writes its hash down says that
+            he trusts the file. None reads state dicts only.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no state dict, or not of this SHA-256.
+    """
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"checkpoint {checkpoint}: expected a file with weights, found none; check the path")
+    if sha256 is not None and (found := sha256_of_file(checkpoint)) != sha256:
+        raise ValueError(
+            f"checkpoint {checkpoint}: expected the SHA-256 {sha256}, found {found}; give it if you trust the file"
+        )
+    if sha256 is not None and _is_torchscript(Path(checkpoint)):
+        return torch.jit.load(str(checkpoint), map_location="cpu").state_dict()
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (PermissionError, FileNotFoundError):
@@ -75,7 +111,7 @@ def _read_state(checkpoint: str | os.PathLike) -> Mapping[str, torch.Tensor]:
 
 
 def _from_generative(
-    network: torch.nn.Module, state: Mapping[str, torch.Tensor], checkpoint: str | os.PathLike
+    network: torch.nn.Module, state: State, checkpoint: str | os.PathLike
 ) -> dict[str, torch.Tensor] | None:
     """Return a state dict of monai-generative 0.2.3 under MONAI's names; None if it is none of this architecture.
 
@@ -113,7 +149,7 @@ def _refusal(checkpoint: Path) -> str:
     if not start:
         return "expected weights, found an empty file; copy it again"
     if start == b"PK":  # a zip file: torch's own format
-        if zipfile.is_zipfile(checkpoint) and any("/code/" in name for name in zipfile.ZipFile(checkpoint).namelist()):
+        if _is_torchscript(checkpoint):
             return "expected a state dict, found TorchScript, which could run code; save network.state_dict()"
         if not zipfile.is_zipfile(checkpoint):
             return "expected weights, found a file that is cut off or damaged; copy it again"
@@ -121,6 +157,10 @@ def _refusal(checkpoint: Path) -> str:
         "expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save "
         "network.state_dict()"
     )
+
+
+def _is_torchscript(file: Path) -> bool:
+    return zipfile.is_zipfile(file) and any("/code/" in name for name in zipfile.ZipFile(file).namelist())
 
 
 def save_weights(network: torch.nn.Module, path: str | os.PathLike) -> None:

@@ -36,6 +36,7 @@ __all__ = ["fingerprint"]
 
 
 VERSIONED = ("torch", "monai", "numpy", "pillow", "nibabel")
+OPTIONAL = ("transformers",)  # counts where it is used, or having it installed would change what is kept
 
 
 def fingerprint(*objects: object) -> str:
@@ -43,9 +44,9 @@ def fingerprint(*objects: object) -> str:
 
     Objects are followed through their attributes, items, closures and bound arguments down to numbers, texts and the
     values of arrays. Of every class and function on the way the source of its module counts, and of modules outside
-    torch, monai, numpy, pillow and nibabel also the modules of the same package that they import; of those five the
-    version. Random states, cached properties and what pickling leaves out do not count, nor where a package lies on the
-    disk.
+    torch, monai, numpy, pillow, nibabel and transformers also the modules of the same package that they import; of
+    those six the version. Random states, cached properties and what pickling leaves out do not count, nor where a
+    package lies on the disk.
 
     It does not see: files, environment variables and global variables that code reads when it runs; packages that
     another package imports; compiled code; the processor. A source that is edited after its import counts as edited,
@@ -57,7 +58,8 @@ def fingerprint(*objects: object) -> str:
     sources = Sources()
     describe = _Describer(sources)
     parts = [describe(value) for value in objects]
-    versions = [f"{name} {version(name)}" for name in VERSIONED]
+    used = [name for name in OPTIONAL if name in sources.packages()]
+    versions = [f"{name} {version(name)}" for name in (*VERSIONED, *used)]
     return _digest(*parts, *sources.lines(), *versions)
 
 

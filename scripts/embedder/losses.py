@@ -23,6 +23,7 @@ from monai.losses import ContrastiveLoss
 from ..images.foreground import foreground
 from ..similarity.ssim import SSIMForm, ssim_matrix, ssim_pairs
 from .networks import Estimate
+from .published import z_scores
 
 __all__ = ["CopyLoss", "PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
 
@@ -41,6 +42,7 @@ class PairwiseSSIMLoss(nn.Module):
         power: 2 for the loss, 1 for a mean absolute error as a validation metric.
         disjoint: compare only the first image with the second, the third with the fourth and so on, as published.
         data_range: dynamic range of the images for the targets; None takes it from each pair as `form` says.
+        standardize: take the targets of images of mean 0 and deviation 1, over all pixels, as the published code does.
 
     `forward` takes embeddings (N, D), L2-normalised, and the un-augmented images (N, 1, H, W), or volumes, in [0, 1].
     """
@@ -53,10 +55,11 @@ class PairwiseSSIMLoss(nn.Module):
         power: int = 2,
         disjoint: bool = False,
         data_range: float | None = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         self.form, self.bins, self.balance, self.power = SSIMForm(form), bins, balance, power
-        self.disjoint, self.data_range = disjoint, data_range
+        self.disjoint, self.data_range, self.standardize = disjoint, data_range, standardize
 
     def forward(self, embeddings: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         if len(embeddings) != len(images) or len(images) < 2:
@@ -65,6 +68,8 @@ class PairwiseSSIMLoss(nn.Module):
             )
         mask = foreground(images, dims=images.ndim - 2) if self.form is SSIMForm.FOREGROUND else None
         images = torch.as_tensor(images)
+        if self.standardize:
+            images = z_scores(images)
         if self.disjoint:
             i = torch.arange(0, len(images) - 1, 2, device=embeddings.device)
             j = i + 1

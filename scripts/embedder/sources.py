@@ -22,7 +22,7 @@ from pathlib import Path
 __all__ = ["Sources"]
 
 
-LIBRARIES = ("torch", "monai", "numpy", "PIL", "nibabel")  # their own imports are told by their version
+LIBRARIES = ("torch", "monai", "numpy", "PIL", "nibabel", "transformers")  # their own imports are told by their version
 
 
 class Sources:
@@ -44,6 +44,10 @@ class Sources:
         depth = module.count(".") + (Path(file).name == "__init__.py")
         self._add(Path(file), Path(file).parents[depth], follow=root not in LIBRARIES)
         return True
+
+    def packages(self) -> set[str]:
+        """Return the packages and lone modules that the files belong to."""
+        return {name.partition("/")[0].removesuffix(".py") for name in self.hashes}
 
     def lines(self) -> list[str]:
         """Return a line for each file, in order."""

@@ -103,7 +103,9 @@ class _Files(Protocol):
         """Return the items of train, generated and, if given, holdout."""
 
 
-def whole_volumes(choice: Literal["auto", "whole", "slices"], data: _Files, own_choice: bool = False) -> bool:
+def whole_volumes(
+    choice: Literal["auto", "whole", "slices"], data: _Files, own_choice: bool = False, planar: str | None = None
+) -> bool:
     """Return whether an audit takes each volume as a whole, rather than its slices.
 
     Args:
@@ -111,12 +113,19 @@ def whole_volumes(choice: Literal["auto", "whole", "slices"], data: _Files, own_
             least 60 mm a side, and nothing else was asked for.
         data: the files.
         own_choice: the caller asks for what only slices have: a network of one's own, or copies of a part.
+        planar: name of a network that embeds images alone, if one was chosen; then volumes are cut.
 
     Raises:
-        ValueError: for another choice, or as finding the files does.
+        ValueError: for another choice, `whole` beside a planar network, or as finding the files does.
     """
     if choice not in ("auto", "whole", "slices"):
         raise ValueError(f"volumes must be auto, whole or slices, got {choice!r}")
+    if planar is not None:
+        if choice == "whole":
+            raise ValueError(
+                f"volumes: expected auto or slices, as network {planar} embeds images, found whole; cut them"
+            )
+        return False
     if choice != "auto":
         return choice == "whole"
     sets = data.items().values()

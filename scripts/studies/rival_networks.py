@@ -27,10 +27,11 @@ from ..bundle.components import component
 from ..bundle.files import sha256_of_file
 from ..bundle.inferers import AutocastInferer
 from ..bundle.weights import load_weights
+from ..embedder.published import z_scores
 from ..similarity.ssim import SSIMForm
 from .rivals import Cosine, Images, ssim_truth
 
-__all__ = ["ColourFeatures", "Embedding", "embedding", "imagenet", "scripted"]
+__all__ = ["ColourFeatures", "Embedding", "OnField", "embedding", "imagenet", "published", "scripted"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]  # images (B, 1, H, W) and a network to features (B, D)
@@ -45,6 +46,7 @@ class Embedding(Cosine):
         form: the :class:`~scripts.similarity.ssim.SSIMForm` that the cosine was trained to be, None for none.
         batch_size: images in a forward pass.
         device: where the network is.
+        standardize: it was trained to be the SSIM of z-scores.
     """
 
     def __init__(
@@ -54,10 +56,11 @@ class Embedding(Cosine):
         form: str | None = None,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
+        standardize: bool = False,
     ) -> None:
         self.network, self.inferer = network.eval(), inferer
         self.form = None if form is None else SSIMForm(form)
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device, self.standardize = batch_size, device, standardize
         self.known: dict[str, NDArray[np.float32]] = {}  # every condition asks for the same training images
 
     def vectors(self, images: Images) -> NDArray[np.float32]:
@@ -67,6 +70,8 @@ class Embedding(Cosine):
         return self.known[key]
 
     def truth(self, first: Images, second: Images) -> NDArray[np.float32] | None:
+        if self.standardize:
+            first, second = (z_scores(torch.from_numpy(np.ascontiguousarray(i))).numpy() for i in (first, second))
         return None if self.form is None else ssim_truth(first, second, self.form)
 
     def _forward(self, images: Images) -> NDArray[np.float32]:
@@ -105,6 +110,27 @@ class ColourFeatures(nn.Module):
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
+class OnField(nn.Module):
+    """Images (B, 1, H, W) on another field, which a network was trained on: resampled, then cut or padded to it.
+
+    Args:
+        network: takes images (B, 1, *spatial_size).
+        scale: pixels of the network's field for one of the images.
+        spatial_size: sides of the network's field.
+    """
+
+    def __init__(self, network: nn.Module, scale: float, spatial_size: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.scale, self.spatial_size = network, scale, tuple(spatial_size)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        size = [round(side * self.scale) for side in images.shape[2:]]
+        images = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        missing = [wanted - side for wanted, side in zip(self.spatial_size, size)]  # negative is cut off
+        sides = [(n // 2, n - n // 2) for n in missing]
+        return self.network(F.pad(images, [*sides[1], *sides[0]]))
+
+
 def embedding(
     config_file: str | Path | Sequence[str | Path],
     checkpoint: str | Path | None,
@@ -123,6 +149,32 @@ def embedding(
     layout = torch.channels_last if planar else torch.channels_last_3d
     network = network.to(device).to(memory_format=layout)  # type: ignore[call-overload]
     return Embedding(network, inferer, form, device=device)
+
+
+def published(
+    config_file: Sequence[str | Path],
+    checkpoint: str | Path | None,
+    inferer: Infer,
+    device: torch.device | str = "cpu",
+    sha256: str | None = None,
+) -> Embedding | None:
+    """Return the method of the published system with the weights of `checkpoint`; None where none is given.
+
+    Its images are brought from the first config's field, that of the benchmark, onto its own.
+
+    Args:
+        config_file: configs/inference.yaml, then the overlays of configs/published/.
+        checkpoint: of its training here, or its authors'.
+        inferer: called as ``inferer(images, network)``.
+        device: where the network runs.
+        sha256: of a checkpoint in TorchScript, which can run code.
+    """
+    if checkpoint is None:
+        return None
+    network = load_weights(component(config_file, "network_def"), checkpoint, sha256)
+    scale = component(config_file[0], "pixel_mm") / component(config_file, "pixel_mm")
+    moved = OnField(network, scale, component(config_file, "spatial_size")).to(device)
+    return Embedding(moved, inferer, "published", device=device, standardize=True)
 
 
 def imagenet(path: str | Path | None, device: torch.device | str = "cpu") -> Embedding | None:

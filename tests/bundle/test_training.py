@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.engines import SupervisedEvaluator
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import RandGaussianNoise
-from scripts.bundle.training import BestModelSaver, SeededEpochs, TrainingProgress, train_or_exit
+from scripts.bundle.training import BestModelSaver, ClipGradients, SeededEpochs, TrainingProgress, train_or_exit
 
 
 def drawn(first: int, seed: int = 1, rank: int = 0, draws: int = 1) -> list[tuple[float, ...]]:
@@ -147,3 +147,17 @@ def test_ctrl_c_names_the_checkpoint_to_go_on_from(tmp_path, as_command):
 class _Stopped:
     def run(self) -> None:
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("most", [0.5, 1e9])
+def test_a_step_takes_the_gradient_shortened(most):
+    network = torch.nn.Linear(3, 1, bias=False)
+    start, image = network.weight.detach().clone(), torch.tensor([[3.0, 4.0, 0.0]])
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=[{"image": image, "label": torch.zeros(1, 1)}],
+        network=network, optimizer=torch.optim.SGD(network.parameters(), 1.0),
+        loss_function=lambda found, label: found.sum(), train_handlers=[ClipGradients(network, most)], decollate=False,
+    )  # fmt: skip
+    trainer.run()
+    # the gradient is the image, of norm 5
+    torch.testing.assert_close(start - network.weight.detach(), image * min(1, most / 5))

@@ -154,6 +154,18 @@ def test_disjoint_pairs_are_those_published(embeddings, images):
     assert float(got) == pytest.approx(np.mean(expected), abs=1e-5)
 
 
+def test_targets_of_z_scores_are_those_of_the_published_code(embeddings, images):
+    loss = PairwiseSSIMLoss(form="published", bins=1, disjoint=True, data_range=None, standardize=True)
+    x = images[:6, 0].double().numpy()
+    scores = [(image - image.mean()) / image.std() for image in x]
+    pairs = [(scores[i], scores[i + 1]) for i in (0, 2, 4)]
+    target = [structural_similarity(first, second, data_range=np.ptp(first)) for first, second in pairs]
+    cosine = (embeddings[0:6:2] * embeddings[1:6:2]).sum(1).double().numpy()
+    expected = np.mean((cosine - target) ** 2)
+    assert loss(embeddings[:6], images[:6]).item() == pytest.approx(expected, rel=1e-4)
+    assert loss(embeddings[:6], images[:6] / 3 + 0.2).item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_contrastive_loss_is_nt_xent_of_neighbours(embeddings):
     views = embeddings[:6]
     total = 0.0

@@ -76,3 +76,11 @@ def test_the_standard_library_does_not_count(name):
 def test_what_has_no_source_is_told(name):
     sources = Sources()
     assert not sources.add(name) and sources.lines() == []
+
+
+def test_of_a_library_the_module_alone_counts(package, monkeypatch):
+    monkeypatch.setattr("scripts.embedder.sources.LIBRARIES", ("of_ours",))
+    sources = Sources()
+    assert sources.add("of_ours.start")
+    assert [line.split()[0] for line in sources.lines()] == ["of_ours/start.py"]
+    assert sources.packages() == {"of_ours"}

@@ -100,6 +100,11 @@ def test_volumes_are_taken_whole_where_all_sets_hold_some(tmp_path):
         assert whole_volumes("whole", Files(train=volumes, generated=other))
     assert not whole_volumes("auto", Files(train=volumes, generated=volumes), own_choice=True)
     assert not whole_volumes("slices", Files(train=volumes, generated=volumes))
+    assert not whole_volumes("auto", Files(train=volumes, generated=volumes), planar="flat")
+    with pytest.raises(
+        ValueError, match="volumes: expected auto or slices, as network flat embeds images, found whole"
+    ):
+        whole_volumes("whole", Files(train=volumes, generated=volumes), planar="flat")
     (volumes / "a.nii.gz").write_bytes(b"no volume")
     assert not whole_volumes("auto", Files(train=volumes, generated=volumes))
     with pytest.raises(ValueError, match="volumes must be auto, whole or slices, got 'all'"):

@@ -12,14 +12,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import types
 
 import numpy as np
 import pytest
 import torch
-from helpers import slices
-from scripts.studies.rival_networks import Embedding, imagenet, scripted
+from helpers import ROOT, slices
+from scripts import AutocastInferer, component, save_weights
+from scripts.embedder.published import z_scores
+from scripts.studies.rival_networks import Embedding, OnField, imagenet, published, scripted
 from skimage.metrics import structural_similarity
 
 
@@ -74,3 +77,36 @@ def test_what_an_embedding_is_meant_to_equal():
     published = Embedding(network, lambda x, n: n(x), form="published").truth(first, second)
     for a, b, value in zip(first, second, published):
         assert value == pytest.approx(structural_similarity(a, b, data_range=float(np.ptp(a))), abs=1e-5)
+
+
+def test_the_published_form_may_be_of_z_scores():
+    images = slices().images[:6]
+    first, second = images[:3], images[3:]
+    found = Embedding(torch.nn.Flatten(), lambda x, n: n(x), form="published", standardize=True).truth(first, second)
+    for a, b, value in zip(*(z_scores(torch.from_numpy(i)).numpy() for i in (first, second)), found):
+        assert value == pytest.approx(structural_similarity(a, b, data_range=float(np.ptp(a))), abs=1e-5)
+
+
+def test_another_field_shows_the_same_in_its_middle():
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(112.0), indexing="ij")
+    image = torch.exp(-((rows - 47.5) ** 2 + (columns - 55.5) ** 2) / 200)[None, None]
+    moved = OnField(torch.nn.Identity(), 2.0 / 1.7, (112, 136))(image)
+    assert moved.shape == (1, 1, 112, 136)
+    assert moved.sum().item() == pytest.approx(image.sum().item() * (2 / 1.7) ** 2, rel=0.01)
+    middle = [(moved[0, 0].sum(1 - axis) * torch.arange(n)).sum() / moved.sum() for axis, n in ((0, 112), (1, 136))]
+    assert [m.item() for m in middle] == pytest.approx([55.5, 67.5], abs=0.51)
+    assert moved[0, 0, :, 0].max() == 0  # padded
+
+
+def test_the_published_system_is_a_method(tmp_path):
+    pytest.importorskip("transformers", reason="the published networks need the extra `published`")
+    files = [ROOT / "configs" / name for name in ("inference.yaml", "published/inference_v1.yaml")]
+    tiny = {"_target_": "scripts.PublishedV1", "depths": [1, 1, 1, 1], "widths": [4, 6, 8, 10]}
+    (tmp_path / "tiny.json").write_text(json.dumps({"network_def": tiny}))
+    network = component([*files, tmp_path / "tiny.json"], "network_def")
+    save_weights(network, tmp_path / "model.pt")
+    method = published([*files, tmp_path / "tiny.json"], tmp_path / "model.pt", AutocastInferer(enabled=False))
+    assert method.network.spatial_size == (112, 136) and method.network.scale == pytest.approx(2 / 1.7)
+    images = np.random.default_rng(0).random((2, 96, 112), np.float32)
+    assert method.vectors(images).shape == (2, 256)
+    assert published(files, None, AutocastInferer()) is None
