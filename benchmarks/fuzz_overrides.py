@@ -73,6 +73,7 @@ def levels(value: Any) -> bool:
 
 RULES: dict[str, Rule] = {  # what each key may be, by configs/detect.yaml and the README
     "k": whole(5),
+    "network": one_of("deepssim"),  # the others need a checkpoint of theirs
     "fdr": number(0, 1, (0, 1)),
     "p_value": one_of("tail", "rank"),
     "adaptive": one_of(True, False),
