@@ -282,11 +282,15 @@ def main() -> None:
         help="weights of configs/ldm/train_autoencoder.yaml, size cpu",
     )
     parser.add_argument("--output_dir", default="eval/validity")
+    parser.add_argument("--rows", default="", help="ask only what has these words in its name, as 'strong copies'")
     arguments = parser.parse_args()
     if not Path(arguments.autoencoder_file).is_file():  # noticed now, not after an hour
         parser.error(f"--autoencoder_file: expected a file, found none at {arguments.autoencoder_file}; check the path")
     everything = simulated() + real(arguments.dataset_dir, arguments.split_file, arguments.autoencoder_file)
-    answer(everything if arguments.dataset_dir else simulated(), Path(arguments.output_dir), everything)
+    asked = [one for one in (everything if arguments.dataset_dir else simulated()) if arguments.rows in one.name]
+    if not asked:
+        parser.error(f"--rows: expected words of a row's name, found {arguments.rows!r} in none of {len(everything)}")
+    answer(asked, Path(arguments.output_dir), everything)
 
 
 if __name__ == "__main__":
