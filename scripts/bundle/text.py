@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["encodable", "spreadsheet_cell", "visible"]
+__all__ = ["encodable", "grouped", "spreadsheet_cell", "visible"]
 
 OBEYED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories of what is no letter: control, bidi, line ends
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -43,6 +43,15 @@ def encodable(text: str, encoding: str | None) -> str:
     """
     encoding = encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def grouped(number: int) -> str:
+    """Return a whole number with a comma between thousands, from five digits on.
+
+    >>> grouped(1000), grouped(1000000)
+    ('1000', '1,000,000')
+    """
+    return f"{number:,}" if abs(number) >= 10_000 else str(number)
 
 
 def spreadsheet_cell(text: str) -> str:

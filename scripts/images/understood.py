@@ -23,6 +23,7 @@ from monai.data import MetaTensor
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
+from ..bundle.text import grouped
 from .datalists import FoundImages
 from .loading import load_file
 from .readers import doubts_of, split_part, suffix_of
@@ -62,7 +63,7 @@ class Understood:
     @property
     def words(self) -> str:
         """The files and what they show, in a few words."""
-        files = ", ".join(f"{count} {suffix}" for suffix, count in Counter(self.formats).most_common(3))
+        files = ", ".join(f"{grouped(count)} {suffix}" for suffix, count in Counter(self.formats).most_common(3))
         looks = [look for look, _ in Counter(self.looks).most_common(2)]
         seen, total = sum(self.looks.values()), sum(self.formats.values())
         of = f", of {seen} that were looked at" if looks and seen < total else ""

@@ -29,7 +29,7 @@ from markupsafe import Markup
 
 from ..auditing.result import AuditResult
 from ..bundle.progress import Progress
-from ..bundle.text import visible
+from ..bundle.text import grouped, visible
 from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail
 from .summary import Summary
 from .tables import MatchRow
@@ -118,7 +118,7 @@ def render_page(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
-    environment.filters["number"], environment.filters["percent"] = _number, _percent
+    environment.filters |= {"number": _number, "percent": _percent, "grouped": grouped}
     script = SCRIPT.read_text(encoding="utf-8")
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         result=result,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..auditing.result import AuditResult, Control, Verdict
-from ..bundle.text import visible
+from ..bundle.text import grouped, visible
 from .summary import Summary
 from .tables import MatchRow
 
@@ -54,7 +54,7 @@ def _understood(summary: Summary) -> list[str]:
     for name, part in summary.inputs.items():
         if (seen := part.understood) is None:
             continue
-        people = f"; {part.subjects} subjects, by {seen.rule}" if seen.rule else ""
+        people = f"; {grouped(part.subjects)} subjects, by {seen.rule}" if seen.rule else ""
         example = f" ({seen.examples[0][0]} is {seen.examples[0][1]})" if seen.examples else ""
         lines.append(f"{names[name]}: {seen.words}{people}{example}.")
         lines += [f"  {note}." for note in seen.notes[:2]]
@@ -76,14 +76,14 @@ def _alone(control: Control) -> str:
 
 def headline(summary: Summary, total: int) -> str:
     """Return the verdict on `total` generated images in one line."""
-    tiers = summary.tiers
+    tiers, images = summary.tiers, grouped(total)
     if summary.verdict is Verdict.NO_COPYING:
-        return f"No copying found among {total} generated images, at a false-discovery rate of {summary.fdr:g}."
+        return f"No copying found among {images} generated images, at a false-discovery rate of {summary.fdr:g}."
     if summary.verdict is Verdict.INCONCLUSIVE:
-        return f"INCONCLUSIVE: copies among {total} generated images could not have been recognised."
+        return f"INCONCLUSIVE: copies among {images} generated images could not have been recognised."
     return (
-        f"Copies: {tiers.copies}. Likenesses: {tiers.likenesses}. Of {total} generated images, at a false-discovery "
-        f"rate of {summary.fdr:g}."
+        f"Copies: {grouped(tiers.copies)}. Likenesses: {grouped(tiers.likenesses)}. Of {images} generated images, at a "
+        f"false-discovery rate of {summary.fdr:g}."
     )
 
 
@@ -97,7 +97,8 @@ def _verdict(result: AuditResult, summary: Summary, matches: Sequence[MatchRow])
     shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
     lines = [
         first,
-        f"Training subjects leaked: {len(ids)} of {summary.inputs['train'].subjects}" + (f" ({shown})" if ids else ""),
+        f"Training subjects leaked: {grouped(len(ids))} of {grouped(summary.inputs['train'].subjects)}"
+        + (f" ({shown})" if ids else ""),
     ]
     for match in (matches[unit] for unit in result.strongest(3)):
         mirrored = ", mirrored" if match.mirrored else ""

@@ -310,7 +310,7 @@ def test_the_written_page_names_no_other_address():
 
 
 def test_verdict_distributions_and_warning_stand_on_the_page(opened):
-    assert opened.find_element(By.TAG_NAME, "h1").text == "Copies: 2. Likenesses: 1. Of 10000 generated images"
+    assert opened.find_element(By.TAG_NAME, "h1").text == "Copies: 2. Likenesses: 1. Of 10,000 generated images"
     chart = opened.find_element(By.CSS_SELECTOR, "img.chart")
     assert opened.execute_script("return arguments[0].naturalWidth", chart) > 100
     assert "The two nulls disagree" in opened.find_element(By.TAG_NAME, "main").text
