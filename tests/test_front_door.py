@@ -265,9 +265,9 @@ def first(path: str = "train") -> str:
 SETTINGS = {
     "no folder": ("train_dir", lambda: "none", "none: expected an existing folder or a .json/.csv/.tsv datalist, found nothing; check the path"),
     "a file as folder": ("train_dir", lambda: "train/" + first(), "train/sub-01_z08.png: expected an existing folder or a .json/.csv/.tsv datalist, found another file; give the folder that it lies in"),
-    "an empty folder": ("train_dir", lambda: nothing("empty"), "empty: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none; check the folder and the globs"),
-    "other files": ("train_dir", notes, "scans: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 0, of which include and exclude keep none, beside other files (1 .doc); check the folder and the globs"),
-    "globs that keep none": ("include", lambda: "*.nii", "train: expected images (.bmp .dcm .dicom .h5 .hdf5 .ima .img .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff), found 8, of which include and exclude keep none; check the folder and the globs"),
+    "an empty folder": ("train_dir", lambda: nothing("empty"), "empty: expected images (.bmp .dcm .dicom .gif .h5 .hdf5 .ima .img .jp2 .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff .webp), found none; check the folder"),
+    "other files": ("train_dir", notes, "scans: expected images (.bmp .dcm .dicom .gif .h5 .hdf5 .ima .img .jp2 .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff .webp), found none, beside other files (1 .doc); check the folder"),
+    "globs that keep none": ("include", lambda: "*.nii", "train: expected images (.bmp .dcm .dicom .gif .h5 .hdf5 .ima .img .jp2 .jpeg .jpg .mgh .mgz .mha .mhd .nhdr .nii .nii.gz .npy .npz .nrrd .png .pt .tar .tif .tiff .webp), found 8, of which include and exclude keep none; check the folder and the globs"),
     "a loop of links": ("train_dir", lambda: link("train/again", "train"), "train/again: expected a folder, found a link to one that it stands in; remove the link"),
     "a dangling link": ("train_dir", lambda: link("train/a.png", "gone.png"), "train/a.png: expected an image, found a link to nothing; fetch the file or remove the link"),
     "train inside generated": ("generated_dir", lambda: ".", "{}/train/sub-01_z08.png: expected a training or a generated image, found it (8 such) in train_dir and in generated_dir; exclude one, or choose folders that do not hold each other"),
@@ -472,7 +472,7 @@ def test_an_expression_needs_a_running_config():
         ("inference", ("--datset_dir", "x"), "--datset_dir: expected a key of the config, found none of this name; did you mean --dataset_dir?"),
         ("inference", ("--dataset_dir", "x"), "x: expected an existing folder or a .json/.csv/.tsv datalist, found nothing; check the path"),
         ("train", ("--epoch", "2"), "--epoch: expected a key of the config, found none of this name; did you mean --epochs?"),
-        ("train", ("--split_file", "x.json"), "x.json: expected a file, found none; check the path"),
+        ("train", ("--split_file", "x.json"), "x.json: expected a file or folder, found none; check the path"),
         ("planted_copies", ("--draw", "2"), "--draw: expected a key of the config, found none of this name; did you mean --draws?"),
     ],
 )  # fmt: skip

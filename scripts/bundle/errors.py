@@ -42,7 +42,7 @@ EXHAUSTED = {  # what torch says of it, and what to do
     "disk is full; free some space and run again, what is finished is kept",
 }
 REMEDIES = {
-    errno.ENOENT: "expected a file, found none; check the path",
+    errno.ENOENT: "expected a file or folder, found none; check the path",
     errno.ENOSPC: "the disk is full; free some space and run again, what is finished is kept",
     errno.EDQUOT: "the disk quota is used up; free some space and run again, what is finished is kept",
     errno.EACCES: "permission denied; change the file's mode or choose another folder",

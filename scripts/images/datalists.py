@@ -142,10 +142,10 @@ def scan_images(
     found = ", ".join(f"{count} {suffix}" for suffix, count in files.others.most_common(5))
     if not items:
         beside = f", beside other files ({found})" if found else ""
-        raise ValueError(
-            f"{source}: expected images ({' '.join(sorted(image_suffixes()))}), found {len(files.records)}, of which "
-            f"include and exclude keep none{beside}; check the folder and the globs"
-        )
+        none = f"found {len(files.records)}, of which include and exclude keep none" if files.records else "found none"
+        remedy = "check the folder and the globs" if files.records else "check the folder"
+        expected = " ".join(sorted(image_suffixes()))
+        raise ValueError(f"{source}: expected images ({expected}), {none}{beside}; {remedy}")
     if len(kept) < len(items):
         double = Counter(item["id"] for item in items).most_common(1)[0][0]
         raise ValueError(f"{source}: expected every image once, found {double} more than once; remove the repetition")

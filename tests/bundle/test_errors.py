@@ -63,7 +63,10 @@ def test_a_job_returns_or_ends_the_process_with_its_sentence(as_command):
     assert run_or_exit(divmod, 7, 2) == (3, 1)
     for error, said in (
         (ValueError("a.png: no image"), "error: a.png: no image"),
-        (chained(RuntimeError("outer"), FileNotFoundError(errno.ENOENT, "", "b")), "error: b: expected a file, found"),
+        (
+            chained(RuntimeError("outer"), FileNotFoundError(errno.ENOENT, "", "b")),
+            "error: b: expected a file or folder, found",
+        ),
         (KeyboardInterrupt(), "error: stopped by the user"),
         (MemoryError(), "error: the memory ran out; lower batch_size"),
         (chained(RuntimeError("outer"), torch.OutOfMemoryError("CUDA out of memory.")), "error: the memory ran out"),
@@ -99,7 +102,7 @@ def test_a_program_gets_the_sentence_as_a_value_error_and_its_own_interrupts():
     def fail(error: BaseException):
         raise error
 
-    with pytest.raises(ValueError, match="^b: expected a file, found none; check the path$"):
+    with pytest.raises(ValueError, match="^b: expected a file or folder, found none; check the path$"):
         run_or_exit(fail, missing)
     with pytest.raises(KeyboardInterrupt):
         run_or_exit(fail, KeyboardInterrupt())

@@ -40,6 +40,10 @@ KINDS = {
     "photo.jpg": lambda path, p: grey_picture(p).convert("RGB").save(path, quality=95),
     "grey.jpeg": lambda path, p: grey_picture(p).save(path, quality=95),
     "grey.bmp": lambda path, p: grey_picture(p).save(path),
+    "grey.jp2": lambda path, p: grey_picture(p).save(path, irreversible=False),
+    "sixteen.jp2": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path, irreversible=False),
+    "grey.gif": lambda path, p: grey_picture(p).save(path),
+    "lossless.webp": lambda path, p: grey_picture(p).convert("RGB").save(path, lossless=True),
     "grey.tif": lambda path, p: grey_picture(p).save(path),
     "sixteen.tiff": lambda path, p: Image.fromarray((257 * p.T).astype(np.uint16)).save(path),
     "float.tif": lambda path, p: Image.fromarray((p.T / 255).astype(np.float32)).save(path),
@@ -199,7 +203,9 @@ def test_a_new_format_is_one_class(toy_format, picture, tmp_path):
     torch.testing.assert_close(own, known)
     (tmp_path / "sub-1.ROWS").unlink()
     (tmp_path / "sub-2.png").unlink()
-    with pytest.raises(ValueError, match=r"expected images \(.bmp .dcm .* .png .pt .rows .tar .tif .tiff\), found 0"):
+    with pytest.raises(
+        ValueError, match=r"expected images \(.bmp .dcm .* .png .pt .rows .tar .tif .tiff .webp\), found none"
+    ):
         find_images(tmp_path)
 
 

@@ -71,11 +71,11 @@ class _Stack:
         return np.stack(read)
 
 
-@reads(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+@reads(".png", ".jpg", ".jpeg", ".jp2", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 class GreyImageReader(PILReader):
-    """Read PNG, JPEG, BMP and TIFF files as grey images of their own bit depth, upright; colours become their luma.
+    """Read PNG, JPEG, JPEG 2000, BMP, GIF, WebP and TIFF files as grey images of their own bit depth, upright.
 
-    PILReader alone leaves colour channels and palettes as they are.
+    Colours become their luma; PILReader alone leaves colour channels and palettes as they are.
 
     Args:
         array_layout: what the pages of a TIFF file of several are: samples if it names N, else slices of a volume;
