@@ -33,7 +33,7 @@ import nibabel
 import numpy as np
 import torch
 from bundle_root import ROOT
-from phantoms import phantom, write_phantoms
+from phantoms import phantom, phantom_head, write_phantoms
 from scripts import AutocastInferer, Embedder, Verifier, component, find_images, load_weights, ssim_matrix
 from scripts.auditing.neighbors import nearest_subjects
 
@@ -266,9 +266,10 @@ def check_volumes(device: str) -> bool:
         heads = Path(folder, "heads")
         heads.mkdir()
         for number in range(8):
-            planes = [phantom(100 * number + plane // 4) for plane in range(80)]
-            volume = np.stack(planes, -1) * np.hanning(82)[1:-1].astype(np.float32)
-            nibabel.save(nibabel.Nifti1Image(volume, np.diag([2.0, 2.0, 2.0, 1.0])), heads / f"sub-{number:02d}.nii.gz")
+            nibabel.save(
+                nibabel.Nifti1Image(phantom_head(number), np.diag([2.0, 2.0, 2.0, 1.0])),
+                heads / f"sub-{number:02d}.nii.gz",
+            )
         short = ("--dataset_dir", str(heads), "--iterations", "20", "--epochs", "2")
         autoencoder, model = Path(folder, "autoencoder"), Path(folder, "model")
         files = ["ldm/train_autoencoder", "ldm/autoencoder_3d"]

@@ -50,7 +50,7 @@ class VolumeVerifier:
         block: pairs aligned at a time; bounds the memory.
         bend: bend each training volume onto the generated one before it is scored, by some millimetres at most.
 
-    Cost: about 35 ms a pair of 48 x 56 x 40 voxels, on one core.
+    Cost: about 28 ms a pair of 48 x 56 x 40 voxels, on one core (benchmarks/speed.py).
     """
 
     window = 0  # parts of volumes are not looked for

@@ -37,6 +37,13 @@ def test_every_row_has_its_numbers(measure, numbers, capsys):
     assert len(found) >= numbers and min(found) >= 0 and max(found) > 0
 
 
+def test_volumes_have_their_numbers(capsys):
+    heads = np.stack([speed.phantom_head(seed)[::2, ::2, ::2] for seed in range(2)])
+    speed.time_volumes(heads, 1)
+    times = re.findall(r"(?:embedded|five) (\d+\.\d+)", capsys.readouterr().out)
+    assert len(times) == 2 and min(map(float, times)) > 0
+
+
 def test_loading_has_its_numbers(capsys):
     speed.time_loading(1, sides=(40,), count=2)
     said = capsys.readouterr().out
