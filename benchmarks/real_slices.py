@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -95,8 +95,8 @@ class Subject(NamedTuple):
 class RememberingVerifier(Verifier):
     """Aligns each pair of images once: random splits of the same subjects ask for them again and again."""
 
-    def __init__(self, smoothing: float = 0.7, block: int = 512, window: int = 0, bend: bool = True) -> None:
-        super().__init__(smoothing, block, window, bend)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self.known: dict[bytes, tuple] = {}
 
     def align(
