@@ -16,21 +16,17 @@ A section of the page is a block of report.html.j2, which sees the whole result 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from ..auditing.result import AuditResult
 from ..bundle.progress import Progress
-from ..bundle.text import visible
 from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail
+from .self_contained import json_block, render_self_contained, shown_text
 from .summary import Summary
 from .tables import MatchRow
 
@@ -115,12 +111,10 @@ def render_page(
         pictures: of the page; None: it shows none.
     """
     cards = _cards(result)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
-    )
-    environment.filters["number"], environment.filters["percent"] = _number, _percent
-    script = SCRIPT.read_text(encoding="utf-8")
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_self_contained(
+        TEMPLATE,
+        SCRIPT,
+        {"number": _number, "percent": _percent},
         result=result,
         summary=summary,
         matches=matches,
@@ -130,8 +124,6 @@ def render_page(
         candidates=_candidates(result),
         histogram=histogram(result),
         pictures=pictures,
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         table=_table(result, matches),
         listed=MOST_LISTED,
         most_rows=MOST_ROWS,
@@ -139,17 +131,11 @@ def render_page(
     )
 
 
-def _visible(value: object) -> object:
-    """Return a text with control and direction characters shown; markup and all else as it is."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def _table(result: AuditResult, matches: Sequence[MatchRow]) -> Markup:
     """Return the matches with the least p-values as the JSON of a data block, which only '<' could end early."""
     units = np.sort(np.argsort(result.p_value, kind="stable")[:MOST_ROWS]).tolist()
-    rows = [[_visible(getattr(match, column)) for column in TABLE] for match in map(matches.__getitem__, units)]
-    content = {"units": units, "rows": rows}
-    return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+    rows = [[shown_text(getattr(match, column)) for column in TABLE] for match in map(matches.__getitem__, units)]
+    return json_block({"units": units, "rows": rows})
 
 
 def _candidates(result: AuditResult) -> list[int]:

@@ -37,6 +37,7 @@ __all__ = [
     "Motion",
     "Picture",
     "contact_sheet",
+    "data_uri",
     "evidence",
     "histogram",
     "sections",
@@ -139,7 +140,7 @@ def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evide
     x, y, z = _middle(fine)
     planes = [(volume[:, :, z], volume[:, y, :], volume[x]) for volume in (fine, fine_aligned)]
     stack = [
-        Picture(title, _data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True))
+        Picture(title, data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True))
         for title, volume in (("generated", query), ("training, aligned", aligned))
     ]
     return Evidence(
@@ -162,9 +163,9 @@ def thumbnail(result: AuditResult, match: Match) -> str:
     """Return the generated image of a match, of a volume a slice, cut up the best matching one, as a data URI."""
     if result.whole:
         volume = result.units.images[match.row].astype(np.float32)
-        return _data_uri(volume[:, :, _middle(volume)[2]], True)
+        return data_uri(volume[:, :, _middle(volume)[2]], True)
     upright = bool(result.generated.slice[match.row] >= 0)
-    return _data_uri(result.units.images[match.row].astype(np.float32), upright)
+    return data_uri(result.units.images[match.row].astype(np.float32), upright)
 
 
 def contact_sheet(data: EmbeddingSet, whole: bool) -> list[str]:
@@ -172,7 +173,7 @@ def contact_sheet(data: EmbeddingSet, whole: bool) -> list[str]:
     rows = np.unique(np.linspace(0, len(data) - 1, SHEET).round().astype(int)).tolist()
     images = [data.images[row].astype(np.float32) for row in rows]
     planes = [image[:, :, _middle(image)[2]] if whole else image for image in images]
-    return [_data_uri(plane, whole or bool(data.slice[row] >= 0)) for plane, row in zip(planes, rows)]
+    return [data_uri(plane, whole or bool(data.slice[row] >= 0)) for plane, row in zip(planes, rows)]
 
 
 def _pictures(
@@ -186,7 +187,7 @@ def _pictures(
         shown = (sides, SCALE_MM / (pixel_mm * len(generated))) if upright else ("", 0.0)
         trio = {"generated": generated, "training, aligned": aligned, "difference": _coloured(generated - aligned)}
         for title, image in trio.items():
-            yield Picture(title, _data_uri(image if square is None else _outlined(image, square), upright), *shown)
+            yield Picture(title, data_uri(image if square is None else _outlined(image, square), upright), *shown)
 
 
 def _coloured(difference: NDArray) -> NDArray[np.float32]:
@@ -244,7 +245,7 @@ def sections(volume: NDArray, axial: int, spacing: NDArray) -> list[NDArray]:
     return [volume[axial], *(ndimage.zoom(section, stretch, order=1) for section in middle)]
 
 
-def _data_uri(image: NDArray, upright: bool) -> str:
+def data_uri(image: NDArray, upright: bool) -> str:
     """Return a PNG as a data URI; images are (x, y[, colour]): RAS for slices of volumes, y downwards for files."""
     pixels = (image.clip(0, 1) * 255).astype(np.uint8).swapaxes(0, 1)
     buffer = io.BytesIO()

@@ -24,7 +24,7 @@ from scripts.report.pictures import (
     DARKER,
     DIFFERENCE,
     Picture,
-    _data_uri,
+    data_uri,
     evidence,
     histogram,
     sections,
@@ -79,7 +79,7 @@ def test_evidence_of_a_volume_is_three_planes_aligned_in_3d(volumes):
 def test_the_left_of_a_volume_stands_left_and_its_front_and_top_above():
     image = np.zeros((6, 8), np.float32)
     image[0, -1] = 1  # x towards the patient's right, y towards the front
-    picture = pixels(Picture("", _data_uri(image, upright=True)))
+    picture = pixels(Picture("", data_uri(image, upright=True)))
     assert picture.shape == (8, 6) and picture[0, 0] == 255 and picture.sum() == 255
 
 
