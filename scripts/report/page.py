@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 from ..auditing.result import AuditResult
 from ..bundle.progress import Progress
-from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail
+from .pictures import DIFFERENCE, Evidence, Explains, contact_sheet, evidence, histogram, thumbnail
 from .self_contained import json_block, render_self_contained, shown_text
 from .summary import Summary
 from .tables import MatchRow
@@ -79,17 +79,18 @@ class SubjectCard:
         return self.units[1 : 1 + self.shown]
 
 
-def draw_pictures(result: AuditResult, pixel_mm: float = 2.0) -> Pictures:
+def draw_pictures(result: AuditResult, pixel_mm: float = 2.0, explain: Explains | None = None) -> Pictures:
     """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, a fifth of a second each.
 
     Args:
         result: of the audit.
         pixel_mm: the side of a pixel of volumes' slices.
+        explain: maps what made an image and its match alike; None: that is not shown.
     """
     cards, pictures = _cards(result)[:SHOWN_SUBJECTS], Pictures()
     pairs = [*(card.units[0] for card in cards), *_candidates(result)]
     for unit in Progress(pairs, desc="drawing pictures", unit="pair"):
-        if (found := evidence(result, result.match(unit), pixel_mm)) is not None:
+        if (found := evidence(result, result.match(unit), pixel_mm, explain)) is not None:
             pictures.evidence[unit] = found
     for unit in (unit for card in cards for unit in card.samples):
         pictures.thumbnails[unit] = thumbnail(result, result.match(unit))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import matplotlib
@@ -34,6 +34,7 @@ from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slic
 __all__ = [
     "DIFFERENCE",
     "Evidence",
+    "Explains",
     "Motion",
     "Picture",
     "contact_sheet",
@@ -47,9 +48,14 @@ __all__ = [
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
 OUTLINE = (255, 210, 0)  # colour of the square that decided
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
+EXPLAINED = 99.0  # percentile of a map's values at which its colours end
+EXPLAINED_BLUR = 1.5  # pixels; of a map that is shown, as single pixels of it change sign
 ENLARGED = 2  # times the voxels of a whole volume, in its sections
 SCALE_MM = 50.0  # of the bar below a section
 SHEET = 6  # images of a set that are shown
+
+# (generated, training), both (W, H): a map (W, H) of what made their embeddings alike
+Explains = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ class Evidence:
 
     `level` is the shown axial slice's, in mm below the top of the object, NaN where unknown. Of volumes `motion` says
     how they lie to each other; of whole ones `stack` holds all axial `slices` below each other, the topmost first, of
-    the generated volume and of the aligned training volume.
+    the generated volume and of the aligned training volume. `explained` shows which parts of the generated image, of a
+    volume its strongest slice, made the embeddings alike, where that was asked for.
     """
 
     pictures: list[Picture]
@@ -101,12 +108,18 @@ class Evidence:
     motion: Motion | None = None
     stack: list[Picture] = field(default_factory=list)
     slices: int = 0
+    explained: Picture | None = None
 
 
-def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
+def evidence(result: AuditResult, match: Match, pixel_mm: float, explain: Explains | None = None) -> Evidence | None:
     """Return the pictures of a match, None if it has no training image.
 
     Of a volume they are sections in three planes after an alignment in 3-D, a fifth of a second each.
+
+    Args:
+        result, match: of the audit, and one of its units.
+        pixel_mm: the side of a pixel of volumes' slices.
+        explain: as :class:`~scripts.embedder.attribution.Explainer`; None, or volumes that are taken whole: no map.
     """
     if match.subject < 0:
         return None
@@ -121,13 +134,33 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
             sections(volumes.query, volumes.strongest, volumes.spacing),
             sections(volumes.found.aligned, volumes.strongest, volumes.spacing),
         )
-        motion = Motion.of(volumes.found.matrix)
-        return Evidence(list(_pictures(planes, upright, pixel_mm)), volumes.found.ssim, level, motion)
+        motion, explained = Motion.of(volumes.found.matrix), _explained(result, match, upright, explain)
+        pictures = list(_pictures(planes, upright, pixel_mm))
+        return Evidence(pictures, volumes.found.ssim, level, motion, explained=explained)
     query = result.units.images[match.row][None].astype(np.float32)
     reference = result.train.images[match.train_row][None].astype(np.float32)
     matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
     warped = result.verifier.show(query, reference, matrix)
-    return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm, match.square)), level=level)
+    pictures = list(_pictures([(query[0], warped[0])], upright, pixel_mm, match.square))
+    return Evidence(pictures, level=level, explained=_explained(result, match, upright, explain))
+
+
+def _explained(result: AuditResult, match: Match, upright: bool, explain: Explains | None) -> Picture | None:
+    """Return the map of a match's generated image, over it, in colours: what raised the cosine, and what lowered it."""
+    if explain is None:
+        return None
+    # as the network saw them: nothing is aligned
+    query = result.units.images[match.row].astype(np.float32)
+    found = explain(query, result.train.images[match.train_row].astype(np.float32))
+    return Picture("what made them alike", data_uri(_overlaid(query, found), upright))
+
+
+def _overlaid(image: NDArray, values: NDArray) -> NDArray[np.float32]:
+    """Return an image (W, H) in [0, 1] as colours, (W, H, 3), the stronger a value the less of the image is seen."""
+    smooth = ndimage.gaussian_filter(values, EXPLAINED_BLUR)
+    share = (smooth / max(np.percentile(np.abs(smooth), EXPLAINED), 1e-12)).clip(-1, 1)[..., None]
+    colours = (np.maximum(share, 0) * BRIGHTER + np.maximum(-share, 0) * DARKER) / 255
+    return (image[..., None] * (1 - np.abs(share)) + colours).astype(np.float32)
 
 
 def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence:

@@ -355,6 +355,25 @@ def test_a_picture_is_enlarged_and_blinks(browser, tmp_path, result):
     assert not viewer.is_displayed()
 
 
+def test_a_map_stands_beside_the_pictures_and_is_enlarged_alone(browser, tmp_path, result):
+    matches = MatchRows(result)
+    path = tmp_path / "report.html"
+    pictures = draw_pictures(result, explain=lambda first, second: first - second)
+    path.write_text(render_page(result, matches, summary(result, matches), pictures), encoding="utf-8")
+    browser.get(path.as_uri())
+    maps = browser.find_elements(By.CSS_SELECTOR, ".row.four .view:last-child button")
+    assert len(maps) == len(pictures.evidence) > 2
+    maps[0].send_keys(Keys.ENTER)
+    image = browser.find_element(By.CSS_SELECTOR, "#viewer img")
+    assert image.get_attribute("alt") == "what made them alike"
+    browser.find_element(By.ID, "difference").click()
+    image.click()
+    assert image.get_attribute("alt") == "what made them alike", "there is no other"
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert "shows orange the parts" in browser.find_element(By.TAG_NAME, "main").text
+    assert not any(words in page(count=20) for words in ('"row four"', "shows orange the parts"))
+
+
 def test_the_same_page_twice_is_the_same_file():
     assert page(count=20) == page(count=20)
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='", page(count=20))

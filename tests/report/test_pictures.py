@@ -96,5 +96,30 @@ def test_without_a_match_there_is_no_evidence(result):
     assert evidence(result, replace(result.match(0), subject=-1), 2.0) is None
 
 
+def test_what_made_a_pair_alike_is_shown_over_the_generated_image_if_asked_for(result, volumes):
+    def left(first, second):
+        assert first.shape == second.shape == result.train.images.shape[1:] and first.dtype == np.float32
+        values = np.zeros(first.shape, np.float32)
+        values[: len(values) // 4], values[-len(values) // 4 :] = 1, -1
+        return values
+
+    assert evidence(result, result.match(0), 2.0).explained is None
+    shown = evidence(result, result.match(0), 2.0, left)
+    assert len(shown.pictures) == 3
+    drawn, generated = pixels(shown.explained), pixels(shown.pictures[0])
+    width = generated.shape[1]
+    assert np.abs(drawn[:, : width // 8] - BRIGHTER).max() <= 1 and np.abs(drawn[:, -width // 8 :] - DARKER).max() <= 1
+    middle = slice(width // 2 - 2, width // 2 + 2)
+    assert np.abs(drawn[:, middle] - generated[:, middle, None]).max() <= 2, "the image where the map says nothing"
+
+    def flat(first, second):
+        return np.zeros(first.shape, np.float32)
+
+    cut = evidence(volumes, volumes.match(0), 2.0, flat)
+    strongest = volumes.units.images[volumes.match(0).row].astype(np.float32)
+    assert len(cut.pictures) == 9
+    assert np.abs(pixels(cut.explained)[::-1, :, 0] - strongest.T * 255).max() <= 1
+
+
 def test_the_same_result_gives_the_same_histogram(result):
     assert histogram(result) == histogram(result) and histogram(result).startswith("data:image/svg+xml;base64,")
