@@ -40,6 +40,7 @@ from .decision.null import p_values
 from .decision.rates import benjamini_hochberg, leaked_subjects
 from .decision.statistic import LocalStatistic, local_statistic
 from .detect import AuditData, detect, run_audit
+from .embedder.attribution import Explainer, cosine_map, layer_cam
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddingSet
 from .embedder.evaluation import held_out_summary
@@ -99,6 +100,7 @@ __all__ = [
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",
+    "Explainer",
     "FitTest",
     "GreyImageReader",
     "ImageError",
@@ -160,6 +162,7 @@ __all__ = [
     "compare",
     "compare_reports",
     "component",
+    "cosine_map",
     "decide",
     "detect",
     "draw_copies",
@@ -171,6 +174,7 @@ __all__ = [
     "held_out_summary",
     "image_readers",
     "keep_private",
+    "layer_cam",
     "leaked_subjects",
     "load_weights",
     "local_statistic",

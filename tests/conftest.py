@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,11 @@ import pytest
 import torch
 from helpers import ROOT, SHARED_DATA
 from monai.transforms import Randomizable
+
+try:
+    from selenium import webdriver
+except ImportError:
+    webdriver = None
 
 # pytest finds them itself; as doctests two of one name would clash where several folders are named
 collect_ignore_glob = ["*/conftest.py"]
@@ -56,3 +62,21 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> Path:
 def as_command(monkeypatch):
     """Errors end the process, as where MONAI's command line started it."""
     monkeypatch.setattr(sys, "argv", ["monai/bundle/__main__.py"])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window, which logs what it asks for; the tests that take it are skipped where it is not."""
+    if webdriver is None:
+        pytest.skip("selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield found
+    found.quit()

@@ -411,6 +411,23 @@ def test_the_published_recipes_are_as_published(name, moves):
     assert parser["train"]["sampler"]["num_samples"] == "$@groups * 4 * @iterations"
 
 
+def test_explained_pairs_are_shown_where_asked_for(demo, tmp_path):
+    assert "what made them alike" not in (demo[0] / "report.html").read_text()
+    result = run_config("detect.yaml", tmp_path, "--output_dir", "out", "--explain", "True", *FEW)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="row four"') == page.count('alt="what made them alike"') >= 16
+    (tmp_path / "plain.yaml").write_text(
+        "network_def: {_target_: torch.nn.Flatten}\n"
+        "embedding_network: '$@network_def'\n"
+        f"inference_config: {ROOT / 'configs' / 'inference.yaml'}\n"
+    )
+    files = str([str(ROOT / "configs" / "detect.yaml"), str(tmp_path / "plain.yaml")])
+    wrong = run_config(files, tmp_path, "--output_dir", "out", "--explain", "True")
+    assert wrong.returncode == 1
+    assert "explain: expected DeepSSIM, or layers of another network for LayerCAM, found Flatten" in wrong.stderr
+
+
 @pytest.mark.slow
 def test_groups_repetitions_and_the_curve_are_reported(tmp_path):
     names = sorted(path.name for path in Path(DEMO["generated_dir"]).glob("*.png"))

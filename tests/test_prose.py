@@ -32,6 +32,7 @@ MOST_WORDS = {
     "docs/inputs.md": 25,
     "docs/results.md": 25,
     "docs/reproducibility.md": 25,
+    "docs/rating.md": 25,
     "docs/monai_label.md": 25,
     "docs/monai_deploy.md": 25,
     "docs/model_zoo.md": 25,

@@ -209,18 +209,24 @@ class DeepSSIM(nn.Module):
                 f"images: expected (N, 1) times {self.spatial_size}, found {list(x.shape)}; change spatial_size of the "
                 "preprocessing or of the network"
             )
-        x = x.float()
-        views, estimate = self._pose(x)
-        upright = warp(views, estimate.refined.flatten(0, 1))  # (N K, 1, *spatial_size)
-        features = self._features(upright).view([x.shape[0], self.orientations] + self.spatial_size)
-        weight = estimate.scores.gather(1, estimate.chosen).softmax(dim=1)
-        weight = weight.view([x.shape[0], self.orientations] + [1] * len(self.spatial_size))
-        blended = (features * weight).sum(1, keepdim=True)
+        features, estimate = self.upright(x.float())
+        blended = features.sum(1, keepdim=True)
         vector = self.projection(self.patches(blended).flatten(1)).float()
         vector = torch.cat(
             [vector, self.constant * (torch.linalg.vector_norm(vector, dim=1, keepdim=True) + 1e-6)], dim=1
         )
         return F.normalize(vector, dim=1), estimate
+
+    def upright(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:
+        """Return the features of the followed orientations, upright and weighted, and the estimate.
+
+        The features, (N, K, *spatial_size), add up to what the projection takes.
+        """
+        views, estimate = self._pose(x)
+        upright = warp(views, estimate.refined.flatten(0, 1))  # (N K, 1, *spatial_size)
+        features = self._features(upright).view([x.shape[0], self.orientations] + self.spatial_size)
+        weight = estimate.scores.gather(1, estimate.chosen).softmax(dim=1)
+        return features * weight.view([x.shape[0], self.orientations] + [1] * len(self.spatial_size)), estimate
 
     def _pose(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:
         """Return the followed orientations of the images, (N K, 1, *spatial_size), and the estimate."""

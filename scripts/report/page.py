@@ -16,21 +16,18 @@ A section of the page is a block of report.html.j2, which sees the whole result 
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from ..auditing.result import AuditResult
 from ..bundle.progress import Progress
-from ..bundle.text import grouped, visible
-from .pictures import DIFFERENCE, Evidence, contact_sheet, evidence, histogram, thumbnail
+from ..bundle.text import grouped
+from .pictures import DIFFERENCE, Evidence, Explains, contact_sheet, evidence, histogram, thumbnail
+from .self_contained import json_block, render_self_contained, shown_text
 from .summary import Summary
 from .tables import MatchRow
 
@@ -83,17 +80,18 @@ class SubjectCard:
         return self.units[1 : 1 + self.shown]
 
 
-def draw_pictures(result: AuditResult, pixel_mm: float = 2.0) -> Pictures:
+def draw_pictures(result: AuditResult, pixel_mm: float = 2.0, explain: Explains | None = None) -> Pictures:
     """Return the pictures of the page; of volumes three planes, after an alignment in 3-D, a fifth of a second each.
 
     Args:
         result: of the audit.
         pixel_mm: the side of a pixel of volumes' slices.
+        explain: maps what made an image and its match alike; None: that is not shown.
     """
     cards, pictures = _cards(result)[:SHOWN_SUBJECTS], Pictures()
     pairs = [*(card.units[0] for card in cards), *_candidates(result)]
     for unit in Progress(pairs, desc="drawing pictures", unit="pair"):
-        if (found := evidence(result, result.match(unit), pixel_mm)) is not None:
+        if (found := evidence(result, result.match(unit), pixel_mm, explain)) is not None:
             pictures.evidence[unit] = found
     for unit in (unit for card in cards for unit in card.samples):
         pictures.thumbnails[unit] = thumbnail(result, result.match(unit))
@@ -115,12 +113,10 @@ def render_page(
         pictures: of the page; None: it shows none.
     """
     cards = _cards(result)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
-    )
-    environment.filters |= {"number": _number, "percent": _percent, "grouped": grouped}
-    script = SCRIPT.read_text(encoding="utf-8")
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_self_contained(
+        TEMPLATE,
+        SCRIPT,
+        {"number": _number, "percent": _percent, "grouped": grouped},
         result=result,
         summary=summary,
         matches=matches,
@@ -130,8 +126,6 @@ def render_page(
         candidates=_candidates(result),
         histogram=histogram(result),
         pictures=pictures,
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         table=_table(result, matches),
         listed=MOST_LISTED,
         most_rows=MOST_ROWS,
@@ -139,17 +133,11 @@ def render_page(
     )
 
 
-def _visible(value: object) -> object:
-    """Return a text with control and direction characters shown; markup and all else as it is."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def _table(result: AuditResult, matches: Sequence[MatchRow]) -> Markup:
     """Return the matches with the least p-values as the JSON of a data block, which only '<' could end early."""
     units = np.sort(np.argsort(result.p_value, kind="stable")[:MOST_ROWS]).tolist()
-    rows = [[_visible(getattr(match, column)) for column in TABLE] for match in map(matches.__getitem__, units)]
-    content = {"units": units, "rows": rows}
-    return Markup(json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
+    rows = [[shown_text(getattr(match, column)) for column in TABLE] for match in map(matches.__getitem__, units)]
+    return json_block({"units": units, "rows": rows})
 
 
 def _candidates(result: AuditResult) -> list[int]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import matplotlib
@@ -34,9 +34,11 @@ from ..similarity.volumes import VolumeAlignment, align_volumes, start_from_slic
 __all__ = [
     "DIFFERENCE",
     "Evidence",
+    "Explains",
     "Motion",
     "Picture",
     "contact_sheet",
+    "data_uri",
     "evidence",
     "histogram",
     "sections",
@@ -46,9 +48,14 @@ __all__ = [
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
 OUTLINE = (255, 210, 0)  # colour of the square that decided
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
+EXPLAINED = 99.0  # percentile of a map's values at which its colours end
+EXPLAINED_BLUR = 1.5  # pixels; of a map that is shown, as single pixels of it change sign
 ENLARGED = 2  # times the voxels of a whole volume, in its sections
 SCALE_MM = 50.0  # of the bar below a section
 SHEET = 6  # images of a set that are shown
+
+# (generated, training), both (W, H): a map (W, H) of what made their embeddings alike
+Explains = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ class Evidence:
 
     `level` is the shown axial slice's, in mm below the top of the object, NaN where unknown. Of volumes `motion` says
     how they lie to each other; of whole ones `stack` holds all axial `slices` below each other, the topmost first, of
-    the generated volume and of the aligned training volume.
+    the generated volume and of the aligned training volume. `explained` shows which parts of the generated image, of a
+    volume its strongest slice, made the embeddings alike, where that was asked for.
     """
 
     pictures: list[Picture]
@@ -100,12 +108,18 @@ class Evidence:
     motion: Motion | None = None
     stack: list[Picture] = field(default_factory=list)
     slices: int = 0
+    explained: Picture | None = None
 
 
-def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | None:
+def evidence(result: AuditResult, match: Match, pixel_mm: float, explain: Explains | None = None) -> Evidence | None:
     """Return the pictures of a match, None if it has no training image.
 
     Of a volume they are sections in three planes after an alignment in 3-D, a fifth of a second each.
+
+    Args:
+        result, match: of the audit, and one of its units.
+        pixel_mm: the side of a pixel of volumes' slices.
+        explain: as :class:`~scripts.embedder.attribution.Explainer`; None, or volumes that are taken whole: no map.
     """
     if match.subject < 0:
         return None
@@ -120,13 +134,33 @@ def evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence | N
             sections(volumes.query, volumes.strongest, volumes.spacing),
             sections(volumes.found.aligned, volumes.strongest, volumes.spacing),
         )
-        motion = Motion.of(volumes.found.matrix)
-        return Evidence(list(_pictures(planes, upright, pixel_mm)), volumes.found.ssim, level, motion)
+        motion, explained = Motion.of(volumes.found.matrix), _explained(result, match, upright, explain)
+        pictures = list(_pictures(planes, upright, pixel_mm))
+        return Evidence(pictures, volumes.found.ssim, level, motion, explained=explained)
     query = result.units.images[match.row][None].astype(np.float32)
     reference = result.train.images[match.train_row][None].astype(np.float32)
     matrix = result.found.matrix[match.row, result.found.best[match.unit]][None]
     warped = result.verifier.show(query, reference, matrix)
-    return Evidence(list(_pictures([(query[0], warped[0])], upright, pixel_mm, match.square)), level=level)
+    pictures = list(_pictures([(query[0], warped[0])], upright, pixel_mm, match.square))
+    return Evidence(pictures, level=level, explained=_explained(result, match, upright, explain))
+
+
+def _explained(result: AuditResult, match: Match, upright: bool, explain: Explains | None) -> Picture | None:
+    """Return the map of a match's generated image, over it, in colours: what raised the cosine, and what lowered it."""
+    if explain is None:
+        return None
+    # as the network saw them: nothing is aligned
+    query = result.units.images[match.row].astype(np.float32)
+    found = explain(query, result.train.images[match.train_row].astype(np.float32))
+    return Picture("what made them alike", data_uri(_overlaid(query, found), upright))
+
+
+def _overlaid(image: NDArray, values: NDArray) -> NDArray[np.float32]:
+    """Return an image (W, H) in [0, 1] as colours, (W, H, 3), the stronger a value the less of the image is seen."""
+    smooth = ndimage.gaussian_filter(values, EXPLAINED_BLUR)
+    share = (smooth / max(np.percentile(np.abs(smooth), EXPLAINED), 1e-12)).clip(-1, 1)[..., None]
+    colours = (np.maximum(share, 0) * BRIGHTER + np.maximum(-share, 0) * DARKER) / 255
+    return (image[..., None] * (1 - np.abs(share)) + colours).astype(np.float32)
 
 
 def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evidence:
@@ -139,7 +173,7 @@ def _whole_evidence(result: AuditResult, match: Match, pixel_mm: float) -> Evide
     x, y, z = _middle(fine)
     planes = [(volume[:, :, z], volume[:, y, :], volume[x]) for volume in (fine, fine_aligned)]
     stack = [
-        Picture(title, _data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True))
+        Picture(title, data_uri(np.concatenate(list(volume.transpose(2, 0, 1)), axis=1), True))
         for title, volume in (("generated", query), ("training, aligned", aligned))
     ]
     return Evidence(
@@ -162,9 +196,9 @@ def thumbnail(result: AuditResult, match: Match) -> str:
     """Return the generated image of a match, of a volume a slice, cut up the best matching one, as a data URI."""
     if result.whole:
         volume = result.units.images[match.row].astype(np.float32)
-        return _data_uri(volume[:, :, _middle(volume)[2]], True)
+        return data_uri(volume[:, :, _middle(volume)[2]], True)
     upright = bool(result.generated.slice[match.row] >= 0)
-    return _data_uri(result.units.images[match.row].astype(np.float32), upright)
+    return data_uri(result.units.images[match.row].astype(np.float32), upright)
 
 
 def contact_sheet(data: EmbeddingSet, whole: bool) -> list[str]:
@@ -172,7 +206,7 @@ def contact_sheet(data: EmbeddingSet, whole: bool) -> list[str]:
     rows = np.unique(np.linspace(0, len(data) - 1, SHEET).round().astype(int)).tolist()
     images = [data.images[row].astype(np.float32) for row in rows]
     planes = [image[:, :, _middle(image)[2]] if whole else image for image in images]
-    return [_data_uri(plane, whole or bool(data.slice[row] >= 0)) for plane, row in zip(planes, rows)]
+    return [data_uri(plane, whole or bool(data.slice[row] >= 0)) for plane, row in zip(planes, rows)]
 
 
 def _pictures(
@@ -186,7 +220,7 @@ def _pictures(
         shown = (sides, SCALE_MM / (pixel_mm * len(generated))) if upright else ("", 0.0)
         trio = {"generated": generated, "training, aligned": aligned, "difference": _coloured(generated - aligned)}
         for title, image in trio.items():
-            yield Picture(title, _data_uri(image if square is None else _outlined(image, square), upright), *shown)
+            yield Picture(title, data_uri(image if square is None else _outlined(image, square), upright), *shown)
 
 
 def _coloured(difference: NDArray) -> NDArray[np.float32]:
@@ -244,7 +278,7 @@ def sections(volume: NDArray, axial: int, spacing: NDArray) -> list[NDArray]:
     return [volume[axial], *(ndimage.zoom(section, stretch, order=1) for section in middle)]
 
 
-def _data_uri(image: NDArray, upright: bool) -> str:
+def data_uri(image: NDArray, upright: bool) -> str:
     """Return a PNG as a data URI; images are (x, y[, colour]): RAS for slices of volumes, y downwards for files."""
     pixels = (image.clip(0, 1) * 255).astype(np.uint8).swapaxes(0, 1)
     buffer = io.BytesIO()

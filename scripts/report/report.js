@@ -82,6 +82,7 @@
   let views = [], at = 0, timer = 0;
 
   const show = (index) => {
+    if (!views[index]) return;  // a map stands alone
     at = index;
     image.src = views[at].src;
     image.alt = title.textContent = views[at].alt;

@@ -31,6 +31,7 @@ from ..bundle.text import visible
 from ..images.understood import Understood
 from .notebook import ShownResult
 from .page import draw_pictures, render_page
+from .pictures import Explains
 from .provenance import Run
 from .pseudonyms import Pseudonyms
 from .summary import Timing, json_text, summarise
@@ -59,6 +60,8 @@ class Report:
         pixel_mm: side of a pixel of volumes' slices, for the evidence in 3-D.
         key_dir: where the key of the pseudonyms stays, None: nowhere.
         settings: of the run, by key, for the report.
+        explain: as :class:`~scripts.embedder.attribution.Explainer`, maps what made an image and its match alike; shown
+            where pictures are. None: no maps.
     """
 
     def __init__(
@@ -71,12 +74,14 @@ class Report:
         pixel_mm: float = 2.0,
         key_dir: str | os.PathLike | None = None,
         settings: Mapping[str, object] | None = None,
+        explain: Explains | None = None,
     ) -> None:
         if not isinstance(group_column, (str, type(None))):
             raise ValueError(f"group_column must be the name of a column, got {group_column!r}")
         self.output_dir, self.checkpoint = Path(output_dir), Path(checkpoint)
         self.thumbnails, self.pseudonymize, self.group_column = thumbnails, pseudonymize, group_column
         self.pixel_mm, self.key_dir, self.settings = pixel_mm, key_dir, settings or {}
+        self.explain = explain
 
     def write(
         self, result: AuditResult, timing: Timing, understood: Mapping[str, Understood] | None = None
@@ -96,7 +101,7 @@ class Report:
         run = Run.now(self.settings, hidden=self.pseudonymize)
         matches = MatchRows(result)
         start = time.perf_counter()
-        pictures = draw_pictures(result, self.pixel_mm) if self.thumbnails else None
+        pictures = draw_pictures(result, self.pixel_mm, self.explain) if self.thumbnails else None
         timing = replace(timing, seconds=round(timing.seconds + time.perf_counter() - start, 1))
         summary = summarise(result, matches, timing, run, self.checkpoint, self.group_column, key_id, understood)
         candidates = np.flatnonzero(result.candidate).tolist()

@@ -12,14 +12,13 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from pages import Parsed
 from scripts.auditing.result import AuditResult, Calibration, Control
 from scripts.auditing.search import Found, Units
 from scripts.decision.criteria import Criteria
@@ -50,12 +49,11 @@ from scripts.report.tables import MatchRow, MatchRows
 from scripts.similarity.verification import Verifier
 
 try:
-    from selenium import webdriver
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 except ImportError:
-    webdriver = None  # the tests that take the fixture `browser` are skipped, no others
+    pass  # the tests that take the fixture `browser` are skipped, no others
 
 HOSTILE = '"><img src=x onerror="document.title=1"></script><script>document.title=2</script>.png'
 
@@ -146,23 +144,6 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) ->
     return render_page(result, matches, summary(result, matches))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if webdriver is None:
-        pytest.skip("selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("chromium and chromedriver are not installed (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
 @pytest.fixture
 def opened(browser, tmp_path):
     path = tmp_path / "report.html"
@@ -178,31 +159,6 @@ def column(browser, name: str) -> list[str]:
 
 def head(browser, name: str):
     return browser.find_element(By.CSS_SELECTOR, f"#matches th:nth-child({TABLE.index(name) + 1}) button")
-
-
-class Parsed(html.parser.HTMLParser):
-    """What a page consists of: `tags` with their attributes, and the `text` that is read."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(content)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] not in ("script", "style"):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all elements of this name."""
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.mark.parametrize(
@@ -397,6 +353,25 @@ def test_a_picture_is_enlarged_and_blinks(browser, tmp_path, result):
     assert shown == {"generated", "training, aligned"}
     browser.find_element(By.ID, "close").click()
     assert not viewer.is_displayed()
+
+
+def test_a_map_stands_beside_the_pictures_and_is_enlarged_alone(browser, tmp_path, result):
+    matches = MatchRows(result)
+    path = tmp_path / "report.html"
+    pictures = draw_pictures(result, explain=lambda first, second: first - second)
+    path.write_text(render_page(result, matches, summary(result, matches), pictures), encoding="utf-8")
+    browser.get(path.as_uri())
+    maps = browser.find_elements(By.CSS_SELECTOR, ".row.four .view:last-child button")
+    assert len(maps) == len(pictures.evidence) > 2
+    maps[0].send_keys(Keys.ENTER)
+    image = browser.find_element(By.CSS_SELECTOR, "#viewer img")
+    assert image.get_attribute("alt") == "what made them alike"
+    browser.find_element(By.ID, "difference").click()
+    image.click()
+    assert image.get_attribute("alt") == "what made them alike", "there is no other"
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert "shows orange the parts" in browser.find_element(By.TAG_NAME, "main").text
+    assert not any(words in page(count=20) for words in ('"row four"', "shows orange the parts"))
 
 
 def test_the_same_page_twice_is_the_same_file():

@@ -24,7 +24,7 @@ from scripts.report.pictures import (
     DARKER,
     DIFFERENCE,
     Picture,
-    _data_uri,
+    data_uri,
     evidence,
     histogram,
     sections,
@@ -79,7 +79,7 @@ def test_evidence_of_a_volume_is_three_planes_aligned_in_3d(volumes):
 def test_the_left_of_a_volume_stands_left_and_its_front_and_top_above():
     image = np.zeros((6, 8), np.float32)
     image[0, -1] = 1  # x towards the patient's right, y towards the front
-    picture = pixels(Picture("", _data_uri(image, upright=True)))
+    picture = pixels(Picture("", data_uri(image, upright=True)))
     assert picture.shape == (8, 6) and picture[0, 0] == 255 and picture.sum() == 255
 
 
@@ -94,6 +94,31 @@ def test_a_thumbnail_is_the_generated_image(result, volumes):
 
 def test_without_a_match_there_is_no_evidence(result):
     assert evidence(result, replace(result.match(0), subject=-1), 2.0) is None
+
+
+def test_what_made_a_pair_alike_is_shown_over_the_generated_image_if_asked_for(result, volumes):
+    def left(first, second):
+        assert first.shape == second.shape == result.train.images.shape[1:] and first.dtype == np.float32
+        values = np.zeros(first.shape, np.float32)
+        values[: len(values) // 4], values[-len(values) // 4 :] = 1, -1
+        return values
+
+    assert evidence(result, result.match(0), 2.0).explained is None
+    shown = evidence(result, result.match(0), 2.0, left)
+    assert len(shown.pictures) == 3
+    drawn, generated = pixels(shown.explained), pixels(shown.pictures[0])
+    width = generated.shape[1]
+    assert np.abs(drawn[:, : width // 8] - BRIGHTER).max() <= 1 and np.abs(drawn[:, -width // 8 :] - DARKER).max() <= 1
+    middle = slice(width // 2 - 2, width // 2 + 2)
+    assert np.abs(drawn[:, middle] - generated[:, middle, None]).max() <= 2, "the image where the map says nothing"
+
+    def flat(first, second):
+        return np.zeros(first.shape, np.float32)
+
+    cut = evidence(volumes, volumes.match(0), 2.0, flat)
+    strongest = volumes.units.images[volumes.match(0).row].astype(np.float32)
+    assert len(cut.pictures) == 9
+    assert np.abs(pixels(cut.explained)[::-1, :, 0] - strongest.T * 255).max() <= 1
 
 
 def test_the_same_result_gives_the_same_histogram(result):
