@@ -45,8 +45,8 @@ from .embedder.embedding_set import EmbeddingSet
 from .embedder.evaluation import held_out_summary
 from .embedder.file_loader import ImageError
 from .embedder.fingerprint import fingerprint
-from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
-from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, SubjectViews, Views, fit_projection
+from .embedder.losses import CopyLoss, FingerprintLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed
 from .embedder.published import PublishedV1, PublishedV2
 from .handlers import MemorizationHandler, MemorizationMetricHandler, MemorizationMetricsSaver
@@ -99,6 +99,7 @@ __all__ = [
     "DeepSSIM",
     "Embedder",
     "EmbeddingSet",
+    "FingerprintLoss",
     "FitTest",
     "GreyImageReader",
     "ImageError",
@@ -143,6 +144,7 @@ __all__ = [
     "SliceGroups",
     "SSIMForm",
     "Stretchd",
+    "SubjectViews",
     "TwoViewContrastiveLoss",
     "Tier",
     "Verdict",
