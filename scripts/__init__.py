@@ -46,8 +46,8 @@ from .embedder.embedding_set import EmbeddingSet
 from .embedder.evaluation import held_out_summary
 from .embedder.file_loader import ImageError
 from .embedder.fingerprint import fingerprint
-from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
-from .embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from .embedder.groups import LevelSampler, PrepareMoved, SliceGroups, SubjectViews, Views, fit_projection
+from .embedder.losses import CopyLoss, FingerprintLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
 from .embedder.networks import DeepSSIM, Posed
 from .embedder.published import PublishedV1, PublishedV2
 from .handlers import MemorizationHandler, MemorizationMetricHandler, MemorizationMetricsSaver
@@ -101,6 +101,7 @@ __all__ = [
     "Embedder",
     "EmbeddingSet",
     "Explainer",
+    "FingerprintLoss",
     "FitTest",
     "GreyImageReader",
     "ImageError",
@@ -145,6 +146,7 @@ __all__ = [
     "SliceGroups",
     "SSIMForm",
     "Stretchd",
+    "SubjectViews",
     "TwoViewContrastiveLoss",
     "Tier",
     "Verdict",

@@ -361,21 +361,47 @@ RIVALS = {
     name: [str(ROOT / "configs" / file) for file in ("train.yaml", *(f"rivals/{part}.yaml" for part in parts))]
     for name, parts in {
         "contrastive": ["contrastive"],
+        "fingerprint": ["fingerprint"],
         "pairwise_v1": ["pairwise_v1"],
         "pairwise_v2": ["pairwise_v1", "pairwise_v2"],
     }.items()
 }
 
 
-# the other two take ten seconds each
+# the others take ten seconds each
 @pytest.mark.parametrize(
-    "name", ["pairwise_v2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "pairwise_v1"))]
+    "name",
+    [
+        "pairwise_v2",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("contrastive", "fingerprint", "pairwise_v1")),
+    ],
 )
 def test_rivals_train_on_as_many_images_a_step(tmp_path, name):
     small = ["--epochs", "1", "--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1"]
     result = run_config(str(RIVALS[name]), tmp_path, *small, "--output_dir", str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert torch.load(tmp_path / "checkpoint_epoch=1.pt", weights_only=True)["trainer"]["iteration"] == 2
+    assert (tmp_path / "model.pt").exists()
+
+
+def test_fingerprints_are_of_as_many_images_of_which_two_are_of_a_subject():
+    parser = ConfigParser()
+    parser.read_config(RIVALS["fingerprint"])
+    assert parser.get_parsed_content("embedding_loss").margin == 0.2
+    assert parser.get_parsed_content("copy_loss") is None
+    data = parser["train"]["dataset"]
+    assert (data["_target_"], data["count"]) == ("scripts.SubjectViews", 2)
+    assert 2 * parser.get_parsed_content("train#dataloader#batch_size") == 128
+    assert parser["train"]["sampler"]["num_samples"] == "$@groups * 4 // 2 * @iterations"
+
+
+@pytest.mark.slow
+def test_contrastive_training_goes_without_the_pose_loss(tmp_path):
+    small = ["--epochs", "1", "--iterations", "2", "--groups", "4", "--num_workers", "0", "--val_interval", "1"]
+    result = run_config(
+        str(RIVALS["contrastive"]), tmp_path, *small, "--output_dir", str(tmp_path), "--pose_weight", "0"
+    )
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "model.pt").exists()
 
 

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset, Sampler
 from ..images.augmentations import misalignment_key
 from ..images.items import Prepared, RandomTransform
 
-__all__ = ["Group", "LevelSampler", "PrepareMoved", "SliceGroups", "Views", "fit_projection"]
+__all__ = ["Group", "LevelSampler", "PrepareMoved", "SliceGroups", "SubjectViews", "Views", "fit_projection"]
 
 
 COPY = 2  # a group's first near-duplicate: after the anchor and its neighbour
@@ -151,6 +151,50 @@ class Views(Randomizable, Dataset):
         return [_moved(image, self.misalign) for _ in range(self.group)]
 
 
+class SubjectViews(Views):
+    """Images of one subject that show the same level, each misaligned: the data of fingerprinting, an index a subject.
+
+    The first is any image of the subject, the others are of its variant (with or without skull) and near it; where
+    there are none, the first again. Images whose level is unknown are near all others.
+
+    Args:
+        data: as :class:`SliceGroups` takes it.
+        misalign: random dictionary transform that moves `image`.
+        count: images of a subject.
+        neighbour_mm: largest distance in level of the others.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Prepared | list[Prepared]],
+        misalign: RandomTransform,
+        count: int = 2,
+        neighbour_mm: float = 6.0,
+    ) -> None:
+        super().__init__(data, misalign, count)
+        self.neighbour_mm = neighbour_mm
+        subjects: dict[str, list[int]] = defaultdict(list)
+        for row, item in enumerate(self.items):
+            subjects[str(item["subject_id"])].append(row)
+        self.rows = list(subjects.values())  # of each subject
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Group:
+        rows = self.rows[index]
+        first = rows[self.R.randint(len(rows))]
+        others = [row for row in rows if row != first and self._near(row, first)] or [first]
+        chosen = [first, *(others[k] for k in self.R.randint(len(others), size=self.group - 1))]
+        images = [torch.as_tensor(self.items[row]["image"], dtype=torch.float32) for row in chosen]
+        return [_moved(image, self.misalign) for image in images]
+
+    def _near(self, row: int, other: int) -> bool:
+        a, b = self.items[row], self.items[other]
+        apart = abs(a.get("level", 0.0) - b.get("level", 0.0)) > self.neighbour_mm  # not where a level is unknown
+        return a.get("variant") == b.get("variant") and not apart
+
+
 class LevelSampler(Sampler[int]):
     """Indices of anchors such that most of a batch shows one level: different subjects at one level are what a search
     has to tell apart, and random batches hold hardly any such pair.
@@ -201,7 +245,7 @@ def fit_projection(network: torch.nn.Module, groups: SliceGroups | Views, count:
     A network without a method `fit_projection` stays as it is.
     """
     if isinstance(network, FitsProjection):
-        chosen = np.random.RandomState(seed).permutation(len(groups))[:count]
+        chosen = np.random.RandomState(seed).permutation(len(groups.items))[:count]  # an index may be a subject
         network.fit_projection(torch.stack([torch.as_tensor(groups.items[index]["image"]) for index in chosen]))
 
 

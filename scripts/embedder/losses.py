@@ -25,7 +25,7 @@ from ..similarity.ssim import SSIMForm, ssim_matrix, ssim_pairs
 from .networks import Estimate
 from .published import z_scores
 
-__all__ = ["CopyLoss", "PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
+__all__ = ["CopyLoss", "FingerprintLoss", "PairwiseSSIMLoss", "PoseLoss", "PosedLoss", "TwoViewContrastiveLoss"]
 
 
 class PairwiseSSIMLoss(nn.Module):
@@ -105,6 +105,40 @@ class TwoViewContrastiveLoss(nn.Module):
         if len(embeddings) % 2:
             raise ValueError(f"expected two views of each image, got {len(embeddings)} embeddings")
         return self.loss(embeddings[0::2], embeddings[1::2])
+
+
+class FingerprintLoss(nn.Module):
+    """Return the triplet margin loss of a batch that holds two images of each subject, side by side.
+
+    The training of the fingerprinting rival (Gaspar Alves et al., arXiv 2512.16685): each image is an anchor, the
+    other one of its subject the positive, and the negatives are those of other subjects that lie nearer to the anchor
+    than the positive, or the nearest one. Their code draws one of these negatives; here it is the mean over them all.
+
+    Args:
+        margin: by which a negative has to lie farther than the positive, of distances of at most 2. Theirs is 4, of
+            embeddings of any length.
+
+    `forward` takes embeddings (2 N, D), L2-normalised; the images are there because every loss of the bundle gets them.
+    """
+
+    def __init__(self, margin: float = 0.2) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, embeddings: torch.Tensor, images: torch.Tensor | None = None) -> torch.Tensor:
+        if len(embeddings) % 2 or len(embeddings) < 4:
+            raise ValueError(f"expected two images of each of 2 or more subjects, got {len(embeddings)} embeddings")
+        number = torch.arange(len(embeddings), device=embeddings.device)
+        exact = "donot_use_mm_for_euclid_dist"  # by squares, small distances lose their digits
+        distance = torch.cdist(embeddings, embeddings, compute_mode=exact)  # (2 N, D) -> (2 N, 2 N)
+        positive = distance[number, number ^ 1]
+        own = number[:, None] // 2 == number[None] // 2
+        with torch.no_grad():
+            chosen = ~own & (distance < positive[:, None])
+            nearest = distance.masked_fill(own, torch.inf).argmin(1)
+            chosen[number, nearest] |= ~chosen.any(1)
+        missing = F.relu(positive[:, None] - distance + self.margin) * chosen
+        return (missing.sum(1) / chosen.sum(1)).mean()
 
 
 class CopyLoss(nn.Module):

@@ -65,18 +65,23 @@ def _pair_table(condition: ConditionResult) -> Iterator[str]:
 
 def _search_table(condition: ConditionResult) -> Iterator[str]:
     audits = condition.audit or {}
+    strict = any(row.strict_tpr is not None for row in condition.search.values())
     shown = " / ".join(next(iter(condition.search.values())).recall)
-    yield f"| method | source within {shown} subjects | TPR at 1 % false searches | searches a second " + (
-        "| audit: recall | audit: false share |" if audits else "|"
-    )
-    yield "|---|---|---|---|" + ("---|---|" if audits else "")
+    head = ["method", f"source within {shown} subjects", "TPR at 1 % false searches"]
+    head += ["TPR at 0.1 % false searches"] if strict else []
+    head += ["searches a second"] + (["audit: recall", "audit: false share"] if audits else [])
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
     for name, row in condition.search.items():
         cells = [
             name,
             " / ".join(f"{value:.3f}" for value in row.recall.values()),
             f"{row.tpr:.2f} {_range(row.ci95['tpr'], 2)}",
-            f"{row.searches_per_second:.0f}",
         ]
+        if strict:
+            known = row.strict_tpr is not None
+            cells.append(f"{row.strict_tpr:.2f} {_range(row.ci95['strict_tpr'], 2)}" if known else "")
+        cells.append(f"{row.searches_per_second:.0f}")
         if audits:
             cells += [_mean_and_range(audits[name].recall), _mean_and_range(audits[name].false_share)]
         yield f"| {' | '.join(cells)} |"

@@ -76,14 +76,16 @@ class SearchScores:
     Attributes:
         recall: share of copies whose subject is among the first so many, by that number as text.
         tpr: share of copies found above the cut that the allowed share of searches without a copy passes.
-        ci95: of `recall`, by number, and of `tpr`.
+        ci95: of `recall`, by number, of `tpr`, and of `strict_tpr` where there is one.
         searches_per_second: with the references embedded.
+        strict_tpr: as `tpr`, for a smaller share; None in files that have none.
     """
 
     recall: Mapping[str, float]
     tpr: float
     ci95: Mapping[str, Any]
     searches_per_second: float
+    strict_tpr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ class BenchmarkResult:
                 left_out = {key for key in ("draws", "reference_minus") if row and row[key] is None}
                 left_out |= set() if draws else {"draws"}
                 table["pairs"][name] = {k: v for k, v in row.items() if k not in left_out} if row else MISSING
+            for row in table["search"].values():
+                if row["strict_tpr"] is None:
+                    del row["strict_tpr"]
             if table["audit"] is None:
                 del table["audit"]
         return content

