@@ -67,6 +67,7 @@ from .ldm.latents import Latents, draw_copies
 from .ldm.sampling import LatentModel, Sampler, set_timesteps
 from .lookup import Lookup, LookupAnswer
 from .metrics import MemorizationMetric, MemorizationSummary
+from .ray_shards import shards_on_ray
 from .report.compare import compare_reports
 from .report.notebook import ShownResult
 from .report.report import Report
@@ -183,6 +184,7 @@ __all__ = [
     "sample",
     "save_weights",
     "set_timesteps",
+    "shards_on_ray",
     "split_subjects",
     "ssim_cross",
     "ssim_matrix",
