@@ -25,6 +25,7 @@ from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, Autocast
 from .bundle.training import (
     BestModelSaver,
     ClipGradients,
+    SameWeights,
     SeededEpochs,
     TrainingProgress,
     WholeFileSaver,
@@ -79,6 +80,7 @@ __all__ = [
     "Audit",
     "BestModelSaver",
     "ClipGradients",
+    "SameWeights",
     "SeededEpochs",
     "TrainingProgress",
     "WholeFileSaver",
