@@ -25,6 +25,7 @@ from .bundle.inferers import AutocastDiffusionInferer, AutocastInferer, Autocast
 from .bundle.training import (
     BestModelSaver,
     ClipGradients,
+    SameWeights,
     SeededEpochs,
     TrainingProgress,
     WholeFileSaver,
@@ -68,6 +69,7 @@ from .ldm.latents import Latents, draw_copies
 from .ldm.sampling import LatentModel, Sampler, set_timesteps
 from .lookup import Lookup, LookupAnswer
 from .metrics import MemorizationMetric, MemorizationSummary
+from .ray_shards import shards_on_ray
 from .report.compare import compare_reports
 from .report.notebook import ShownResult
 from .report.report import Report
@@ -79,6 +81,7 @@ __all__ = [
     "Audit",
     "BestModelSaver",
     "ClipGradients",
+    "SameWeights",
     "SeededEpochs",
     "TrainingProgress",
     "WholeFileSaver",
@@ -189,6 +192,7 @@ __all__ = [
     "sample",
     "save_weights",
     "set_timesteps",
+    "shards_on_ray",
     "split_subjects",
     "ssim_cross",
     "ssim_matrix",

@@ -42,9 +42,10 @@ from .report.report import OUTPUTS, Report
 from .report.summary import Timing
 from .report.tables import group_names
 
-__all__ = ["STATUS_INCONCLUSIVE", "AuditData", "detect", "run_audit"]
+__all__ = ["SHARED_STEPS", "STATUS_INCONCLUSIVE", "AuditData", "detect", "run_audit", "shared_steps"]
 
 STATUS_INCONCLUSIVE = 3  # of the process
+SHARED_STEPS = ("training images embedded", "generated images embedded", "generated images aligned")  # in this order
 
 logger = logging.getLogger(__name__)
 
@@ -175,20 +176,29 @@ def _share_work(
     the generated ones are aligned.
     """
     share = steps.share
+    train, generated, aligned = SHARED_STEPS
     for name in ("train", "holdout"):
         if name in items:
             embedder.embed_missing(share.of(items[name]), name)
-    if (done := steps.done("training images embedded")) < share.count:
+    if (done := steps.done(train)) < share.count:
         return _again(share, "training images", done)
     fit = fit_test(embedder.embed_files(items["train"], "train"), items["generated"], embedder)
     embedder.embed_missing(share.of(corrected(items["generated"], fit.correction)), "generated")
-    if (done := steps.done("generated images embedded")) < share.count:
+    if (done := steps.done(generated)) < share.count:
         return _again(share, "generated images", done)
     sets, _ = _embedded(items, embedder, fit_test)
     audit.align_share(sets["train"], sets["generated"], share)
-    if (done := steps.done("generated images aligned")) < share.count:
+    if (done := steps.done(aligned)) < share.count:
         return f"Shard {share} is done; {done} of {share.count} are. When all are, run the audit without a shard."
     return None
+
+
+def shared_steps(
+    items: Mapping[str, Sequence[Item]], output_dir: str | os.PathLike, share: Share, wait: bool = False
+) -> Steps:
+    """Return which shares of the steps of an audit of these items, into this folder, are done: `SHARED_STEPS`."""
+    files = [f"{name} {item['id']}" for name, one in items.items() for item in one]
+    return Steps(Path(output_dir, "embeddings", "shares"), share, files, wait)
 
 
 def _again(share: Share, what: str, done: int) -> str:
@@ -232,8 +242,7 @@ def detect(
             if shard is not None:
                 share = Share.parse(shard)
                 audit.check_share()
-                files = [f"{name} {item['id']}" for name, one in items.items() for item in one]
-                steps = Steps(report.output_dir / "embeddings" / "shares", share, files, wait)
+                steps = shared_steps(items, report.output_dir, share, wait)
                 said = _share_work(items, embedder, audit, fit_test or FitTest(), steps)
                 if said is not None or not wait or share.number > 1:
                     last = "the first one writes the report" if wait else "run the audit without a shard"

@@ -19,16 +19,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from helpers import DEMO, ROOT, run_config
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table
-from scripts.bundle.weights import save_weights
+from scripts.bundle.weights import load_weights, save_weights
 
-LDM = ROOT / "configs" / "ldm"
+CONFIGS = ROOT / "configs"
+LDM = CONFIGS / "ldm"
 
 
 def run_two(files: list[str], cwd: Path, *arguments: str, folder: Path = LDM) -> str:
@@ -45,6 +48,126 @@ def run_two(files: list[str], cwd: Path, *arguments: str, folder: Path = LDM) ->
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+# what each process has before and after its first step, and the gradient of its own batch alone
+PROBE = """
+import copy, torch
+from ignite.engine import Events
+
+class Probe:
+    def __init__(self, network, rank, folder):
+        self.network, self.file = network, f"{folder}/{rank}.pt"
+
+    def attach(self, engine):
+        engine.add_event_handler(Events.ITERATION_STARTED(once=1), self.before)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self.after)
+        engine.add_event_handler(Events.COMPLETED, self.end)
+
+    def before(self, engine):
+        self.alone = copy.deepcopy(engine.network.module)
+        self.inner = getattr(self.alone, "network", self.alone)  # within Posed
+
+    def after(self, engine):
+        start = {key: value.clone() for key, value in self.inner.state_dict().items()}
+        images, label = engine.prepare_batch(engine.state.batch, "cpu")
+        engine.loss_function(engine.inferer(images, self.alone), label).backward()
+        weights = self.network.named_parameters()
+        self.found = {
+            "images": images.as_subclass(torch.Tensor).clone(),
+            "before": start,
+            "after": {key: value.clone() for key, value in self.network.state_dict().items()},
+            "gradient": {key: value.grad.clone() for key, value in weights},
+            "alone": {key: value.grad.clone() for key, value in self.inner.named_parameters()},
+        }
+
+    def end(self, engine):
+        torch.save({**self.found, "end": self.network.state_dict()}, self.file)
+"""
+PROBED = "+train#handlers: [{_target_: probe.Probe, network: '@network', rank: '@rank', folder: FOLDER}]"
+
+
+def probed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return an overlay that writes what each process has, 0.pt and 1.pt, into the folder."""
+    (folder / "probe.py").write_text(PROBE)
+    (folder / "probed.yaml").write_text(PROBED.replace("FOLDER", str(folder)))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return str(folder / "probed.yaml")
+
+
+def is_one_training(folder: Path) -> None:
+    """Check what two processes wrote: one step, of the mean gradient of two batches, from and to the same weights."""
+    one, two = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert not torch.equal(one["images"], two["images"])
+    for key in one["before"]:
+        assert torch.equal(one["before"][key], two["before"][key]), key
+        assert torch.equal(one["end"][key], two["end"][key]), key  # statistics of batches among them
+    for key, gradient in one["gradient"].items():
+        assert torch.equal(one["after"][key], two["after"][key]), key
+        assert torch.equal(gradient, two["gradient"][key])
+        mean = (one["alone"][key] + two["alone"][key]) / 2
+        torch.testing.assert_close(gradient, mean, rtol=1e-3, atol=1e-6 + 1e-4 * float(mean.abs().max()))
+    assert any(not torch.equal(one["before"][key], one["after"][key]) for key in one["gradient"])
+    assert any(not torch.allclose(one["alone"][key], two["alone"][key], rtol=0.1) for key in one["alone"])
+
+
+TINY = ["--dataset_dir", DEMO["train_dir"], "--iterations", "2", "--groups", "4", "--num_workers", "0"]
+TINY += ["--output_dir", "out", "--amp", "False"]
+
+
+def test_two_processes_train_one_embedder_and_resume(tmp_path, monkeypatch):
+    files = ["train.yaml", "multi_gpu_train.yaml"]
+    log = run_two([*files, probed(tmp_path, monkeypatch)], tmp_path, *TINY, "--epochs", "2", folder=CONFIGS)
+    is_one_training(tmp_path)
+    assert log.count("best value") == log.count("Held-out subjects") == 1 and log.count("Saved checkpoint") == 2
+    out = tmp_path / "out"
+    assert len({path.name.split(".")[-2] for path in out.glob("events.out.*")}) == 1  # one process's number
+    state = torch.load(out / "checkpoint_epoch=2.pt", weights_only=True)
+    assert state["trainer"]["iteration"] == 4
+    end = torch.load(tmp_path / "1.pt", weights_only=True)["end"]
+    assert all(torch.equal(value, state["model"][key]) for key, value in end.items())
+    network = load_weights(component(str(CONFIGS / "inference.yaml"), "network_def"), out / "model.pt")
+    assert all(torch.equal(value, end[key]) for key, value in network.state_dict().items())
+    (out / "checkpoint_epoch=2.pt").unlink()  # as if it had been stopped after the first epoch
+    run_two(files, tmp_path, *TINY, "--epochs", "2", "--resume", "out/checkpoint_epoch=1.pt", folder=CONFIGS)
+    assert torch.load(out / "checkpoint_epoch=2.pt", weights_only=True)["trainer"]["iteration"] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_network_without_a_pose(tmp_path, monkeypatch):
+    files = ["train.yaml", "train_plain.yaml", "multi_gpu_train.yaml", probed(tmp_path, monkeypatch)]
+    plain = [*TINY, "--epochs", "1", "--network_def", "{'_target_': 'probe.Plain'}"]
+    with (tmp_path / "probe.py").open("a") as module:
+        module.write(PLAIN)
+    run_two(files, tmp_path, *plain, folder=CONFIGS)
+    assert torch.load(tmp_path / "0.pt", weights_only=True)["after"].keys() == {"layer.weight", "layer.bias"}
+
+
+PLAIN = """
+class Plain(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(96 * 112, 8)
+
+    def forward(self, x):
+        return torch.nn.functional.normalize(self.layer(x.flatten(1).float()), dim=1)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_an_embedder_of_volumes(tmp_path, monkeypatch):
+    (tmp_path / "volumes").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        head = np.zeros((48, 56, 44), np.float32)
+        head[6:42, 6:50, 4:40] = gaussian_filter(rng.random((36, 44, 36)), 2) * 10
+        nibabel.save(nibabel.Nifti1Image(head, np.diag([4.0, 4, 4, 1])), tmp_path / "volumes" / f"sub-{number}.nii.gz")
+    files = ["train.yaml", "train_3d.yaml", "multi_gpu_train.yaml", probed(tmp_path, monkeypatch)]
+    small = [*TINY, "--epochs", "1", "--dataset_dir", "volumes", "--groups", "2", "--validation_share", "0.4"]
+    run_two(files, tmp_path, *small, folder=CONFIGS)
+    is_one_training(tmp_path)
+    chain = [str(CONFIGS / name) for name in ("inference.yaml", "inference_3d.yaml")]
+    load_weights(component(chain, "network_def"), tmp_path / "out" / "model.pt")
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -170,6 +293,6 @@ def test_parts_are_no_work_to_share(folders, tmp_path):
 
 def test_two_processes_audit_as_one(folders, alone, tmp_path):
     files = ["detect.yaml", "multi_gpu_detect.yaml"]
-    log = run_two(files, tmp_path, *folders, "--output_dir", "out", folder=ROOT / "configs")
+    log = run_two(files, tmp_path, *folders, "--output_dir", "out", folder=CONFIGS)
     assert log.count("Report: ") == 1 and "Shard 2/2 is done, as all are: the first one writes the report." in log
     assert (tmp_path / "out" / "matches.csv").read_bytes() == alone

@@ -31,7 +31,7 @@ from .errors import by_command, causes, debugging, expected_cause, first_line, s
 from .keys import describe_keys
 from .options import PATH_KEY, Option, value_problems
 
-__all__ = ["check_arguments", "run_settings"]
+__all__ = ["check_arguments", "run_settings", "running_parser"]
 
 
 HELP_KEYS = ("show_keys", "help")
@@ -63,7 +63,7 @@ def check_arguments(
         ValueError: with the sentence, where no command started the process.
         RuntimeError: if no ConfigParser is at work.
     """
-    parser = _running_parser()
+    parser = running_parser()
     config = parser.get()
     given = _command_line()
     if any(config.get(key) for key in HELP_KEYS):
@@ -92,7 +92,7 @@ def run_settings(config_file: str | os.PathLike) -> dict[str, object]:
     Raises:
         RuntimeError: if no ConfigParser is at work.
     """
-    parser = _running_parser()
+    parser = running_parser()
     settings: dict[str, object] = {}
     for key in ConfigParser.load_config_file(str(config_file)):
         value = parser[key] if key in parser else None
@@ -184,15 +184,19 @@ def _config_files(given: str) -> list[str]:
     return [files] if isinstance(files, str) else list(files)
 
 
-def _running_parser() -> ConfigParser:
-    """Return the parser that evaluates the calling expression; MONAI hands it to no expression."""
+def running_parser() -> ConfigParser:
+    """Return the parser that evaluates the calling expression; MONAI hands it to no expression.
+
+    Raises:
+        RuntimeError: if no ConfigParser is at work.
+    """
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, ConfigParser):
             return owner
         frame = frame.f_back
-    raise RuntimeError("check_arguments must be called by an expression of a MONAI config")
+    raise RuntimeError("this must be called by an expression of a MONAI config")
 
 
 def _command_line() -> dict[str, str]:

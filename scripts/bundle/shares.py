@@ -103,8 +103,13 @@ class Steps:
             found = self.share.count
         return found
 
+    def missing(self, step: str) -> list[Share]:
+        """Return the shares of which nobody has noted that their part of a step is done."""
+        count = self.share.count
+        return [Share(number, count) for number in range(1, count + 1) if not self._file(step, number).exists()]
+
     def _found(self, step: str) -> int:
-        return sum(self._file(step, number).exists() for number in range(1, self.share.count + 1))
+        return self.share.count - len(self.missing(step))
 
     def _file(self, step: str, number: int) -> Path:
         return self.folder / f"{self.digest}.{step}.{number}-of-{self.share.count}.done"

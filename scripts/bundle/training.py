@@ -155,6 +155,34 @@ class ClipGradients:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.most)
 
 
+class SameWeights:
+    """Gives a network in every process what it has in the first one, before the training and at each epoch's end.
+
+    For a trainer's `train_handlers`, before validation. DistributedDataParallel shares gradients; a projection from
+    data is computed in each process, and GPUs need not round alike; batch norm's statistics are of each process's last
+    batch. Where one process trains, nothing is done.
+
+    Args:
+        network: whose parameters and buffers.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Share at STARTED and at each EPOCH_COMPLETED of the trainer."""
+        for event in (Events.STARTED, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(event, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine | None = None) -> None:
+        """Share the weights."""
+        if idist.get_world_size() > 1:
+            for values in self.network.state_dict().values():
+                # channels-last weights are not contiguous, which gloo wants
+                values.copy_(idist.broadcast(values.contiguous(), src=0))
+
+
 class TrainingProgress:
     """Says how long a training will take, after its first steps, and every `interval` seconds where it stands.
 

@@ -51,6 +51,7 @@ def test_what_is_no_share_is_refused(text, sentence):
 def test_steps_count_the_shares_that_are_done(tmp_path):
     one, two = (Steps(tmp_path / "new", Share(number, 2), ["a", "b"]) for number in (1, 2))
     assert one.done("embedded") == 1 and one.done("embedded") == 1  # again is not more
+    assert one.missing("embedded") == [Share(2, 2)] and len(one.missing("aligned")) == 2
     assert two.done("embedded") == 2 and one.done("aligned") == 1
     assert Steps(tmp_path / "new", Share(1, 2), ["a", "c"]).done("embedded") == 1  # other files are other work
     assert Steps(tmp_path / "new", Share(1, 3), ["a", "b"]).done("embedded") == 1  # as is another division

@@ -22,7 +22,14 @@ import torch
 from ignite.engine import Engine
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.transforms import RandGaussianNoise
-from scripts.bundle.training import BestModelSaver, ClipGradients, SeededEpochs, TrainingProgress, train_or_exit
+from scripts.bundle.training import (
+    BestModelSaver,
+    ClipGradients,
+    SameWeights,
+    SeededEpochs,
+    TrainingProgress,
+    train_or_exit,
+)
 
 
 def drawn(first: int, seed: int = 1, rank: int = 0, draws: int = 1) -> list[tuple[float, ...]]:
@@ -161,3 +168,10 @@ def test_a_step_takes_the_gradient_shortened(most):
     trainer.run()
     # the gradient is the image, of norm 5
     torch.testing.assert_close(start - network.weight.detach(), image * min(1, most / 5))
+
+
+def test_one_process_shares_its_weights_with_nobody():
+    network = torch.nn.Linear(2, 1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    SameWeights(network)()
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
