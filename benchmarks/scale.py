@@ -12,7 +12,7 @@
 """How an audit grows: the search against its products, memory and time of audits of many images, open files.
 
 python benchmarks/scale.py [--rows search ssim files png audit] [--images 100000x100000 1000000x100000]
-    [--baseline CHECKOUT] [--output_dir eval/scale]
+    [--baseline CHECKOUT] [--output_dir eval/scale] [--figure memory.png]
 
 Embeddings are random, and so is what an alignment would find: one image in a hundred is a copy. What is measured is
 the search, the decisions and the files that are written. Each audit is a process of its own, whose greatest memory is
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import resource
@@ -32,13 +33,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bundle_root import ROOT
+from matplotlib.figure import Figure
 from monai.transforms import Compose
 from phantoms import PHANTOMS, write_phantoms
 from random_sets import COPIES, DIMENSION, SHAPE, RandomEmbedder, RandomVerifier, random_set, unit_vectors
@@ -236,6 +238,28 @@ def audit(generated: int, train: int, folder: Path) -> dict[str, Any]:
     return row
 
 
+def draw_memory(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw the greatest memory of the audits against their pairs, and what a matrix of all cosines would need."""
+    audits = sorted(
+        (math.prod(map(int, row["row"].split()[1].split("x"))), row["row"].split()[1], row)
+        for row in rows
+        if row["row"].startswith("audit ")
+    )
+    if not audits:
+        raise ValueError("expected rows of audits to draw, found none; run --rows audit first")
+    pairs = np.array([count for count, _, _ in audits], float)
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name in ("embeddings", "search and decide", "tables and page"):
+        axes.plot(pairs, [row[name]["anonymous_gib"] for _, _, row in audits], "o-", label=name)
+    axes.plot(pairs, 4 * pairs / 2**30, "--", color="grey", label="a matrix of all cosines")
+    axes.set(xscale="log", yscale="log", xlabel="generated x training images", ylabel="memory, GiB", ylim=(0.1, None))
+    axes.set_xticks(pairs, [size.replace("x", " x ") for _, size, _ in audits], fontsize=7, rotation=20)
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     """Run the rows that are missing, each in a process of its own, and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -244,6 +268,7 @@ def main() -> None:
     parser.add_argument("--baseline", type=Path, help="another checkout, which audits the phantoms too")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output_dir", type=Path, default=Path("eval/scale"))
+    parser.add_argument("--figure", type=Path, help="draw the memory of the audits into this file")
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the row of this process
     arguments = parser.parse_args()
     if arguments.only:
@@ -274,6 +299,8 @@ def main() -> None:
             with file.open("a") as log:
                 log.write(known[row] + "\n")
         print(known[row], flush=True)
+    if arguments.figure:
+        draw_memory([json.loads(line) for line in known.values()], arguments.figure)
 
 
 if __name__ == "__main__":

@@ -66,3 +66,12 @@ def test_phantoms_are_people_of_their_own():
     one, again, other = phantoms.phantom(0), phantoms.phantom(0), phantoms.phantom(1)
     np.testing.assert_array_equal(one, again)
     assert one.shape == (112, 96) and 0 <= one.min() < one.max() <= 1 and np.abs(one - other).mean() > 0.05
+
+
+def test_memory_is_drawn_against_the_pairs_and_without_audits_it_says_so(tmp_path):
+    stages = {name: {"anonymous_gib": 0.5} for name in ("embeddings", "search and decide", "tables and page")}
+    rows = [{"row": f"audit {size}", **stages} for size in ("100000x1000", "1000x1000")] + [{"row": "ssim"}]
+    scale.draw_memory(rows, tmp_path / "memory.png")
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="run --rows audit first"):
+        scale.draw_memory(rows[2:], tmp_path / "memory.png")
