@@ -97,7 +97,8 @@ class PlanarFieldd(SliceFieldd):
         allow_missing_keys: pass dicts without a key.
 
     Raises:
-        ValueError: as :class:`SliceFieldd`, and for values that are not finite.
+        ValueError: as :class:`SliceFieldd`, for values that are not finite, and for an image so narrow that nothing of
+            a side would be left in the frame.
     """
 
     def __init__(
@@ -120,12 +121,18 @@ class PlanarFieldd(SliceFieldd):
             view = _View.of(result[key])
             if max(sides) > self.frame:
                 scale = self.frame / max(sides)
-                view = view.resized((round(sides[0] * scale), round(sides[1] * scale)))
+                size = round(sides[0] * scale), round(sides[1] * scale)
+                if min(size) < 1:
+                    name, found = data.get("id", key), f"{sides[0]} x {sides[1]} pixels"
+                    raise ValueError(
+                        f"{name}: expected a picture that is not so narrow, found {found}; crop or exclude it"
+                    )
+                view = view.resized(size)
             if correction is not None and correction.stretch != (1.0, 1.0):
                 view = view.resized(*stretched_size(view.sides, correction.stretch))
             view = view.cropped()
-            if (size := fitting_size(view.sides, self.spatial_size)) is not None:
-                view = view.resized(size)
+            if (fitting := fitting_size(view.sides, self.spatial_size)) is not None:
+                view = view.resized(fitting)
             result[key] = self._on_field(view, result[key])
         result["slice"] = -1
         result["level"] = float(result.get("level", "nan"))
