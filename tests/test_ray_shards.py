@@ -201,5 +201,5 @@ def test_a_task_is_the_config_with_its_shard_in_the_folder_of_the_command(tmp_pa
     assert os.listdir(tmp_path) == ["3"] and config["shard"] is None
     with pytest.raises(ValueError, match="^no$"):
         ray_shards._run_shard({**config, "run": ["$(_ for _ in ()).throw(ValueError('no'))"]}, "1/1", str(tmp_path))
-    with pytest.raises(OSError, match="nothing.txt: expected a file, found none"):
+    with pytest.raises(OSError, match="nothing.txt: expected a file or folder, found none"):
         ray_shards._run_shard({**config, "run": ["$open('nothing.txt')"]}, "1/1", str(tmp_path))

@@ -360,6 +360,7 @@ def test_a_map_stands_beside_the_pictures_and_is_enlarged_alone(browser, tmp_pat
     path = tmp_path / "report.html"
     pictures = draw_pictures(result, explain=lambda first, second: first - second)
     path.write_text(render_page(result, matches, summary(result, matches), pictures), encoding="utf-8")
+    browser.get_log("browser")  # what other pages have said
     browser.get(path.as_uri())
     maps = browser.find_elements(By.CSS_SELECTOR, ".row.four .view:last-child button")
     assert len(maps) == len(pictures.evidence) > 2
