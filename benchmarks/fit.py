@@ -246,11 +246,11 @@ def run(dataset_dir: str, output: Path, names: Sequence[str]) -> list[Row]:
         bare = name == "volumes, skull-stripped"
         base = output / ("base_volumes" if volumes else "base")
         source = output / "base_stripped" if bare else base
-        counts = {"train_subjects": 20, "copies": 10, "new": 6} if volumes else {"copies": 30, "new": 30}
+        counts = (20, 10, 6) if volumes else (35, 30, 30)  # subjects in train, copies, new images
         for folder in dict.fromkeys((base, source)):
             if not (folder / "truth.csv").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                sets = PlantedCopies(items, preprocessing, volumes=volumes, **counts)
+                sets = PlantedCopies(items, preprocessing, *counts, volumes=volumes)
                 if folder != base:
                     sets.cache = {subject: [(None, brain(item))] for subject, item in sets.items.items()}
                 sets.write(folder, strengths(volumes)["mild"], seed=1)  # one seed: the same copies, moved alike

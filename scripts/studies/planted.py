@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,7 @@ import nibabel
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from monai.transforms import Compose, Orientation, Randomizable
+from monai.transforms import Compose, EnsureChannelFirstd, Orientationd, Randomizable
 from numpy.typing import NDArray
 
 from ..auditing.neighbors import nearest_subjects
@@ -32,7 +32,7 @@ from ..bundle.components import component
 from ..bundle.files import read_table, write_table
 from ..detect import AuditData, run_audit
 from ..images.items import Item, Preprocessing, RandomTransform
-from ..images.loading import load_file, prepared_images
+from ..images.loading import LoadFiled, prepared_images
 from ..images.subjects import starts_of_runs
 from ..images.writing import write_image
 
@@ -55,6 +55,8 @@ class PlantedCopies(Randomizable):
         train_subjects: subjects in train; the rest is new to it.
         copies, new: generated images of either kind.
         volumes: write whole NIfTI volumes instead of PNG slices.
+        acquisition: what happens to all people's scans first, from an item to one whose `image`, and `mask` if it has
+            one, are loaded, (X, Y, Z); None: nothing.
     """
 
     def __init__(
@@ -65,10 +67,11 @@ class PlantedCopies(Randomizable):
         copies: int = 60,
         new: int = 60,
         volumes: bool = False,
+        acquisition: Callable[[Item], Item] | None = None,
     ) -> None:
         self.items = {item["subject_id"]: item for item in items}
         self.train_subjects, self.copies, self.new, self.volumes = train_subjects, copies, new, volumes
-        self.preprocessing = preprocessing
+        self.preprocessing, self.acquisition = preprocessing, acquisition
         self.cache: dict[str, list[Slice]] = {}
 
     def write(self, folder: Path, degrade: RandomTransform, seed: int) -> None:
@@ -111,9 +114,13 @@ class PlantedCopies(Randomizable):
         """The subject's slices (level, (1, H, W)), or its volume (None, (1, X, Y, Z)); in [0, 1]."""
         if subject not in self.cache:
             item = self.items[subject]
+            if self.acquisition:
+                item = self.acquisition(item.copy())
             if self.volumes:
-                chain = Compose([load_file, Orientation("RAS", labels=None)])
-                volume = np.asarray(chain(item["image"]).numpy()[0], np.float32)
+                chain = Compose(
+                    [LoadFiled("image"), EnsureChannelFirstd("image"), Orientationd("image", "RAS", labels=None)]
+                )
+                volume = np.asarray(chain(item)["image"].numpy()[0], np.float32)
                 volume = (volume / np.percentile(volume, 99.5)).clip(0, 1)
                 self.cache[subject] = [(None, volume[None])]
             else:

@@ -15,12 +15,15 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from helpers import ROOT
+from heads import head, write_heads
+from helpers import ROOT, run_config
 from scripts import component, find_images, split_subjects
 from scripts.studies.planted import PlantedCopies, run_study
 
 CONFIG = str(ROOT / "configs" / "planted_copies.yaml")
+SCANNER = f"['{CONFIG}','{ROOT}/configs/planted_scanner.yaml']"
 
 
 @pytest.mark.slow
@@ -48,3 +51,50 @@ def test_the_documented_commands_run(ixi, tmp_path, configs):
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [row["strength"] for row in rows] == ["mild", "strong", "extreme"]
     assert (tmp_path / "curve.png").exists()
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Ten simulated heads as NIfTI files, and the arguments that have eight of them copied."""
+    names = [f"s{number}" for number in range(10)]
+    folder = write_heads(tmp_path / "people", {name: head(number) for number, name in enumerate(names)})
+    (tmp_path / "split.json").write_text(json.dumps({"test": names}))
+    sizes = ("--draws", "1", "--train_subjects", "8", "--copies", "3", "--new", "2", "--which", "['mild']")
+    return ("--dataset_dir", str(folder), "--split_file", str(tmp_path / "split.json"), *sizes)
+
+
+@pytest.mark.parametrize("scanner", ["t1_other", pytest.param("t2_like", marks=pytest.mark.slow)])
+def test_everybody_is_scanned_again(people, tmp_path, scanner):
+    result = run_config(SCANNER, tmp_path, "--output_dir", "out", "--scanner", scanner, *people)
+    assert result.returncode == 0, result.stderr
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert (row["strength"], row["source_subject"]) == ("mild", 1.0)
+    assert (tmp_path / "out" / "curve.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--scanner", "t3"), "scanner: expected one of t1_other, t2_like, got 't3'"),
+        (("--scaner", "t2_like"), "--scaner: expected a key of the config, found none of this name"),
+        (("--which", "['weak']"), "which: expected one of mild, strong, extreme, got 'weak'"),
+    ],
+)
+def test_a_wrong_key_ends_in_one_sentence(people, tmp_path, arguments, sentence):
+    result = run_config(SCANNER, tmp_path, "--output_dir", "out", *people, *arguments)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {sentence}")
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_what_is_written_was_scanned_again_and_alike_each_time(people, tmp_path, volumes):
+    items = find_images(tmp_path / "people")
+    preprocessing = component(ROOT / "configs" / "inference.yaml", "preprocessing")
+    acquisition = component([CONFIG, ROOT / "configs" / "planted_scanner.yaml"], "acquisition")
+    plain, first, again = (
+        PlantedCopies(items, preprocessing, volumes=volumes, acquisition=scanner)._images("s0")
+        for scanner in (None, acquisition, acquisition)
+    )
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(first, again, strict=True))
+    assert first[0][1].ndim == plain[0][1].ndim
+    assert not any(a.shape == b.shape and np.allclose(a, b, atol=0.02) for (_, a), (_, b) in zip(first, plain))
