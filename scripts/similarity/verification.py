@@ -102,7 +102,8 @@ class Verifier:
         bend: bend each training image onto the generated one before it is scored, by some pixels at most; not where
             parts are looked for, as a part of one image in another bends neither.
         device: where pairs are aligned and scored. Any but the processor does the same by torch; its aligned SSIM
-            differs by less than 0.0001, and in one of a hundred pairs of different people by up to 0.003.
+            differs by less than 0.0001, and in one of a hundred pairs of different people by up to 0.003. Apple's
+            GPUs lack float64: for them it is the processor.
 
     Cost: about 3 ms a pair at 96 x 112 on two cores (benchmarks/speed.py), less where parts are looked for, as
     nothing is bent. What is done to an image rather than to a pair is done once in a block.
@@ -119,6 +120,8 @@ class Verifier:
         if not 0 <= smoothing <= MOST_SMOOTHING:
             raise ValueError(f"smoothing must be 0 to {MOST_SMOOTHING:g} pixels, got {smoothing}")
         self.device = torch.device(device)
+        if self.device.type == "mps":  # has no float64, which the maps need
+            self.device = torch.device("cpu")
         block = BLOCKS[self.device.type != "cpu"] if block is None else block
         if block < 1:
             raise ValueError(f"block must be 1 or more, got {block}")

@@ -182,6 +182,10 @@ def test_real_slices_score_as_by_the_kernels(ixi):
     np.testing.assert_allclose(scores, Verifier().align(queries, slices, pairs).aligned_ssim, atol=1e-3)
 
 
+def test_a_gpu_without_float64_leaves_the_alignment_to_the_processor():
+    assert Verifier(device="mps").device.type == "cpu" and Verifier(device="cuda:1").device.index == 1
+
+
 @pytest.mark.skipif("not torch.cuda.is_available()", reason="needs a GPU; make gpu-check asks the same of one")
 @pytest.mark.parametrize("window", [0, 16])
 def test_on_a_gpu_it_is_as_on_the_processor(people, copies, window):
