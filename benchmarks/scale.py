@@ -195,7 +195,9 @@ def stage(row: dict[str, Any], name: str) -> Iterator[None]:
 
     def watch() -> None:
         nonlocal most
-        while not done.wait(0.05):
+        ended = False
+        while not ended:
+            ended = done.wait(0.05)  # once more at the end, as a stage may be shorter
             status = Path("/proc/self/status").read_text()
             most = max(most, int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 2**20)  # type: ignore[index]
 
@@ -254,7 +256,8 @@ def draw_memory(rows: Sequence[dict[str, Any]], file: Path) -> None:
         axes.plot(pairs, [row[name]["anonymous_gib"] for _, _, row in audits], "o-", label=name)
     axes.plot(pairs, 4 * pairs / 2**30, "--", color="grey", label="a matrix of all cosines")
     axes.set(xscale="log", yscale="log", xlabel="generated x training images", ylabel="memory, GiB", ylim=(0.1, None))
-    axes.set_xticks(pairs, [size.replace("x", " x ") for _, size, _ in audits], fontsize=7, rotation=20)
+    labels = [" x ".join(f"{int(side):,}" for side in size.split("x")) for _, size, _ in audits]
+    axes.set_xticks(pairs, labels, fontsize=7, rotation=20)
     axes.minorticks_off()
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
