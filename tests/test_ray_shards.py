@@ -92,6 +92,7 @@ def cluster():
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow  # the next one asks the same, and more
 @needs_ray
 def test_tasks_on_two_nodes_and_then_the_report_are_the_audit_alone(folders, alone, cluster, tmp_path):
     done = run_config(ON_RAY, tmp_path, *folders, "--shards", "2", "--address", cluster)
