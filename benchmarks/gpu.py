@@ -48,7 +48,7 @@ COMPARED = 1024  # queries that the processor searches too
 ALIGNED, OTHERS = 64, 32  # phantoms, each laid on so many others and on a moved copy
 ALIGNMENT_ERROR = 1e-3  # of the aligned SSIM of copies, and on average of others, whose best fit is less sharp
 BLOCKS = (512, 2048, 4096)  # pairs aligned at a time
-GENERATED = (1000, 5000)  # phantoms that are audited; the difference is free of what an audit costs in any case
+GENERATED = (500, 2500)  # phantoms that are audited; the difference is free of what an audit costs in any case
 
 
 def seconds(function: Callable[[], object], repeats: int = 5) -> float:
