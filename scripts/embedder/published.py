@@ -96,8 +96,8 @@ class _Published(nn.Module):
         return F.normalize(self.fc(self._pooled(maps)).float(), dim=1)
 
     def _pooled(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Return what the head takes of the stages' maps, (N, C_i, H_i, W_i) each."""
-        raise NotImplementedError
+        """Return what the head takes of the stages' maps, (N, C_i, H_i, W_i) each: the last one's."""
+        return maps[-1]
 
     def labels(self, cosine: torch.Tensor) -> torch.Tensor:
         """Return the published labels of cosines: 0 different, 1 similar, 2 duplicate.
@@ -124,7 +124,7 @@ class _Published(nn.Module):
 
     def _load_backbone(self, path: str | os.PathLike) -> None:
         state = self.own_names(read_state(path))
-        own = {name: value for name, value in self.state_dict().items()}
+        own = self.state_dict()
         for name, value in own.items():
             if name not in state or state[name].shape != value.shape:
                 found = "no such weight" if name not in state else f"the shape {list(state[name].shape)}"
@@ -230,9 +230,6 @@ class PublishedV1(_Published):
             nn.Dropout(dropout),
             nn.Linear(hidden, embedding_dim),
         )
-
-    def _pooled(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        return maps[-1]  # the head averages
 
 
 def _convnext(depths: Sequence[int], widths: Sequence[int], stochastic_depth: float) -> tuple[nn.Module, nn.ModuleList]:

@@ -36,11 +36,8 @@ __all__ = ["LayerFeatures", "MemorizationIndex", "Whitening", "imagenet_index", 
 
 EPSILON = 1e-6  # of eqs. 2 and 4
 FEW = 1e-8  # of eq. 5
-THIRDS = (
-    "_blocks.4",
-    "_blocks.10",
-    "_blocks.15",
-)  # where the thirds of EfficientNet-Lite0 end, as blocks 3, 7, 11 of 12
+# where the thirds of EfficientNet-Lite0 end, as blocks 3, 7, 11 of 12
+THIRDS = ("_blocks.4", "_blocks.10", "_blocks.15")
 
 Layers = Sequence[NDArray[np.float32]]  # features (N, D) of each layer
 

@@ -131,7 +131,7 @@ def test_layer_cam_by_hand():
 
 
 def test_the_published_networks_are_explained_by_their_four_stages(demo):
-    pytest.importorskip("transformers")
+    pytest.importorskip("transformers", reason="the published networks need the extra `published`")
     layers = ConfigParser.load_config_file(str(ROOT / "configs" / "detect.yaml"))["explain_layers"]
     network = PublishedV2(16, depths=(1, 1, 1, 1), widths=(8, 16, 24, 32)).eval()
     found = layer_cam(network, demo[:2], demo[2:4], layers["published_v2"])

@@ -33,7 +33,9 @@ def ratings(*answers, methods=None) -> Ratings:
 
 
 def test_fleiss_kappa_is_that_of_statsmodels():
-    inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+    inter_rater = pytest.importorskip(
+        "statsmodels.stats.inter_rater", reason="needs statsmodels, the oracle of the kappa"
+    )
     for counts in (COUNTS, COUNTS[:7], np.array([[2, 0, 0], [0, 1, 1]])):
         assert fleiss_kappa(counts) == pytest.approx(inter_rater.fleiss_kappa(counts), abs=1e-12)
 
