@@ -13,6 +13,7 @@
 
 from .auditing.audit import Audit
 from .auditing.degradation import RoundTrip
+from .auditing.detail import CloseUp
 from .auditing.findings import SetFit
 from .auditing.fit import FitTest
 from .auditing.neighbors import nearest_subjects
@@ -94,6 +95,7 @@ __all__ = [
     "AutoencoderLoss",
     "AxialSlicesd",
     "BundleWorkflow",
+    "CloseUp",
     "Condition",
     "CopyLoss",
     "Correctd",

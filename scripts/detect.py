@@ -151,7 +151,7 @@ def _embedded(
     for name, files in items.items():
         if name == "generated":
             fit = fit_test(sets["train"], files, embedder)
-            files = corrected(files, fit.correction)
+            files = fit_test.corrected(files, fit)
         subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
         logger.debug("%s: %d files%s", name, len(files), subjects)
         before = embedder.computed
@@ -183,7 +183,7 @@ def _share_work(
     if (done := steps.done(train)) < share.count:
         return _again(share, "training images", done)
     fit = fit_test(embedder.embed_files(items["train"], "train"), items["generated"], embedder)
-    embedder.embed_missing(share.of(corrected(items["generated"], fit.correction)), "generated")
+    embedder.embed_missing(share.of(fit_test.corrected(items["generated"], fit)), "generated")
     if (done := steps.done(generated)) < share.count:
         return _again(share, "generated images", done)
     sets, _ = _embedded(items, embedder, fit_test)

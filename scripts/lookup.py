@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from .auditing.audit import Audit
 from .auditing.controls import Controls, SearchedNull
 from .auditing.degradation import Degradation
+from .auditing.detail import detail_of_calls
 from .auditing.fit import FitTest
 from .auditing.kinds import kinds_of_subjects
 from .auditing.result import Tier
-from .auditing.search import Found, Search, Units
+from .auditing.search import Found, Search
 from .auditing.training_subjects import Subjects, one_person
 from .bundle.components import bundle_file, choice, component
 from .bundle.files import no_wider_than
@@ -199,7 +200,7 @@ class Lookup:
             decision = decide(found.statistic, units.level, found.nearest, self.null, criteria, kind)
             called = bool(decision.memorized[0])
             row = found.image[:, found.best[0]]
-            detail = self._detail(units, found, row) if called else float("nan")
+            detail = detail_of_calls(search, units, found, self.train, data, decision.memorized, self.audit.close_up)[0]
         tier = (Tier.COPY if detail >= criteria.copy_detail else Tier.LIKENESS) if called else Tier.NONE
         return LookupAnswer(
             tier=tier,
@@ -207,7 +208,7 @@ class Lookup:
             image=self.train.items[int(self.train.file[row[found.slice_ssim[:, found.best[0]].argmax()]])]["id"],
             aligned_ssim=float(found.best_ssim[0]),
             mirrored=bool(found.mirrored[:, found.best[0]].mean() > 0.5),
-            detail=detail,
+            detail=float(detail),
             p_value=float(decision.p_value[0]),
             level=criteria.fdr,
             recall=self.control.recall,
@@ -239,11 +240,6 @@ class Lookup:
         vectors = self._embedder.embed_images(np.stack([image.image for image in loaded.images]))
         rows = [EmbeddedImage(i.image, i.slice, i.level, v) for i, v in zip(loaded.images, vectors)]
         return EmbeddingSet.of([(item, rows)])
-
-    def _detail(self, units: Units, found: Found, row: NDArray[np.int64]) -> float:
-        """Return how far the detail of an image (or its slices) and its match agrees, in [-1, 1]."""
-        matrix = found.matrix[:, found.best[0]]
-        return float(self.audit.verifier.detail(units.images[:], self.train.images[row], matrix).mean())
 
     def _doubts(self, likeness: float) -> list[str]:
         """Return why a copy might not have been recognised; `likeness` is that of the image to the training images."""

@@ -24,12 +24,13 @@ from scripts.images.augmentations import RandCopyd, RandMisalignd
 FIELD = (48, 56, 40)
 
 
-def head(seed: int) -> np.ndarray:
-    """An ellipsoid of random folds in 48 x 56 x 40 voxels of 4 mm, background 0; its shape is the subject's own."""
+def head(seed: int, size: tuple[int, int, int] = FIELD, fold: float = 2.0) -> np.ndarray:
+    """An ellipsoid of random folds in 48 x 56 x 40 voxels of 4 mm, or another `size`, background 0; its shape is the
+    subject's own. `fold` is the folds' width in voxels."""
     rng = np.random.default_rng(seed)
-    folds = gaussian_filter(rng.normal(size=FIELD), 2)
-    axes = np.array([17, 21, 14]) * rng.uniform(0.95, 1.05, 3)
-    places = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in FIELD), indexing="ij")
+    folds = gaussian_filter(rng.normal(size=size), fold)
+    axes = np.array([17, 21, 14]) * rng.uniform(0.95, 1.05, 3) * (size[0] / FIELD[0])
+    places = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in size), indexing="ij")
     distance = sum((place / axis) ** 2 for place, axis in zip(places, axes))
     volume = np.clip(0.55 + 0.18 * folds / folds.std(), 0.2, 1) * (distance < 1)
     return gaussian_filter(volume, 0.5).astype(np.float32)

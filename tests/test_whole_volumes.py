@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import nibabel
@@ -54,6 +55,16 @@ def test_copied_volumes_are_found_with_their_sources_and_decided_whole(folder):
     assert report["checkpoint"]["path"].endswith("model_3d.pt")
     assert [bent["pixels"] for bent in report["positive_control"]["bent"]] == [0.5, 0.75, 1.0]
     assert "by 0.5, " in folder[1].stdout and "voxels." in folder[1].stdout
+
+
+def test_the_detail_of_calls_is_compared_in_finer_voxels_where_the_files_have_them(folder):
+    # a field that is too small for a head, so that no detail agrees
+    fine = ("--volume_fine_most_mm", "5.0", "--volume_fine_size", "[8, 8, 8]", "--thumbnails", "False")
+    result = audit(folder[0], "fine", *fine)
+    assert result.returncode == 0, result.stderr
+    tiers = [Counter(row["verdict"] for row in read(folder[0] / name / "matches.csv")) for name in ("out", "fine")]
+    called = sum(count for verdict, count in tiers[0].items() if verdict != "none")
+    assert tiers[0]["copy"] >= 3 and tiers[1] == {"likeness": called, "none": 4 - called}
 
 
 def test_the_page_shows_three_planes_all_slices_and_how_the_volumes_lie(folder):

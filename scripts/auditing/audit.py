@@ -41,7 +41,8 @@ from ..images.items import RandomTransform
 from ..similarity.verification import Verifies
 from .controls import Controls, SearchedNull, bent_by
 from .degradation import Change, Degradation, match_degradation
-from .findings import SetFit
+from .detail import CloseUp, detail_of_calls
+from .findings import ANOTHER_VIEW, SetFit
 from .found_store import FoundStore
 from .kinds import kind_shares, kinds_of_subjects
 from .result import AuditResult, Calibration
@@ -96,6 +97,7 @@ class Audit(Randomizable):
         bent_images: copies at each of these.
         part_sizes: in pixels; where the verifier looks for copies of a part, the control's copies are discs so wide.
         part_images: of each candidate subject, that are then aligned.
+        close_up: compares the detail of called volumes in finer voxels; None: in those that were aligned.
         seed: of all sampling.
         store_dir: folder where what was aligned is kept, so that an audit that was stopped goes on; None keeps nothing.
 
@@ -119,6 +121,7 @@ class Audit(Randomizable):
         bent_images: int = 20,
         part_sizes: Sequence[float] = (20.0, 30.0),
         part_images: int = 3,
+        close_up: CloseUp | None = None,
         seed: int = 0,
         store_dir: str | os.PathLike | None = None,
     ) -> None:
@@ -151,7 +154,7 @@ class Audit(Randomizable):
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
         self.bends, self.bent_images, self.part_sizes = bends, bent_images, sorted(part_sizes)
-        self.part_images = part_images
+        self.part_images, self.close_up = part_images, close_up
         self.seed = seed
         self.store = None if store_dir is None else FoundStore(store_dir)
 
@@ -211,6 +214,10 @@ class Audit(Randomizable):
         ]
         parts = [recall_on(self.control, self.control_images, part=size)[0].at(size) for size in sizes[:-1]]
         parts += [control.at(size) for size in sizes[-1:] if size]
+        fit = fit or SetFit()
+        # where one set shows less, the files show more than is compared
+        close_up = None if ANOTHER_VIEW in fit.findings else self.close_up
+        detail = detail_of_calls(searched.search, units, found, train, generated, decision.memorized, close_up)
         return AuditResult(
             train=train,
             generated=generated,
@@ -229,10 +236,10 @@ class Audit(Randomizable):
             control=replace(control, bent=bent, parts=parts),
             set_level=level,
             thresholds=thresholds,
-            detail=self._detail(train, searched, decision.memorized),
+            detail=detail,
             merged=merged,
             unmerged_count=unmerged_count,
-            fit=fit or SetFit(),
+            fit=fit,
             shared=0 if holdout is None else len(train.shared(holdout)),
             shared_people=[] if holdout is None else self._shared_people(chosen, holdout, subjects),
         )
@@ -283,22 +290,6 @@ class Audit(Randomizable):
         left_out = controls.leave_one_out_null(train, subjects.number, units.level)
         chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
         return _Searched(search, units, found, controls, left_out, chosen)
-
-    def _detail(self, train: EmbeddingSet, searched: _Searched, called: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return how far the detail of each called unit (U,) and its match agrees, mean over slices; NaN for others."""
-        units, found = searched.units, searched.found
-        rows = np.flatnonzero(called[units.unit]) if found.parts is None else found.parts.row[called]
-        best = found.best[units.unit[rows]]
-        matches = found.image[rows, best]
-        rows, best, matches = (values[matches >= 0] for values in (rows, best, matches))
-        squares = None if found.parts is None else found.parts.square[units.unit[rows]]
-        agreement = np.empty(len(rows))
-        for start in range(0, len(rows), searched.search.block):
-            part = slice(start, start + searched.search.block)
-            pairs = units.images[rows[part]], train.images[matches[part]], found.matrix[rows[part], best[part]]
-            agreement[part] = self.verifier.detail(*pairs, None if squares is None else squares[part])
-        total, count = (np.bincount(units.unit[rows], weights, len(units)) for weights in (agreement, None))
-        return np.divide(total, count, out=np.full(len(units), np.nan), where=count > 0)
 
     def _shared_people(
         self, searched: SearchedNull, holdout: EmbeddingSet, subjects: Subjects

@@ -13,11 +13,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ..bundle.text import grouped
 from ..images.correction import Correction
 
-__all__ = ["ANOTHER_VIEW", "Finding", "SetFit", "findings"]
+__all__ = ["ANOTHER_VIEW", "Finding", "OfSize", "SetFit", "findings", "findings_of_size"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class OfSize:
+    """The generated files of one size in pixels, where most have another: what was undone on them alone."""
+
+    rows: int
+    columns: int
+    files: int
+    correction: Correction
+    fits: bool
+
+
+@dataclass(frozen=True)
 class SetFit:
     """How the generated images fit the training images.
 
     `correction` is what was undone, `likeness` the generated images' median likeness to the training subjects after
     that, `expected` that of training images to the others', as soft and noisy as the generated ones. `fits` says
     whether the first is near enough to the second. Both are None, and the sets said to fit, where too few exist.
-    `mixed` is the share of the generated files that lie in another way than the others; 0 for few.
+    `mixed` is the share of the generated files that do not fit as the others do; 0 for few. `of_size` are the files of
+    other sizes in pixels than most have.
     """
 
     correction: Correction = Correction()
@@ -46,6 +59,7 @@ class SetFit:
     fits: bool = True
     findings: list[Finding] = field(default_factory=list)
     mixed: float = 0.0
+    of_size: list[OfSize] = field(default_factory=list)
 
 
 ACROSS = Finding(
@@ -109,3 +123,12 @@ def findings(correction: Correction, fits: bool, mixed: float = 0.0) -> list[Fin
         text = f"the objects of the generated images have another size or aspect: they were scaled by {by}"
         found.append(Finding("size", text, True, "save both sets at one resolution, with the right voxel size"))
     return [*found, *two_kinds]
+
+
+def findings_of_size(some: OfSize) -> list[Finding]:
+    """Return the same of the generated images of one size, where most have another."""
+    which = f"{grouped(some.files)} generated image{'s'[: some.files > 1]} of {some.rows} x {some.columns} pixels"
+    if not some.fits:
+        text = f"{which} (rows x columns) resemble{'s'[some.files > 1 :]} no training image, whatever is tried"
+        return [Finding("mixed", text, False, "save all generated images in one way, or leave these out")]
+    return [replace(found, text=f"of {which} alone: {found.text}") for found in findings(some.correction, True)]

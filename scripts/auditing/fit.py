@@ -37,9 +37,10 @@ from ..embedder.embedding_set import EmbeddingSet
 from ..embedder.file_loader import ImageError
 from ..images.correction import AXES, Correction
 from ..images.items import Item
+from ..images.sizes import Size, saved_sizes
 from .field_of_view import scrambled, shown_as, template_of
-from .findings import ANOTHER_VIEW, SetFit, findings
-from .likeness import Measured, Reference, Trial
+from .findings import ANOTHER_VIEW, OfSize, SetFit, findings, findings_of_size
+from .likeness import Measured, Reference, Trial, corrected
 
 __all__ = ["FitTest"]
 
@@ -49,6 +50,8 @@ Stretch = tuple[float, float]
 
 GROSS = 0.3  # log of a ratio of sizes that no difference between people or levels explains
 FEW = 4  # volumes of which all 24 ways to lie are tried
+MOST_SIZES = 5  # numbers of pixels in a set, each of which is then looked at alone; more are the set's nature
+PEOPLE_DIFFER = 0.19  # three standard deviations of the median size of heads, times the root of their number
 LEAST_SPREAD = 0.05  # of the gain in likeness between files, where few of them show less
 
 
@@ -75,6 +78,7 @@ class FitTest:
         apart: gain in likeness, as a share of the expected, that is far more alike.
         seed: of the sample.
         voxel_mm: side of the voxels of whole volumes.
+        array_layout, array_key: what the axes of arrays are, and which array of a file is meant; None: found out.
 
     Raises:
         ValueError: if a number is out of range.
@@ -90,6 +94,8 @@ class FitTest:
     apart: float = 0.2
     seed: int = 0
     voxel_mm: float = 4.0
+    array_layout: str | None = None
+    array_key: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         check_fields(
@@ -116,14 +122,58 @@ class FitTest:
             return SetFit()  # too few for any answer, and for a likeness to be measured
         rng = np.random.RandomState(self.seed)
         reference = Reference(train, _draw(len(train), self.sample, rng), self.subjects)
-        expected = reference.expected()
-        # about `sample` images, if a generated file has as many as a training file
-        files = max(4, round(self.sample * len(train.items) / len(train)))
-        trial = Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
         # cut into slices, or whole
         volumes = bool((train.slice >= 0).all()) or train.images.ndim == 4
+        sizes = {} if volumes else self._files_of_sizes(items)
+        most, *others = list(sizes.values()) or [list(range(len(items)))]
+        fit = self._fit(reference, [items[file] for file in most], embedder, volumes, rng)
+        parts = [self._fit(reference, [items[file] for file in files], embedder, volumes, rng) for files in others]
+        alone = [
+            OfSize(*size, len(files), part.correction, part.fits and not part.mixed)
+            for (size, files), part in zip(list(sizes.items())[1:], parts)
+        ]
+        own = fit.findings
+        if alone and fit.fits:  # what was undone on most was undone on these alone, too
+            own = [replace(found, text=f"of {len(most)} generated images alone: {found.text}") for found in own]
+        return replace(
+            fit,
+            findings=[*own, *(found for some in alone for found in findings_of_size(some))],
+            mixed=fit.mixed + sum(some.files for some in alone if not some.fits) / len(items),
+            of_size=alone,
+        )
+
+    def corrected(self, items: Sequence[Item], fit: SetFit) -> list[Item]:
+        """Return the generated set's files with what is to be undone on each."""
+        if not fit.of_size:
+            return corrected(items, fit.correction)
+        sizes = saved_sizes(items, self.array_layout, self.array_key)
+        known = {(some.rows, some.columns): some.correction for some in fit.of_size}
+        chosen = [fit.correction if size is None else known.get(size, fit.correction) for size in sizes]
+        return [item for one, correction in zip(items, chosen) for item in corrected([one], correction)]
+
+    def _files_of_sizes(self, items: Sequence[Item]) -> dict[Size, list[int]]:
+        """Return the numbers of the files of each size in pixels, most first; none where all have one, or many."""
+        files: dict[Size, list[int]] = {}
+        unknown = []
+        for number, size in enumerate(saved_sizes(items, self.array_layout, self.array_key)):
+            files.setdefault(size, []).append(number) if size else unknown.append(number)
+        if not 1 < len(files) <= MOST_SIZES:
+            return {}
+        found = dict(sorted(files.items(), key=lambda entry: -len(entry[1])))
+        next(iter(found.values())).extend(unknown)  # the audit says what is wrong with them
+        return found
+
+    def _fit(
+        self, reference: Reference, items: Sequence[Item], embedder: Embedder, volumes: bool, rng: np.random.RandomState
+    ) -> SetFit:
+        """Return how generated files that were saved in one way fit."""
+        expected = reference.expected()
+        # about `sample` images, if a generated file has as many as a training file
+        train = reference.train
+        files = max(4, round(self.sample * len(train.items) / len(train)))
+        trial = Trial([items[i] for i in _draw(len(items), files, rng)], reference, embedder)
         found = plain = trial(Correction())
-        if self._off(plain) > self.size_tolerance or np.median(plain.likeness) < self.satisfied * expected:
+        if self._off(plain) > self._tolerance(plain) or np.median(plain.likeness) < self.satisfied * expected:
             found = self._corrected(plain, trial, volumes, expected)
         mixed = self._mixed(found, trial, expected, volumes)
         generated = trial.embedded(found.correction).images
@@ -170,7 +220,7 @@ class FitTest:
             except ImageError:
                 continue  # nothing is left of an image so corrected
         # a stretch of a seventh hardly lowers the likeness, yet hides every copy: sizes alone decide
-        return self._stretched(best, trial, volumes) if self._off(best) > self.size_tolerance else best
+        return self._stretched(best, trial, volumes) if self._off(best) > self._tolerance(best) else best
 
     def _axes(self, few: Trial, least_gain: float) -> str:
         """Return the axes that raise the likeness of a few volumes most; those of their headers if by too little."""
@@ -193,7 +243,8 @@ class FitTest:
             return 0.0
         tried = [trial.part([file]) for file in unlike[:FEW].tolist()]
         wrong = [self._axes(one, self.apart / 2 * expected) != "RAS" for one in tried]
-        return float(np.mean(wrong)) * len(unlike) / len(found.likeness)
+        # a single odd one is no second kind
+        return float(np.mean(wrong)) * len(unlike) / len(found.likeness) if sum(wrong) > 1 else 0.0
 
     def _mixed(self, found: Measured, trial: Trial, expected: float, volumes: bool) -> float:
         """Return the share of files that another orientation or polarity makes far more alike; 0 for few."""
@@ -208,6 +259,11 @@ class FitTest:
                 continue
             with contextlib.suppress(ImageError):  # nothing is left of an image so corrected
                 gains.append(trial(other).likeness - found.likeness)
+        unlike = np.flatnonzero(found.likeness < self.least_likeness * expected)
+        if not volumes:  # of another size, on a canvas of the same
+            part = trial.part(unlike.tolist())
+            gains.append(np.zeros(len(found.likeness)))
+            gains[-1][unlike] = self._stretched(part(found.correction), part, volumes).likeness - found.likeness[unlike]
         share = float((np.max(gains, axis=0) > self.apart * expected).mean())
         return share if share >= self.least_mixed else 0.0
 
@@ -230,6 +286,10 @@ class FitTest:
                 break
             measured = again
         return measured
+
+    def _tolerance(self, measured: Measured) -> float:
+        """Return the relative difference of sizes that counts as none, more where few people's median is taken."""
+        return max(self.size_tolerance, PEOPLE_DIFFER / float(np.sqrt(len(measured.likeness))))
 
     def _off(self, measured: Measured) -> float:
         gross = np.abs(measured.gross).max()

@@ -43,15 +43,21 @@ class VolumeFieldd(MapTransform):
         keys: the volume's key; one key.
         spatial_size: voxels of the field: left-right, posterior-anterior, inferior-superior.
         pixel_mm: their side in mm.
+        most_mm: longest side that the volume's own voxels may have; None: any.
         allow_missing_keys: pass a dict without the key.
 
     Raises:
         ValueError: for another number of sides, or if the volume has several channels, no object, values that are not
-            finite, or is a plane.
+            finite, is a plane, or has longer voxels.
     """
 
     def __init__(
-        self, keys: KeysCollection, spatial_size: Sequence[int], pixel_mm: float, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        spatial_size: Sequence[int],
+        pixel_mm: float,
+        most_mm: float | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(spatial_size) != 3:
@@ -59,7 +65,7 @@ class VolumeFieldd(MapTransform):
                 f"spatial_size: expected three sides for whole volumes, found {list(spatial_size)}; of ldm/ take a "
                 "size of volumes, and overlays that end in _3d_cpu last"
             )
-        self.spatial_size, self.pixel_mm = tuple(spatial_size), pixel_mm
+        self.spatial_size, self.pixel_mm, self.most_mm = tuple(spatial_size), pixel_mm, most_mm
         self.resample = Spacing([pixel_mm] * 3, mode="bilinear", padding_mode="border")
 
     def __call__(self, data: Data) -> NewData:
@@ -70,6 +76,10 @@ class VolumeFieldd(MapTransform):
         array, voxel_mm = voxels(data[key], name)
         if 1 in array.shape:
             raise ValueError(f"{name}: expected a volume, found a plane of {' x '.join(map(str, array.shape))} voxels")
+        if self.most_mm is not None and (longest := float(np.max(voxel_mm))) > self.most_mm:
+            raise ValueError(
+                f"{name}: expected voxels of at most {self.most_mm:g} mm, found {longest:g} mm; take a finer scan"
+            )
         smoothing = np.where(voxel_mm < 0.75 * self.pixel_mm, SMOOTHING * self.pixel_mm / voxel_mm, 0.0)
         smooth = GaussianSmooth(smoothing.tolist())(data[key]) if smoothing.any() else data[key]
         array = np.asarray(self.resample(smooth), np.float32)[0]

@@ -96,6 +96,12 @@ class VolumeVerifier:
             )  # fmt: skip
         return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores, np.empty((len(first), 0), np.float32))
 
+    def refine(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
+        """Return the maps (P, 3, 4) of references (P, X, Y, Z) on their queries, from ones that are nearly right."""
+        number = np.arange(len(queries))
+        queries, references = (np.asarray(a, np.float32) for a in (queries, references))
+        return register_volumes(queries, references, (number, number), matrix[:, None], self._spacing)
+
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         """Return the references (P, X, Y, Z) as they are compared with their queries, but not smoothed."""
         queries, references = (np.asarray(a, np.float32) for a in (queries, references))

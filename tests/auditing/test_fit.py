@@ -56,6 +56,11 @@ def write(folder: Path, seeds: range, change=lambda image, rng: image) -> list:
     return find_images(folder, warn=False)
 
 
+def square(image: np.ndarray) -> np.ndarray:
+    """The image on a canvas whose size does not tell how it lies."""
+    return np.pad(image, ((0, 0), (5, 5)))
+
+
 @pytest.fixture(scope="module")
 def train(embedder, tmp_path_factory):
     return embedder.embed_files(write(tmp_path_factory.mktemp("fit") / "train", range(18)))
@@ -116,16 +121,71 @@ def test_what_resembles_nothing_does_not_fit(train, embedder, tmp_path, change):
 def test_a_set_of_two_kinds_is_told(train, embedder, tmp_path, change, share):
     """Whichever part is the larger one and was put right: the other one is not."""
     turn = iter(np.arange(12) % 4 < 4 * share)
-    items = write(tmp_path / "generated", range(40, 52), lambda image, rng: change(image) if next(turn) else image)
+    items = write(
+        tmp_path / "generated", range(40, 52), lambda image, rng: (change if next(turn) else np.array)(square(image))
+    )
     fit = FitTest()(train, items, embedder)
+    assert not fit.of_size
     assert min(abs(fit.mixed - share), abs(fit.mixed - (1 - share))) < 0.1
     assert [finding.undone for finding in fit.findings if finding.kind == "mixed"] == [False]
 
 
 def test_the_share_counts_what_lies_across_and_what_is_inverted(train, embedder, tmp_path):
     changes = iter([lambda image: image.T] * 2 + [lambda image: 255 - image] * 2 + [lambda image: image] * 8)
-    items = write(tmp_path / "generated", range(40, 52), lambda image, rng: next(changes)(image))
+    items = write(tmp_path / "generated", range(40, 52), lambda image, rng: next(changes)(square(image)))
     assert FitTest()(train, items, embedder).mixed == pytest.approx(4 / 12, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda image: np.rot90(image), "orientation"),
+        (lambda image: zoom(image, 0.5, order=1), "size"),
+        pytest.param(lambda image: np.pad(image, 60), "canvas", marks=pytest.mark.slow),
+    ],
+)
+def test_images_of_another_size_than_most_are_put_right_alone(train, embedder, tmp_path, change, kind):
+    turns = iter([True, False, False] * 3)
+    items = write(tmp_path / "generated", range(40, 49), lambda image, rng: change(image) if next(turns) else image)
+    fit_test = FitTest()
+    fit = fit_test(train, items, embedder)
+    assert fit.fits and fit.mixed == 0 and fit.correction == Correction()
+    (some,) = fit.of_size
+    assert some.files == 3 and some.fits and some.correction != Correction()
+    assert [finding.kind for finding in fit.findings] == [kind]
+    assert fit.findings[0].text.startswith("of 3 generated images of ") and fit.findings[0].undone
+    changed = [item.get("correction", Correction()) for item in fit_test.corrected(items, fit)]
+    assert changed == [some.correction if number % 3 == 0 else Correction() for number in range(9)]
+
+
+def test_images_of_another_size_that_resemble_nothing_are_counted(train, embedder, tmp_path):
+    noise = iter([True, False, False] * 3)
+
+    def change(image, rng):
+        return rng.uniform(0, 255, (70, 80)) if next(noise) else image
+
+    fit = FitTest()(train, write(tmp_path / "generated", range(40, 49), change), embedder)
+    assert fit.fits and fit.mixed == pytest.approx(3 / 9)
+    (finding,) = fit.findings
+    assert finding.text.startswith("3 generated images of 70 x 80 pixels (rows x columns) resemble no training image")
+    assert not finding.undone
+
+
+def test_images_of_another_scale_on_the_same_canvas_are_a_kind_of_their_own(train, embedder, tmp_path):
+    small = iter([True, False, False] * 4)
+
+    def change(image, rng):
+        return np.pad(zoom(image, 0.5, order=1), ((25, 25), (22, 23))) if next(small) else image
+
+    fit = FitTest()(train, write(tmp_path / "generated", range(40, 52), change), embedder)
+    assert fit.mixed == pytest.approx(4 / 12, abs=0.01) and not fit.of_size
+
+
+def test_many_sizes_are_the_nature_of_a_set(train, embedder, tmp_path):
+    rows = iter(range(9))
+    items = write(tmp_path / "generated", range(40, 49), lambda image, rng: np.pad(image, ((0, next(rows)), (0, 0))))
+    fit = FitTest()(train, items, embedder)
+    assert fit.of_size == [] and fit.mixed == 0 and fit.fits
 
 
 def test_one_image_a_repeated_one_and_the_training_images_themselves_fit(train, embedder, tmp_path):

@@ -61,7 +61,7 @@ def test_doubts_make_a_clean_answer_inconclusive_and_never_hide_a_copy():
     assert clean.doubts == [] and clean.verdict is Verdict.NO_COPYING
     for change, sentence in (
         ({"fit": SetFit(Correction(), 0.2, 0.5, fits=False)}, "do not resemble the training images as a set"),
-        ({"fit": SetFit(mixed=0.5)}, "About 50% of the generated images lie in another way than the others"),
+        ({"fit": SetFit(mixed=0.5)}, "About 50% of the generated images do not fit as the others do"),
         ({"subject_names": ["a"] * 5}, "There are 5 training subjects, and at least 6 are needed."),
         ({"calibration": replace(clean.calibration, null="none")}, "There is no null"),
         ({"control": Control(20, 0.6, (0.36, 0.81), 1.0)}, r"it would have called 60% (95 % interval 36% to 81%)"),

@@ -68,6 +68,13 @@ def test_all_orientations_of_one_volume_give_one_image(codes, tmp_path, in_root)
     torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
 
 
+def test_longer_voxels_than_asked_for_are_refused():
+    image = MetaTensor(torch.from_numpy(head(1)[None]), affine=torch.diag(torch.tensor([2.0, 4.0, 6.0, 1.0])))
+    with pytest.raises(ValueError, match="x: expected voxels of at most 5 mm, found 6 mm; take a finer scan"):
+        VolumeFieldd("image", FIELD, 4.0, most_mm=5.0)({"image": image, "id": "x"})
+    assert VolumeFieldd("image", FIELD, 4.0, most_mm=6.0)({"image": image, "id": "x"})["image"].shape == (1, *FIELD)
+
+
 def test_planes_empty_volumes_and_several_channels_are_one_sentence():
     with pytest.raises(ValueError, match="x: expected a volume, found a plane of 30 x 40 x 1 voxels"):
         on_field(np.ones((30, 40, 1), np.float32))
