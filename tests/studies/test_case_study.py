@@ -142,6 +142,21 @@ def test_a_membership_attack_scores_members_and_people_whom_the_model_never_saw(
         assert figure.size == (495, 465)
 
 
+def test_the_attack_is_a_command_of_its_own(study_dir):
+    cell = "out/cells/few_0"
+    files = ["--model_dir", f"{cell}/model", "--autoencoder_file", "autoencoder.pt", "--output_dir", "loss"]
+    sets = ["--train_dir", f"{cell}/train.csv", "--holdout_dir", f"{cell}/holdout.csv"]
+    result = run_config("ldm/membership.yaml", study_dir, "--size", "cpu", *files, *sets, "--attack", "loss")
+    assert result.returncode == 0, result.stderr
+    assert "8 training images and 6 others scored; 0 others had no value for the condition" in result.stdout
+    loss, proximal = (read_table(study_dir / folder / "membership.csv") for folder in ("loss", f"{cell}/membership"))
+    assert [row | {"score": ""} for row in loss] == [row | {"score": ""} for row in proximal]
+    # an untrained network predicts no noise, whose variance is 1
+    assert [float(row["score"]) for row in loss] == pytest.approx([-1] * 14, abs=0.2)
+    wrong = run_config("ldm/membership.yaml", study_dir, "--size", "cpu", *files, *sets, "--attack", "pia")
+    assert wrong.returncode == 1 and "attack: expected one of proximal, loss, got 'pia'" in wrong.stderr
+
+
 def test_all_that_is_written_can_be_read_by_those_alone_who_can_read_the_images(study_dir):
     files = [path for path in (study_dir / "out").rglob("*") if path.is_file()]
     assert {"records.csv", "diffusion.pt", "generated.csv", "membership.csv", "log.txt", "train.csv"} <= {
