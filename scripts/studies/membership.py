@@ -39,13 +39,12 @@ Query = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 class Attacks(Protocol):
-    """What finds a model's error on latents; it is less on those that the model was trained on.
+    """What finds a model's error on latents; it is less on those that the model was trained on."""
 
-    Attributes:
-        timesteps: of the noise schedule, from 0, least noise.
-    """
-
-    timesteps: Sequence[int]
+    @property
+    def timesteps(self) -> Sequence[int]:
+        """Timesteps of the noise schedule, from 0, least noise."""
+        ...
 
     def __call__(self, query: Query, latents: torch.Tensor) -> torch.Tensor:
         """Return the errors (B,) on latents (B, C, ...), on their device, averaged over timesteps."""
