@@ -23,6 +23,7 @@ from typing import Any
 
 from ..bundle.files import replacing
 from .leaks import leaks_by_copies, leaks_by_sight
+from .membership_report import plot_membership
 from .stages import Job, Stage
 from .study_report import plot_study, progress, table
 from .study_results import Cell, CellResult, StudyResult
@@ -33,7 +34,8 @@ __all__ = ["CaseStudy"]
 class CaseStudy:
     """Trains, samples and audits every cell with every seed.
 
-    Below `output_dir`, cells/NAME_SEED/ holds train.csv, holdout.csv, model/, generated/, audit/, result.json, log.txt.
+    Below `output_dir`, cells/NAME_SEED/ holds train.csv, holdout.csv, model/, membership/, generated/, audit/,
+    result.json, log.txt.
 
     Args:
         output_dir: of the study.
@@ -67,7 +69,8 @@ class CaseStudy:
             raise ValueError("cells and seeds: expected one or more of each, found none; give a cell and a seed")
 
     def run(self) -> StudyResult:
-        """Run what is missing and return the study; case_study.json, .md and .png are written after each cell.
+        """Run what is missing and return the study; case_study.json, .md and .png are written after each cell,
+        and membership.png where a model was attacked.
 
         Raises:
             ValueError: if a cell cannot be, or a folder holds the result of another one.
@@ -117,3 +120,4 @@ class CaseStudy:
         with replacing(self.output_dir / "case_study.md") as path:
             path.write_text(table(study), encoding="utf-8")
         plot_study(study, self.output_dir / "case_study.png")
+        plot_membership(study.cells, self.output_dir / "membership.png")

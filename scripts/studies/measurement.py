@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,10 @@ from ..bundle.files import read_table
 from ..images.datalists import find_images
 from ..images.items import Item, Preprocessing
 from ..images.loading import SliceSet
+from .coincidence import attacked_subjects, coincidence
 from .rivals import Images, SearchMethod
 from .stages import Job
-from .study_results import CellResult, Flagged, LeakedRate, Quality, SubjectLeak
+from .study_results import CellResult, Flagged, LeakedRate, Membership, Quality, SubjectLeak
 
 __all__ = ["Measurement", "flagged", "pooled", "quality"]
 
@@ -85,11 +87,12 @@ class Measurement:
     features: Features | None = None
 
     def __call__(self, job: Job) -> CellResult:
-        """Return what the audit in the job's folder and the rivals found."""
+        """Return what the audit in the job's folder and the rivals found, and a membership attack if there was one."""
         folder = job.folder
         report = json.loads((folder / "audit" / "report.json").read_text(encoding="utf-8"))
         matches = read_table(folder / "audit" / "matches.csv")
         images, leaked = self._images(folder, matches), report["leaked_subjects"]
+        subjects = _subjects(report, read_table(folder / "model" / "records.csv"))
         return CellResult(
             cell=job.cell,
             seed=job.seed,
@@ -101,10 +104,11 @@ class Measurement:
             ),
             set_level=report["set_level"],
             positive_control=report["positive_control"],
-            subjects=_subjects(report, read_table(folder / "model" / "records.csv")),
+            subjects=subjects,
             rivals={name: flagged(m, *images) for name, m in self.methods.items() if m is not None},
             quality=quality(self.features or pooled, *images),
             seconds=json.loads((folder / "seconds.json").read_text(encoding="utf-8")),
+            membership=_membership(folder / "membership" / "membership.csv", report, matches, subjects),
         )
 
     def _images(self, folder: Path, matches: list[dict[str, str]]) -> tuple[Images, Images, Images]:
@@ -122,9 +126,23 @@ class Measurement:
 
 
 def _subjects(report: Mapping[str, Any], records: list[dict[str, str]]) -> list[SubjectLeak]:
-    leaked = set(report["leaked_subjects"]["ids"])
-    for group in report["merged_subjects"]["groups"]:  # the audit cannot tell them apart: copies are of them all
-        if "+".join(group) in leaked:
-            leaked.update(group)
+    # the audit cannot tell merged subjects apart: copies are of them all
+    leaked = {name for found in report["leaked_subjects"]["ids"] for name in _merged(report).get(found, [found])}
     copies = {row["subject_id"]: int(row["copies"]) for row in records}
     return [SubjectLeak(name, count, name in leaked) for name, count in copies.items()]
+
+
+def _membership(
+    path: Path, report: Mapping[str, Any], matches: list[dict[str, str]], subjects: list[SubjectLeak]
+) -> Membership | None:
+    if not path.exists():
+        return None
+    merged = _merged(report)
+    sources = [row["train_subject"] for row in matches if row["memorized"] == "1"]
+    called = Counter(name for source in sources for name in merged.get(source, [source]))
+    return coincidence(attacked_subjects(read_table(path), subjects, called))
+
+
+def _merged(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the subjects of each group that the audit cannot tell apart, by the group's name."""
+    return {"+".join(group): group for group in report["merged_subjects"]["groups"]}

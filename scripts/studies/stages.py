@@ -29,7 +29,7 @@ from ..detect import STATUS_INCONCLUSIVE
 from .image_tables import subject_rows
 from .study_results import Cell
 
-__all__ = ["AuditSamples", "Generate", "Job", "Split", "Stage", "Train"]
+__all__ = ["Attack", "AuditSamples", "Generate", "Job", "Split", "Stage", "Train"]
 
 LEAST_HOLDOUT = 6  # subjects: the statistic compares five
 
@@ -192,6 +192,35 @@ class Train(ConfigStage):
         super().make(job)
         for path in (job.folder / "model").glob("checkpoint_epoch=*.pt"):  # the weights are in diffusion.pt
             path.unlink()
+
+
+@dataclass(frozen=True)
+class Attack(ConfigStage):
+    """Scores the training images and the holdout by a membership attack on the model.
+
+    Attributes:
+        autoencoder_file: as in training.
+        overrides: keys that differ in configs/ldm/membership.yaml.
+    """
+
+    autoencoder_file: str | Path
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    name = "attack"
+
+    def configs(self) -> list[str | Path]:
+        return [bundle_file("configs/ldm/membership.yaml")]
+
+    def output(self, job: Job) -> Path:
+        return job.folder / "membership" / "membership.csv"
+
+    def keys(self, job: Job) -> dict[str, object]:
+        return {
+            "model_dir": job.folder / "model",
+            "autoencoder_file": Path(self.autoencoder_file).absolute(),
+            "train_dir": job.folder / "train.csv",
+            "holdout_dir": job.folder / "holdout.csv",
+            "output_dir": job.folder / "membership",
+        }
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,18 @@ from scipy.special import expit
 
 from ..bundle.files import replacing
 from ..ldm.latents import DUPLICATION
+from .membership_report import membership_table
 from .study_results import CellResult, CopyLeaks, SeenRow, StudyResult
 
 __all__ = ["plot_study", "progress", "table"]
 
 
 def table(study: StudyResult) -> str:
-    """Return a study's cells as a Markdown table, with what the rivals flag and the leaks by sight below."""
+    """Return a study's cells as a Markdown table; below it what the rivals flag, the leaks by sight, and, where there
+    were membership attacks, what they recognise."""
     lines = [*_cell_table(study.cells), "", *_rival_table(study.cells), "", *_seen_table(study.seen)]
+    if attacked := list(membership_table(study.cells)):
+        lines += ["", *attacked]
     return "\n".join(lines) + "\n"
 
 

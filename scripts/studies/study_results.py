@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from ..bundle.files import replacing
 
 __all__ = [
+    "AttackedSubject",
     "Cell",
     "CellResult",
     "CopiesRow",
@@ -29,6 +30,8 @@ __all__ = [
     "Flagged",
     "Group",
     "LeakedRate",
+    "Membership",
+    "Merit",
     "Quality",
     "SeenRow",
     "Slope",
@@ -109,10 +112,78 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Group:
+    """So many subjects, so many of them leaked."""
+
+    subjects: int
+    leaked: int
+
+
+@dataclass(frozen=True)
+class Merit:
+    """A figure of merit, with its 95 % interval where it has one. `value` is None where it is not defined, and `reason`
+    says why."""
+
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Merit:
+        """Return the figure that has this JSON."""
+        return cls(content["value"], content["ci95"] and tuple(content["ci95"]), content["reason"])
+
+
+@dataclass(frozen=True)
+class AttackedSubject:
+    """A subject in a membership attack: whether it is a training subject (`member`), its images' mean `score`, the
+    higher the more like a member's, whether the audit says that it leaked, and how many samples were `called` its."""
+
+    subject_id: str
+    member: bool
+    score: float
+    leaked: bool
+    called: int
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a membership attack on a model recognises, and whether that is what the audit calls.
+
+    Attributes:
+        auc: P(score of a training subject > score of one that the model never saw).
+        tpr: share of the training subjects above the lowest cut that at most 1 % of the others pass.
+        recognised: the training subjects above that cut; None without others.
+        missed: the other training subjects; None without others.
+        leaked_auc: P(score of a leaked training subject > score of one that did not leak).
+        called_correlation: Spearman's, of the training subjects' scores and the samples called theirs.
+        subjects: of both kinds.
+    """
+
+    auc: Merit
+    tpr: Merit
+    recognised: Group | None
+    missed: Group | None
+    leaked_auc: Merit
+    called_correlation: Merit
+    subjects: list[AttackedSubject]
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Membership:
+        """Return the result that has this JSON."""
+        values: dict[str, Any] = {
+            name: Merit.of_json(content[name]) for name in ("auc", "tpr", "leaked_auc", "called_correlation")
+        }
+        values |= {name: content[name] and Group(**content[name]) for name in ("recognised", "missed")}
+        return cls(**values, subjects=[AttackedSubject(**subject) for subject in content["subjects"]])
+
+
+@dataclass(frozen=True)
 class CellResult:
     """One model: its training condition and what its audit found.
 
-    `duplicates` are calls labelled so, `empty` samples that show nothing; `seconds` are those of each stage.
+    `duplicates` are calls labelled so, `empty` samples that show nothing; `seconds` are those of each stage;
+    `membership` is None where the model was not attacked.
     """
 
     cell: Cell
@@ -127,6 +198,7 @@ class CellResult:
     rivals: dict[str, Flagged]
     quality: Quality
     seconds: dict[str, float]
+    membership: Membership | None = None
 
     @property
     def model(self) -> str:
@@ -141,6 +213,7 @@ class CellResult:
             "subjects": [SubjectLeak(**subject) for subject in content["subjects"]],
             "rivals": {name: Flagged(**rival) for name, rival in content["rivals"].items()},
             "quality": Quality(**content["quality"]),
+            "membership": Membership.of_json(content["membership"]) if "membership" in content else None,
         }
         return cls(**{**content, **values})
 
@@ -149,10 +222,17 @@ class CellResult:
         """Return the content of a file that :meth:`write` wrote."""
         return cls.of_json(json.loads(path.read_text(encoding="utf-8")))
 
+    def json(self) -> dict[str, Any]:
+        """Return the result's JSON; of a model that was not attacked, as it was before there were attacks."""
+        content = asdict(self)
+        if self.membership is None:
+            del content["membership"]
+        return content
+
     def write(self, path: Path) -> None:
         """Write the result as JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(self.json(), indent=1), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -173,14 +253,6 @@ class Slope:
     per_doubling: float
     ci95: tuple[float, float]
     intercepts: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Group:
-    """So many subjects, so many of them leaked."""
-
-    subjects: int
-    leaked: int
 
 
 @dataclass(frozen=True)
@@ -217,7 +289,7 @@ class StudyResult:
         by_copies = {"copies": None} if self.by_copies is None else asdict(self.by_copies)
         return {
             "samples": self.samples,
-            "cells": [asdict(cell) for cell in self.cells],
+            "cells": [cell.json() for cell in self.cells],
             **by_copies,
             "seen": [asdict(row) for row in self.seen],
         }

@@ -82,7 +82,7 @@ def study_dir(tmp_path_factory):
         "detect#overrides#control_images": 4,
         "detect#overrides#thumbnails": False,
         "blank": {"_target_": "blank.Blank"},
-        "study#stages": ["@split", "@train", "@generate", "@blank", "@detect"],
+        "study#stages": ["@split", "@train", "@attack", "@generate", "@blank", "@detect"],
     }
     (folder / "blank.py").write_text(BLANK)
     (folder / "tiny.json").write_text(json.dumps(overlay))
@@ -109,7 +109,12 @@ def test_a_cell_is_trained_sampled_and_audited(study_dir, result):
     assert len(read_table(folder / "train.csv")) == 8 and len(read_table(folder / "holdout.csv")) == 6
     report = json.loads((folder / "audit" / "report.json").read_text())
     assert report["calibration"]["null"] == "holdout" and report["inputs"]["generated"]["images"] == 15
-    assert cell["memorized"] == report["memorized"] and cell["seconds"].keys() == {"train", "generate", "detect"}
+    assert cell["memorized"] == report["memorized"] and cell["seconds"].keys() == {
+        "train",
+        "attack",
+        "generate",
+        "detect",
+    }
     counts = {s["subject_id"]: s["copies"] for s in cell["subjects"]}
     assert len(counts) == 8 and set(counts.values()) <= {1, 2, 3, 4} and max(counts.values()) > 1
     assert len(cell["rivals"]) == 5 and all(0 <= rival["flagged"] <= 1 for rival in cell["rivals"].values())
@@ -118,17 +123,54 @@ def test_a_cell_is_trained_sampled_and_audited(study_dir, result):
     assert [row["copies"] for row in result["copies"]] == sorted(set(counts.values()))
 
 
+def test_a_membership_attack_scores_members_and_people_whom_the_model_never_saw(study_dir, result):
+    rows = read_table(study_dir / "out" / "cells" / "few_0" / "membership" / "membership.csv")
+    (cell,) = result["cells"]
+    copies = {row["subject_id"]: int(row["copies"]) for row in rows if row["member"] == "1"}
+    assert copies == {s["subject_id"]: s["copies"] for s in cell["subjects"]}
+    assert sum(row["member"] == "0" for row in rows) == 6
+    found = cell["membership"]
+    assert {s["subject_id"]: s["member"] for s in found["subjects"]} == {
+        r["subject_id"]: r["member"] == "1" for r in rows
+    }
+    assert 0 <= found["auc"]["ci95"][0] <= found["auc"]["value"] <= found["auc"]["ci95"][1] <= 1
+    assert {s["subject_id"] for s in found["subjects"] if s["leaked"]} == {
+        s["subject_id"] for s in cell["subjects"] if s["leaked"]
+    }
+    assert found["recognised"]["subjects"] + found["missed"]["subjects"] == 8
+    with Image.open(study_dir / "out" / "membership.png") as figure:
+        assert figure.size == (495, 465)
+
+
+def test_the_attack_is_a_command_of_its_own(study_dir):
+    cell = "out/cells/few_0"
+    files = ["--model_dir", f"{cell}/model", "--autoencoder_file", "autoencoder.pt", "--output_dir", "loss"]
+    sets = ["--train_dir", f"{cell}/train.csv", "--holdout_dir", f"{cell}/holdout.csv"]
+    result = run_config("ldm/membership.yaml", study_dir, "--size", "cpu", *files, *sets, "--attack", "loss")
+    assert result.returncode == 0, result.stderr
+    assert "8 training images and 6 others scored; 0 others had no value for the condition" in result.stdout
+    loss, proximal = (read_table(study_dir / folder / "membership.csv") for folder in ("loss", f"{cell}/membership"))
+    assert [row | {"score": ""} for row in loss] == [row | {"score": ""} for row in proximal]
+    # an untrained network predicts no noise, whose variance is 1
+    assert [float(row["score"]) for row in loss] == pytest.approx([-1] * 14, abs=0.2)
+    wrong = run_config("ldm/membership.yaml", study_dir, "--size", "cpu", *files, *sets, "--attack", "pia")
+    assert wrong.returncode == 1 and "attack: expected one of proximal, loss, got 'pia'" in wrong.stderr
+
+
 def test_all_that_is_written_can_be_read_by_those_alone_who_can_read_the_images(study_dir):
     files = [path for path in (study_dir / "out").rglob("*") if path.is_file()]
-    assert {"records.csv", "diffusion.pt", "generated.csv", "log.txt", "train.csv"} <= {path.name for path in files}
+    assert {"records.csv", "diffusion.pt", "generated.csv", "membership.csv", "log.txt", "train.csv"} <= {
+        path.name for path in files
+    }
     assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
 def test_what_the_command_writes_shows_the_study(study_dir, result):
     out = study_dir / "out"
     cells = [CellResult.of_json(cell) for cell in result["cells"]]
-    seen = (out / "case_study.md").read_text().partition("| times that")
-    assert table(StudyResult(16, cells, None, [])).partition("| times that")[0] == seen[0]
+    shown = (out / "case_study.md").read_text()
+    seen, expected = (text.partition("| times that") for text in (shown, table(StudyResult(16, cells, None, []))))
+    assert expected[0] == seen[0] and expected[2].partition("| cell, seed")[1:] == seen[2].partition("| cell, seed")[1:]
     assert "| few, 0 | 8 subjects x 1-4 copies, 1 passes, variables |" in seen[0] and "cross-correlation" in seen[0]
     with Image.open(out / "case_study.png") as figure:
         assert figure.size == (1980, 570)

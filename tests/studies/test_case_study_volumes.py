@@ -102,6 +102,7 @@ def test_a_case_study_of_volumes_is_trained_sampled_and_audited_whole(heads_dir)
     report = json.loads((cell / "audit" / "report.json").read_text())
     assert report["inputs"]["generated"]["images"] + len(report["inputs"]["generated"]["skipped"]) == 8
     assert report["inputs"]["train"]["images"] == 8  # one image a volume: no slices
+    assert len(read_table(cell / "membership" / "membership.csv")) == 14
     (found,) = json.loads((heads_dir / "out" / "case_study.json").read_text())["cells"]
     assert found["rivals"].keys() == {"cross-correlation", "calibrated L2", "cosine of DeepSSIM"}
     assert len(read_table(cell / "train.csv")) == 8

@@ -20,7 +20,7 @@ from scripts.bundle.files import write_table
 from scripts.studies.measurement import Measurement, flagged, pooled, quality
 from scripts.studies.rivals import CalibratedL2, Correlation
 from scripts.studies.stages import Job
-from scripts.studies.study_results import Cell, Flagged, SubjectLeak
+from scripts.studies.study_results import AttackedSubject, Cell, CellResult, Flagged, SubjectLeak
 
 REPORT = {
     "memorized": {"count": 2, "rate": 0.2, "ci95": [0.1, 0.3], "excess_rate": 0.1},
@@ -47,6 +47,7 @@ def job(tmp_path):
         folder / "audit" / "matches.csv",
         [
             {"generated_id": f"{n}.png", "generated_path": f"/g/{n}.png", "memorized": m, "label": label}
+            | {"train_subject": "a+b" if m else "c"}
             for n, (m, label) in enumerate(rows)
         ],
     )
@@ -69,6 +70,22 @@ def test_merged_subjects_are_both_leaked_and_calls_labelled_duplicates_are_count
     assert found.cell == job.cell and found.seed == 7 and found.seconds == {"train": 1.5}
     assert found.memorized == REPORT["memorized"] and found.leaked_subjects.keys() == {"count", "rate", "ci95", "curve"}
     assert found.rivals.keys() == {"correlation"} and 0 <= found.rivals["correlation"].flagged <= 1
+
+
+def test_a_membership_attack_is_compared_with_the_calls_where_there_was_one(job):
+    measure = Measurement(chain, {})
+    assert measure(job).membership is None
+    rows = [{"subject_id": s, "member": int(s in "abc"), "score": -n} for n, s in enumerate("abcdefghi")]
+    write_table(job.folder / "membership" / "membership.csv", rows)
+    found = measure(job).membership
+    assert found.subjects[:3] == [  # calls of merged subjects are of both
+        AttackedSubject("a", True, 0.0, True, 2),
+        AttackedSubject("b", True, -1.0, True, 2),
+        AttackedSubject("c", True, -2.0, False, 0),
+    ]
+    assert found.auc.value == found.leaked_auc.value == found.tpr.value == 1
+    measure(job).write(job.folder / "result.json")
+    assert CellResult.read(job.folder / "result.json").membership == found
 
 
 def test_flagged_share_of_unseen_images_is_a_twentieth():

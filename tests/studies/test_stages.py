@@ -18,7 +18,7 @@ import pytest
 from helpers import ROOT
 from monai.bundle import ConfigParser
 from scripts.bundle.files import read_table, write_table
-from scripts.studies.stages import AuditSamples, Generate, Job, Split, Train
+from scripts.studies.stages import Attack, AuditSamples, Generate, Job, Split, Train
 from scripts.studies.study_results import Cell
 
 
@@ -89,7 +89,9 @@ def test_a_cell_of_many_slices_is_drawn_from_for_some_of_them(split, job):
     assert keys["records"] == 5 and keys["samples_per_record"] == 1
 
 
-@pytest.mark.parametrize("stage", [Train("a.pt", ["age"]), Generate("a.pt"), AuditSamples()], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "stage", [Train("a.pt", ["age"]), Attack("a.pt"), Generate("a.pt"), AuditSamples()], ids=lambda s: s.name
+)
 def test_a_stage_gives_keys_that_its_config_has(split, job, stage):
     some = job(condition="variables")
     split(some)
@@ -114,7 +116,7 @@ def test_a_stage_runs_its_config_and_keeps_time_and_log(split, job, interpreter)
 
 def test_a_stage_whose_output_exists_is_skipped(job, interpreter):
     interpreter(1)
-    for stage in (Train("a.pt"), Generate("a.pt"), AuditSamples()):
+    for stage in (Train("a.pt"), Attack("a.pt"), Generate("a.pt"), AuditSamples()):
         output = stage.output(job())
         output.parent.mkdir(parents=True)
         output.touch()
