@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from helpers import ROOT
+from monai.bundle import ConfigParser
 from scripts.ldm.texts import Template, TextVectors, sound_vector
 from text_models import write_clip
 
@@ -75,6 +78,16 @@ def test_an_encoder_sees_a_text_once():
     np.testing.assert_array_equal(vectors(["a b", "a", "a b"]), [[3, 1], [1, 0], [3, 1]])
     np.testing.assert_array_equal(vectors(["a", "abc"]), [[1, 0], [3, 0]])
     assert encoder.seen == ["a", "a b", "abc"]
+
+
+def test_an_overlay_may_name_any_callable_as_the_encoder(tmp_path):
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "ldm" / "train_diffusion.yaml"))
+    parser.update({"output_dir": str(tmp_path), "text_encoder": {"_target_": "torch.nn.Identity"}})
+    assert isinstance(parser.get_parsed_content("vectors").encoder, torch.nn.Identity)
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "ldm" / "train_diffusion.yaml"))
+    assert parser.get_parsed_content("vectors").encoder is None
 
 
 def test_kept_vectors_are_used_again_by_the_same_encoder_alone(tmp_path):

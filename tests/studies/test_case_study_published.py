@@ -23,6 +23,7 @@ import torch
 from heads import head, write_heads
 from helpers import ROOT, run_config
 from monai.bundle import ConfigParser
+from PIL import Image
 from scripts.bundle.components import component
 from scripts.bundle.files import read_table, write_table
 from scripts.bundle.weights import save_weights
@@ -96,8 +97,23 @@ def test_the_published_network_takes_variables_and_texts(dim, entries):
     assert noise.shape == (8, 3, 28, 36)
 
 
+@pytest.mark.parametrize(("size", "frame"), [("published", 144), ("cpu", 128)])
+@pytest.mark.parametrize("config", ["train_autoencoder.yaml", "train_diffusion.yaml"])
+def test_a_picture_as_large_as_the_networks_field_is_not_shrunk(config, size, frame, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(str(ROOT / "configs" / "ldm" / config))
+    parser.update({"size": size})
+    sides = parser.get_parsed_content("spatial_size")
+    pixels = np.random.default_rng(0).integers(100, 256, (sides[1], sides[0])).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = parser.get_parsed_content("preprocessing")({"image": str(tmp_path / "a.png"), "id": "a"})["image"][0]
+    assert parser.get_parsed_content("frame") == frame and tuple(image.shape) == tuple(sides)
+    scaled = (pixels.T - pixels.min()) / (np.percentile(pixels, 99.5) - pixels.min())
+    np.testing.assert_allclose(image, scaled.clip(0, 1), atol=1e-5)
+
+
 def tiny(folder, cells, **more):
-    """Write an overlay that makes the plan as short as can be, with small networks."""
+    """Write an overlay that makes the plan as short as can be, with small networks; return its path."""
     overlay = {
         "cells": cells,
         "samples_per_record": 2,
@@ -111,7 +127,7 @@ def tiny(folder, cells, **more):
         **more,
     }
     (folder / "tiny.json").write_text(json.dumps(overlay))
-    return str([*PLAN, f"{folder}/tiny.json"])
+    return f"{folder}/tiny.json"
 
 
 def cell_of(duplication, condition):
@@ -128,20 +144,15 @@ def ready(ixi):
     return ixi
 
 
-def run(folder, config, output, *more):
-    return run_config(
-        config,
-        folder,
-        *("--dataset_dir", "IXI-T2", "--people_file", "IXI.csv", "--text_encoder", "clip"),
-        *("--autoencoder_file", "autoencoder.pt", "--output_dir", output, "--pairs", "2", *more),
-    )
+KEYS = ["--dataset_dir", "IXI-T2", "--people_file", "IXI.csv", "--text_encoder", "clip"]
+KEYS += ["--autoencoder_file", "autoencoder.pt", "--pairs", "2"]
 
 
 def test_a_cell_is_conditioned_on_sentences_and_sampled_by_them(ready):
-    config = tiny(ready, [cell_of("high", "text")])
-    result = run(ready, config, "out")
+    files = [*PLAN, tiny(ready, [cell_of("low", "text")])]
+    result = run_config(str(files), ready, *KEYS, "--output_dir", "out")
     assert result.returncode == 0, result.stderr
-    folder = ready / "out" / "cells" / "high-text_0"
+    folder = ready / "out" / "cells" / "low-text_0"
     assert len(read_table(folder / "train.csv")) == 8 and len(read_table(folder / "holdout.csv")) == 6
     records = read_table(folder / "model" / "records.csv")
     ages = {row["subject_id"]: float(row["age"]) for row in records}
@@ -158,14 +169,14 @@ def test_a_cell_is_conditioned_on_sentences_and_sampled_by_them(ready):
     np.testing.assert_array_equal(conditions, [vectors[row["text"]] for row in records])
     drawn = read_table(folder / "generated" / "generated.csv")
     assert len(drawn) == 16 and [drawn[0]["group"], drawn[2]["group"]] == [row["image"] for row in records[:2]]
-    assert "8 subjects x 1-14 copies, 1 passes, text" in (ready / "out" / "case_study.md").read_text()
+    assert "8 subjects x 1-4 copies, 1 passes, text" in (ready / "out" / "case_study.md").read_text()
 
 
 def test_a_study_without_an_encoder_says_so(ready, tmp_path):
     shutil.copytree(ready / "IXI-T2", tmp_path / "IXI-T2")
-    config = tiny(tmp_path, [cell_of("none", "text")])
+    files = [*PLAN, tiny(tmp_path, [cell_of("none", "text")])]
     result = run_config(
-        config,
+        str(files),
         tmp_path,
         *("--dataset_dir", "IXI-T2", "--people_file", str(ready / "IXI.csv"), "--output_dir", "out"),
         *("--autoencoder_file", str(ready / "autoencoder.pt")),
@@ -178,7 +189,8 @@ def test_a_study_without_an_encoder_says_so(ready, tmp_path):
 @pytest.mark.slow
 def test_all_nine_cells_are_trained_sampled_and_audited(ready):
     cells = [cell_of(d, c) for d in ("none", "low", "high") for c in ("none", "variables", "text")]
-    result = run(ready, tiny(ready, cells), "all")
+    files = [*PLAN, tiny(ready, cells)]
+    result = run_config(str(files), ready, *KEYS, "--output_dir", "all")
     assert result.returncode == 0, result.stderr
     found = json.loads((ready / "all" / "case_study.json").read_text())["cells"]
     assert [cell["cell"]["name"] for cell in found] == [cell["name"] for cell in cells]
