@@ -57,6 +57,7 @@ from .images.array_augmentations import RandCopy, RandImage, RandMisalign
 from .images.augmentations import RandCopyd, RandMisalignd
 from .images.correction import Correctd, Correction, Stretchd, ZeroBackgroundd
 from .images.datalists import find_images
+from .images.demographics import with_people
 from .images.foreground import foreground
 from .images.loading import LoadFiled, prepared_images
 from .images.planar_field import PlanarFieldd, SliceFieldd
@@ -68,6 +69,8 @@ from .ldm.autoencoder import AutoencoderLoss, LastOutputInferer, ReconstructionI
 from .ldm.conditions import Condition, tissue_shares
 from .ldm.latents import Latents, draw_copies
 from .ldm.sampling import LatentModel, Sampler, set_timesteps
+from .ldm.text_encoder import TextEncoder
+from .ldm.texts import TextVectors
 from .lookup import Lookup, LookupAnswer
 from .metrics import MemorizationMetric, MemorizationSummary
 from .ray_shards import shards_on_ray
@@ -152,6 +155,8 @@ __all__ = [
     "SSIMForm",
     "Stretchd",
     "SubjectViews",
+    "TextEncoder",
+    "TextVectors",
     "TwoViewContrastiveLoss",
     "Tier",
     "Verdict",
@@ -203,4 +208,5 @@ __all__ = [
     "train",
     "whole_volumes",
     "with_and_without_mask",
+    "with_people",
 ]

@@ -55,14 +55,14 @@ def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
     """Give files that this process creates from now on no permission that one of `inputs` lacks.
 
     A folder that keeps others out keeps them from all that lies in it. A group may read only where the inputs are of
-    the group that new files will have, or where everybody may. The owner may always read and write. Returns the umask
-    before, for who wants it back.
+    the group that new files will have, or where everybody may. The owner may always read and write. Of a part of a
+    file, ``FILE#part``, the file counts. Returns the umask before, for who wants it back.
 
     Raises:
         OSError: if an input cannot be looked at.
     """
     mode, group, folders = 0o666, True, set()
-    for path in {os.fspath(entry) for entry in inputs}:
+    for path in {_whole(os.fspath(entry)) for entry in inputs}:
         state = os.stat(path)
         mode &= state.st_mode
         group &= state.st_gid == os.getegid()
@@ -77,6 +77,13 @@ def keep_private(inputs: Iterable[str | os.PathLike]) -> int:
     previous = os.umask(0)
     os.umask(previous | ~entered & 0o777)
     return previous
+
+
+def _whole(path: str) -> str:
+    """Return the path of the file that a part, FILE#part, is of; a name may have the sign too."""
+    while "#" in path and not os.path.lexists(path):
+        path = path.rpartition("#")[0]
+    return path
 
 
 @contextmanager

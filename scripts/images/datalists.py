@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from .bids import anatomical, is_bids, participants
 from .companions import without_masks
 from .items import Item
+from .layouts import laid_out
 from .readers import (
     DICOM_SUFFIXES,
     check_key,
@@ -50,7 +50,6 @@ FILE_COLUMNS = ("image", "mask")
 PATIENT = "#patient"  # of a record; no column of a list has this name, as it is taken out
 PART = "#part"
 OWN = ("correction", PATIENT, PART)  # the audit's own entries
-DECATHLON = "dataset.json"
 NO_FILES = ("thumbs.db", "dicomdir")
 
 
@@ -88,7 +87,7 @@ def find_images(
         source: a folder, searched recursively, or a .json, .csv or .tsv datalist with a column `image` and optional
             `subject_id` (or BIDS `participant_id`), `mask`, `group`. A .json file holds a list of objects or paths, or
             such lists under keys. Relative paths are relative to the datalist. Stacks of samples give an item for each.
-            Of a BIDS data set the anatomical images of one contrast are taken, unless `include` is given.
+            Of a BIDS data set, or of INDI's folders, the anatomical images are taken, unless `include` is given.
         subject_pattern: regular expression with a group `subject`, searched in the relative path; None tries the names
             of known data sets, a DICOM file's PatientID, a folder that is named after a person, then takes the file's
             stem. A datalist's subject column wins.
@@ -207,21 +206,10 @@ class _Files:
                 series.setdefault(path.parent, []).append(path)
             else:
                 names.append(path.relative_to(source).as_posix())
-        about: dict[str, Record] = {}
-        if self.anatomical_only and is_bids(source, names):
-            names, note = anatomical(names)
-            self.notes += [note] if note else []
-            about = participants(source)
-        elif self.anatomical_only:
-            names, notes = without_masks(names)
-            self.notes += notes
-            if (source / DECATHLON).is_file():
-                self.notes.append(f"{DECATHLON} is not used; give its path, not the folder's, to take one of its lists")
-        for name in names:
-            person = about.get(name.partition("/")[0], {})
-            self._add(
-                {"image": name, **{k: v for k, v in person.items() if k not in ("participant_id", *FILE_COLUMNS)}}
-            )
+        records, notes = laid_out(source, names, chosen=not self.anatomical_only)
+        self.notes += notes
+        for record in records:
+            self._add(record)
         for folder in sorted(series):
             self._add_series(folder, len(series[folder]))
 

@@ -21,10 +21,9 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from .texts import Template, TextVectors, column_value, sound_vector
+
 __all__ = ["Categories", "Condition", "Scale", "Standardised", "tissue_shares"]
-
-
-MISSING = (None, "", "n/a")  # what a table has where it has no value
 
 
 def tissue_shares(mask: str | Path, labels: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -92,43 +91,76 @@ class Condition:
 
     Args:
         kind: `none` (D = 0); `variables`, each number standardised by the training items, each text 0 or 1 for every
-            value but the first; `embedding`, the vector in the .npy file that the item's column names.
-        columns: of the items; one for `embedding`.
+            value but the first; `embedding`, the vector in the .npy or .npz file that the item's column names; `text`,
+            the vector of the item's sentence.
+        columns: of the items, for `variables`; one for `embedding`.
+        text: of `text`, a sentence with columns in braces, see :class:`~scripts.ldm.texts.Template`.
+        vectors: of `text`, texts to vectors (N, D).
+        dim: expected entries of an embedding or of a text's vector; 0: any, the same for all.
 
     Raises:
-        ValueError: for another kind, or columns that do not fit it.
+        ValueError: for another kind, or columns or a text that do not fit it.
     """
 
-    def __init__(self, kind: str = "none", columns: Sequence[str] = ()) -> None:
-        if kind not in ("none", "variables", "embedding"):
-            raise ValueError(f"condition: expected none, variables or embedding, got {kind!r}")
-        if kind != "none" and not columns or kind == "embedding" and len(columns) != 1:
+    def __init__(
+        self,
+        kind: str = "none",
+        columns: Sequence[str] = (),
+        text: str | None = None,
+        vectors: TextVectors | None = None,
+        dim: int = 0,
+    ) -> None:
+        if kind not in ("none", "variables", "embedding", "text"):
+            raise ValueError(f"condition: expected none, variables, embedding or text, got {kind!r}")
+        if kind in ("variables", "embedding") and not columns or kind == "embedding" and len(columns) != 1:
             raise ValueError(f"condition_columns: expected {'one' if kind == 'embedding' else 'some'}, got {columns}")
-        self.kind, self.columns = kind, list(columns) if kind != "none" else []
+        if kind == "text" and not text:
+            raise ValueError("text: expected a sentence with columns in braces, as '{age}', found none; give one")
+        self.kind, self.dim = kind, dim
+        self.template = Template(text) if kind == "text" and text else None
+        self.vectors = vectors or TextVectors()
+        self.columns = self.template.columns if self.template else list(columns) if kind != "none" else []
         self.scales: dict[str, Scale] = {}
 
     def fit(self, items: Sequence[Mapping[str, object]]) -> Condition:
-        """Learn each variable's mean and standard deviation, or its values."""
+        """Learn each variable's mean and standard deviation, or its values; have all sentences embedded at once."""
         for column in self.columns if self.kind == "variables" else ():
-            self.scales[column] = _scale([_value(item, column) for item in items])
+            self.scales[column] = _scale([column_value(item, column) for item in items])
+        if self.template and items:
+            self.vectors([self.template.write(item) for item in items])
         return self
+
+    def sentence(self, item: Mapping[str, object]) -> str | None:
+        """Return the item's sentence; None where the model is not conditioned on texts."""
+        return self.template.write(item) if self.template else None
 
     def __call__(self, item: Mapping[str, object]) -> NDArray[np.float32]:
         """Return the item's condition (D,).
 
         Raises:
-            ValueError: if a column is missing or holds what the training items did not.
+            ValueError: if a column is missing or holds what the training items did not, or a vector has another length.
         """
         if self.kind == "embedding":
-            return _vector(str(_value(item, self.columns[0])))
+            return self._of_length(_vector(str(column_value(item, self.columns[0]))), item, "condition_columns")
+        if self.template:
+            return self._of_length(self.vectors([self.template.write(item)])[0], item, "text_encoder")
         parts: list[float] = []
         for column, scale in self.scales.items():
-            value = _value(item, column)
+            value = column_value(item, column)
             try:
                 parts += scale.code(value)
             except ValueError as error:
                 raise ValueError(f"{item.get('id')}: column {column!r}: {error}") from error
         return np.array(parts, np.float32)
+
+    def _of_length(self, vector: NDArray[np.float32], item: Mapping[str, object], key: str) -> NDArray[np.float32]:
+        self.dim = self.dim or len(vector)
+        if len(vector) != self.dim:
+            raise ValueError(
+                f"{item.get('id')}: expected a vector of {self.dim} entries, found {len(vector)}; correct {key} or "
+                "embedding_dim"
+            )
+        return vector
 
 
 def _scale(values: Sequence[object]) -> Scale:
@@ -136,16 +168,6 @@ def _scale(values: Sequence[object]) -> Scale:
     if len(numbers) < len(values):
         return Categories(tuple(sorted({str(value) for value in values})))
     return Standardised(float(np.mean(numbers)), float(np.std(numbers)) or 1.0)
-
-
-def _value(item: Mapping[str, object], column: str) -> object:
-    value = item.get(column)
-    if value in MISSING:
-        raise ValueError(
-            f"{item.get('id')}: expected a value in column {column!r}, on which the model is conditioned, found none; "
-            "fill it in, leave the item out or take the column out of condition_columns"
-        )
-    return value
 
 
 def _number(value: object) -> float | None:
@@ -156,7 +178,12 @@ def _number(value: object) -> float | None:
 
 
 def _vector(path: str | Path) -> NDArray[np.float32]:
-    vector = np.load(path, allow_pickle=False)
-    if vector.ndim != 1 or not np.isfinite(vector).all():
-        raise ValueError(f"{path}: expected a finite vector (D,), found an array of shape {vector.shape}")
-    return vector.astype(np.float32)
+    """Return the vector in a .npy file, or in a .npz file of one array or with `data`, as the published code has it."""
+    content = np.load(path, allow_pickle=False)
+    if not isinstance(content, np.ndarray):
+        with content:
+            names = content.files
+            if len(names) != 1 and "data" not in names:
+                raise ValueError(f"{path}: expected one array, or one named data, found {', '.join(names) or 'none'}")
+            content = content["data" if "data" in names else names[0]]
+    return sound_vector(content[0] if content.ndim == 2 and len(content) == 1 else content, path)

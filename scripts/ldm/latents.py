@@ -123,8 +123,14 @@ class Latents(Dataset):
 
     def _record(self, image: Prepared, copies: int) -> dict[str, object]:
         level = float(image.get("level", np.nan))  # that of a planar image or a volume is unknown
-        row = {"image": image["id"], "subject_id": image["subject_id"], "level": "" if np.isnan(level) else level}
-        return row | {"copies": copies} | {column: image.get(column, "") for column in self.condition.columns}
+        row: dict[str, object] = {
+            "image": image["id"],
+            "subject_id": image["subject_id"],
+            "level": "" if np.isnan(level) else level,
+        }
+        sentence = self.condition.sentence(image)
+        row |= {"copies": copies, **{column: image.get(column, "") for column in self.condition.columns}}
+        return row if sentence is None else row | {"text": sentence}
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,8 @@ class ModelFacts:
     def write(self, path: Path, condition: Condition) -> None:
         """Write a model.json, which tells a reader how the condition was made too."""
         scales = {column: scale.facts() for column, scale in condition.scales.items()}
-        made = {"kind": condition.kind, "columns": condition.columns, "scales": scales}
+        made: dict[str, object] = {"kind": condition.kind, "columns": condition.columns, "scales": scales}
+        if condition.template:
+            made["text"] = condition.template.text
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(asdict(self) | {"condition": made}, indent=1), encoding="utf-8")

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +24,31 @@ from ..bundle.files import read_table, replacing, write_table
 from ..images.items import Item, Preprocessing
 from ..images.loading import prepared_images
 from ..images.writing import write_image
-from ..ldm.conditions import MISSING, tissue_shares
+from ..ldm.conditions import tissue_shares
+from ..ldm.texts import MISSING
 from .study_results import Cell
 
-__all__ = ["export_images", "subject_rows"]
+__all__ = ["export_images", "one_scan_each", "subject_rows"]
+
+
+def one_scan_each(items: Sequence[Item], columns: Sequence[str] = ()) -> list[Item]:
+    """Return the first item of each subject that has a value in all of the columns.
+
+    For studies that draw equally many samples for each person. CoRR has several scans of many people in a session.
+
+    Raises:
+        ValueError: if no item has them.
+    """
+    whole = [item for item in items if all(item.get(column) not in MISSING for column in columns)]
+    if not whole:
+        raise ValueError(
+            f"dataset_dir: expected images of people with {' and '.join(columns)}, found none among {len(items)}; give "
+            "people_file, or a datalist with these columns"
+        )
+    first: dict[str, Item] = {}
+    for item in whole:
+        first.setdefault(item["subject_id"], item)
+    return list(first.values())
 
 
 def export_images(
@@ -53,13 +75,16 @@ def export_images(
     if table.exists():
         return table
     rows = []
+    scans: Counter[str] = Counter()
     for item in items:
         shares = tissue_shares(item["mask"], tissues) if tissues and "mask" in item else {}
         columns = {k: v for k, v in item.items() if k not in ("image", "mask", "id", "subject_id", "participant_id")}
         images = [np.asarray(made["image"])[0] for made in prepared_images([item], preprocessing, levels)]
+        scans[item["subject_id"]] += 1
+        scan = f"_scan{number}" if (number := scans[item["subject_id"]]) > 1 else ""  # a person may have several
         for number, image in enumerate(images):
             suffix = ".png" if image.ndim == 2 else ".nii.gz"
-            name = f"{item['subject_id']}{f'_{number}' if images[1:] else ''}{suffix}"
+            name = f"{item['subject_id']}{scan}{f'_{number}' if images[1:] else ''}{suffix}"
             with replacing(output / name) as path:
                 write_image(image, path, pixel_mm)
             rows.append({"image": name, "subject_id": item["subject_id"], **columns, **shares})
@@ -68,7 +93,7 @@ def export_images(
 
 
 def subject_rows(
-    tables: Mapping[str, str | Path], condition_columns: Sequence[str], cell: Cell, seed: int, training: bool
+    tables: Mapping[str, str | Path], needed: Sequence[str], cell: Cell, seed: int, training: bool
 ) -> list[dict[str, str]]:
     """Return the images that a cell trains on, or those of all other subjects, as rows with absolute paths.
 
@@ -76,7 +101,7 @@ def subject_rows(
 
     Args:
         tables: of :func:`export_images`, by what a cell calls its `slices`.
-        condition_columns: in which a training subject has a value, where the cell's condition is `variables`.
+        needed: columns in which a training subject has a value.
         cell: condition.
         seed: of the permutation.
         training: the subjects that the cell trains on, instead of the others.
@@ -86,7 +111,6 @@ def subject_rows(
     """
     table = Path(choice("slices", tables, cell.slices)).absolute()
     rows = read_table(table)
-    needed = condition_columns if cell.condition == "variables" else []
     usable = {r["subject_id"] for r in rows if all(r.get(c) not in MISSING for c in needed)}
     order = np.random.RandomState(seed).permutation(sorted({row["subject_id"] for row in rows})).tolist()
     chosen = set([name for name in order if name in usable][: cell.subjects])

@@ -26,6 +26,7 @@ from pathlib import Path
 from ..bundle.components import bundle_file
 from ..bundle.files import read_table, replacing, write_table
 from ..detect import STATUS_INCONCLUSIVE
+from ..ldm.texts import Template
 from .image_tables import subject_rows
 from .study_results import Cell
 
@@ -74,14 +75,19 @@ class Split(Stage):
             same subjects.
         condition_columns: of the tables, where a cell's condition is `variables`; such a cell trains on subjects that
             have a value in each.
+        text: where it is `text`, the sentence; the same of the columns that it names.
     """
 
     tables: Mapping[str, str | Path]
     condition_columns: Sequence[str] = ()
+    text: str | None = None
 
     def rows(self, cell: Cell, seed: int, training: bool) -> list[dict[str, str]]:
         """Return the images that a cell trains on, or those of all other subjects."""
-        return subject_rows(self.tables, self.condition_columns, cell, seed, training)
+        needed = list(self.condition_columns) if cell.condition == "variables" else []
+        if cell.condition == "text":
+            needed = Template(self.text or "").columns
+        return subject_rows(self.tables, needed, cell, seed, training)
 
     def check(self, job: Job) -> None:
         cell = job.cell
@@ -154,12 +160,16 @@ class Train(ConfigStage):
     Attributes:
         autoencoder_file: weights of configs/ldm/train_autoencoder.yaml.
         condition_columns: of the tables, where a cell's condition is `variables`.
+        text, text_encoder: of that config, where a cell's condition is `text`. All cells share text_embeddings.npz
+            beside their folders, so that the encoder sees a sentence once.
         overlays: configs laid over train_diffusion.yaml.
         overrides: keys that differ in the config.
     """
 
     autoencoder_file: str | Path
     condition_columns: Sequence[str] = ()
+    text: str | None = None
+    text_encoder: str | Path | None = None
     overlays: Sequence[str | Path] = ()
     overrides: Mapping[str, object] = field(default_factory=dict)
     name = "train"
@@ -183,6 +193,11 @@ class Train(ConfigStage):
         }
         if cell.condition == "variables":
             keys["condition_columns"] = list(self.condition_columns)
+        if cell.condition == "text":
+            keys["text"] = repr(self.text)  # fire reads commas as a tuple
+            keys["text_cache"] = job.folder.parent / "text_embeddings.npz"
+            if self.text_encoder is not None:  # else an overlay gives one
+                keys["text_encoder"] = Path(self.text_encoder).expanduser().absolute()
         stopped = sorted(model.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
         if stopped:
             keys["resume"] = stopped[-1]

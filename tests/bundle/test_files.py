@@ -138,3 +138,15 @@ def test_an_older_file_is_narrowed_to_what_a_new_one_would_be(open_folder, umask
 def test_an_input_that_is_gone_is_an_error(tmp_path, umask):
     with pytest.raises(FileNotFoundError), no_wider_than([tmp_path / "gone"]):
         pass
+
+
+def test_of_a_part_of_a_file_the_file_counts(tmp_path):
+    (tmp_path / "a#b.tar").touch(0o600)
+    previous = keep_private([tmp_path / "a#b.tar#scans/1#2.png", tmp_path / "a#b.tar"])
+    try:
+        (tmp_path / "out").touch()
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileNotFoundError):
+        keep_private([tmp_path / "missing.tar#1"])

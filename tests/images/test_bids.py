@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import pytest
-from scripts.images.bids import anatomical, is_bids
+from scripts.images.bids import anatomical, sites
 from scripts.images.datalists import find_images, scan_images
 
 # as in the example data sets of the BIDS specification: ds001, ds114 (sessions), ds210, a derivative, field maps
@@ -87,9 +87,12 @@ def test_of_complex_images_the_magnitude_is_taken():
 
 
 def test_a_folder_is_bids_only_where_all_of_it_is(tmp_path):
-    assert is_bids(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "derivatives/x.nii"])
-    assert not is_bids(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "more/x.nii"])
-    assert not is_bids(tmp_path, ["sub-01/sub-01_T1w.nii"]) and not is_bids(tmp_path, [])
+    assert sites(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "derivatives/x.nii"]) == [""]
+    assert sites(tmp_path, ["sub-01/anat/sub-01_T1w.nii", "more/x.nii"]) is None
+    assert sites(tmp_path, ["sub-01/sub-01_T1w.nii"]) is None and sites(tmp_path, []) is None
+    one = ["a/sub-01/anat/sub-01_T1w.nii", "b/sub-02/anat/sub-02_T1w.nii"]
+    assert sites(tmp_path, one) == ["a/", "b/"] and sites(tmp_path, [*one, "more/x.nii"]) is None
+    assert sites(tmp_path, [*one, "x.nii"]) is None
 
 
 def named(folder: Path, *names: str) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 from scripts.ldm.conditions import Categories, Condition, Standardised, tissue_shares
+from scripts.ldm.texts import TextVectors
 
 PEOPLE = [{"id": f"{i}.png", "age": 20 + 10 * i, "sex": "MF"[i % 2]} for i in range(4)]
 
@@ -50,10 +51,51 @@ def test_embedding_is_read_from_its_file(tmp_path):
         condition({"text": tmp_path / "text.npy"})
 
 
+def test_embeddings_may_lie_in_an_archive_as_the_published_ones_do(tmp_path):
+    np.savez(tmp_path / "text.npz", data=np.arange(1.0, 5.0)[None])
+    condition = Condition("embedding", ["text"])
+    np.testing.assert_array_equal(condition({"text": tmp_path / "text.npz"}), [1, 2, 3, 4])
+    np.savez(tmp_path / "text.npz", a=np.ones(4), b=np.ones(4))
+    with pytest.raises(ValueError, match="expected one array, or one named data, found a, b"):
+        condition({"text": tmp_path / "text.npz"})
+
+
+def test_embeddings_have_one_length_and_say_something(tmp_path):
+    for name, vector in (("a", np.ones(3)), ("b", np.ones(4)), ("c", np.zeros(3))):
+        np.save(tmp_path / f"{name}.npy", vector)
+    condition = Condition("embedding", ["text"])
+    condition({"id": "a", "text": tmp_path / "a.npy"})
+    with pytest.raises(
+        ValueError, match="b: expected a vector of 3 entries, found 4; correct condition_columns or emb"
+    ):
+        condition({"id": "b", "text": tmp_path / "b.npy"})
+    with pytest.raises(ValueError, match="c.npy: expected a vector of a length above 0, found zeros"):
+        condition({"id": "c", "text": tmp_path / "c.npy"})
+    with pytest.raises(ValueError, match="a: expected a vector of 512 entries, found 3"):
+        Condition("embedding", ["text"], dim=512)({"id": "a", "text": tmp_path / "a.npy"})
+
+
+def test_a_sentence_is_embedded_by_the_encoder():
+    def embed(texts):
+        return [[len(text), ord(text[0])] for text in texts]
+
+    condition = Condition("text", text="{sex} {age:.0f}", vectors=TextVectors(embed)).fit(PEOPLE)
+    np.testing.assert_array_equal(condition(PEOPLE[1]), [4, ord("F")])
+    assert condition.sentence(PEOPLE[1]) == "F 30" and condition.columns == ["sex", "age"]
+    assert Condition().sentence(PEOPLE[1]) is None
+    with pytest.raises(
+        ValueError, match="0.png: expected a vector of 512 entries, found 2; correct text_encoder or emb"
+    ):
+        Condition("text", text="{sex}", vectors=TextVectors(embed), dim=512)(PEOPLE[0])
+    with pytest.raises(ValueError, match="text_encoder: expected a folder of a text model or a callable, found none"):
+        Condition("text", text="{sex}").fit(PEOPLE)
+
+
 @pytest.mark.parametrize(
     ("kind", "columns", "change", "sentence"),
     [
-        ("text", ["age"], {}, "condition: expected none, variables or embedding, got 'text'"),
+        ("words", ["age"], {}, "condition: expected none, variables, embedding or text, got 'words'"),
+        ("text", ["age"], {}, "text: expected a sentence with columns in braces"),
         ("variables", [], {}, "condition_columns: expected some"),
         ("embedding", ["a", "b"], {}, "condition_columns: expected one"),
         ("variables", ["weight"], {}, "0.png: expected a value in column 'weight'"),

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from scripts.bundle.files import read_table, write_table
-from scripts.studies.image_tables import export_images, subject_rows
+from scripts.studies.image_tables import export_images, one_scan_each, subject_rows
 from scripts.studies.study_results import Cell
 
 
@@ -40,6 +40,28 @@ def test_slices_are_exported_once_with_their_columns(tmp_path):
     assert np.asarray(Image.open(many.parent / "a_1.png"))[0, 0] == 76
 
 
+def test_several_scans_of_a_person_are_files_of_their_own(tmp_path):
+    items = [{"image": f"{n}.nii", "id": f"{n}.nii", "subject_id": "ab"[n == 2], "value": n} for n in range(3)]
+
+    def chain(item):
+        return [{"image": torch.full((1, 8, 6), item["value"] / 5), "level": 10.0}]
+
+    rows = read_table(export_images(items, chain, [10.0], tmp_path))
+    assert [(row["image"], row["subject_id"]) for row in rows] == [("a.png", "a"), ("a_scan2.png", "a"), ("b.png", "b")]
+    assert [int(np.asarray(Image.open(tmp_path / row["image"])).max()) for row in rows] == [0, 51, 102]
+
+
+def test_one_scan_of_each_person_whose_values_are_known():
+    ages = [("a", "n/a"), ("a", 30), ("a", 31), ("b", 40), ("c", None)]
+    items = [{"image": f"{n}", "id": f"{n}", "subject_id": name, "age": age} for n, (name, age) in enumerate(ages)]
+    assert [item["id"] for item in one_scan_each(items, ["age"])] == ["1", "3"]
+    assert [item["id"] for item in one_scan_each(items)] == ["0", "3", "4"]
+    with pytest.raises(
+        ValueError, match="expected images of people with age and sex, found none among 5; give people_"
+    ):
+        one_scan_each(items, ["age", "sex"])
+
+
 def test_volumes_are_exported_whole(tmp_path):
     volume = torch.rand(1, 8, 6, 5)
     items = [{"image": "a.nii", "id": "a.nii", "subject_id": "a"}]
@@ -60,12 +82,11 @@ def tables(tmp_path):
 
 
 def test_a_conditioned_cell_trains_on_subjects_with_all_values(tables):
-    lacking = {"s00", "s01", "s02"}
-    free, bound = (Cell("a", 7, condition=condition) for condition in ("none", "variables"))
+    lacking, cell = {"s00", "s01", "s02"}, Cell("a", 7)
     for seed in range(5):
         plain, known, unseen = (
-            {row["subject_id"] for row in subject_rows(tables, ["age", "sex"], cell, seed, training)}
-            for cell, training in ((free, True), (bound, True), (bound, False))
+            {row["subject_id"] for row in subject_rows(tables, needed, cell, seed, training)}
+            for needed, training in (([], True), (["age", "sex"], True), (["age", "sex"], False))
         )
         assert len(plain) == len(known) == 7 and known | unseen == {f"s{n:02d}" for n in range(14)}
         assert not known & lacking

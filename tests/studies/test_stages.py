@@ -15,6 +15,7 @@ import json
 import sys
 
 import pytest
+from fire.parser import DefaultParseValue
 from helpers import ROOT
 from monai.bundle import ConfigParser
 from scripts.bundle.files import read_table, write_table
@@ -98,6 +99,27 @@ def test_a_stage_gives_keys_that_its_config_has(split, job, stage):
     shipped = ConfigParser.load_config_file(str(stage.configs()[0]))
     assert stage.keys(some).keys() <= shipped.keys()
     assert all(path.is_absolute() for path in stage.keys(some).values() if hasattr(path, "is_absolute"))
+
+
+def test_a_cell_of_sentences_trains_on_people_who_have_all_their_columns(job, tmp_path):
+    rows = [{"image": f"s{n}.png", "subject_id": f"s{n}", "age": 20 + n if n else "", "sex": "F"} for n in range(9)]
+    write_table(tmp_path / "one.csv", rows)
+    split = Split({"one": tmp_path / "one.csv"}, ["sex"], "{sex}, {age:.0f} years")
+    cell = Cell("a", 8, condition="text")
+    for seed in range(3):
+        assert {row["subject_id"] for row in split.rows(cell, seed, True)} == {f"s{n}" for n in range(1, 9)}
+    with pytest.raises(ValueError, match="text: expected a sentence with columns in braces"):
+        Split({"one": tmp_path / "one.csv"}).rows(cell, 0, True)
+
+
+def test_a_sentence_and_its_encoder_are_handed_on_where_a_cell_is_of_texts(job, tmp_path):
+    some = job(condition="text")
+    stage = Train("a.pt", ["age"], "{sex}, {age}", tmp_path / "clip")
+    keys = stage.keys(some)
+    assert DefaultParseValue(keys["text"]) == "{sex}, {age}" and keys["text_encoder"] == tmp_path / "clip"
+    assert keys["text_cache"] == tmp_path / "text_embeddings.npz" and "condition_columns" not in keys
+    assert "text_encoder" not in Train("a.pt", text="{sex}").keys(some)  # an overlay may give another one
+    assert not {"text", "text_cache"} & stage.keys(job(condition="variables")).keys()
 
 
 def test_a_stage_runs_its_config_and_keeps_time_and_log(split, job, interpreter):
