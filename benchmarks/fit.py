@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -102,6 +103,12 @@ def _round_trip() -> RoundTrip:
     return RoundTrip(network)
 
 
+def some(change: Change, every: int) -> Change:
+    """Return a change of one in so many images."""
+    turns = itertools.cycle(range(every))
+    return lambda image, rng: change(image, rng) if next(turns) == 0 else image
+
+
 PLANAR: dict[str, Change] = {
     "plain": lambda image, rng: image,
     "rot90": lambda image, rng: np.rot90(image),
@@ -118,6 +125,11 @@ PLANAR: dict[str, Change] = {
     "noise of 8 %": noisy(20.0),
     "bent by 2": bent(2.0),
     "bent by 3": bent(3.0),
+    "one in three turned": some(lambda image, rng: np.rot90(image), 3),
+    "one in three at half the resolution": some(scaled(0.5, 0.5), 3),
+    "one in three padded to 256": some(padded, 3),
+    "one in thirty turned": some(lambda image, rng: np.rot90(image), 30),
+    "one in three inverted": some(lambda image, rng: 255 - image, 3),
     "noise alone": lambda image, rng: rng.uniform(0, 255, image.shape),
 }
 TWO_KINDS = "training set of two kinds"  # every second person's images, and the copies of them, have another contrast

@@ -33,7 +33,7 @@ from ..decision.criteria import Criteria
 from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
 from ..decision.near_copies import shared_people
-from ..decision.rates import rank_calls_needed
+from ..decision.rates import auc_error, rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
@@ -132,16 +132,13 @@ class Audit(Randomizable):
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
-        if min(null_subjects, null_slices, control_images, bent_images, part_images) < 1:
-            raise ValueError(
-                "null_subjects, null_slices, control_images, bent_images and part_images must be at least 1, got "
-                f"{null_subjects}, {null_slices}, {control_images}, {bent_images} and {part_images}"
-            )
-        if max(control_images, bent_images) > MOST_CONTROLS:
-            raise ValueError(
-                f"control_images and bent_images must be at most {MOST_CONTROLS}, got {control_images} and "
-                f"{bent_images}"
-            )
+        counts = {"null_subjects": null_subjects, "null_slices": null_slices, "part_images": part_images}
+        controls = {"control_images": control_images, "bent_images": bent_images}
+        for name, count in {**counts, **controls}.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+            if name in controls and count > MOST_CONTROLS:
+                raise ValueError(f"{name} must be at most {MOST_CONTROLS}, got {count}")
         if any(pixels <= 0 for pixels in bends):
             raise ValueError(f"bends must be positive, got {list(bends)}")
         if not all(pixels <= MOST_BENT for pixels in bends):
@@ -335,7 +332,7 @@ class Audit(Randomizable):
             null_transform=transform if isinstance(transform, str) else type(transform).__name__,
             null_blur=degradation.blur,
             null_noise=degradation.noise,
-            matched=between is not None and criteria.matched(between),
+            matched=between is not None and criteria.matched(between, auc_error(len(units), n)),
             match_auc=between,
             leave_one_out=other,
         )

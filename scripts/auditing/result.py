@@ -208,7 +208,8 @@ class AuditResult:
                 (
                     self.fit.mixed > 0,
                     f"About {self.fit.mixed:.0%} of the generated images do not fit as the others do: they lie in "
-                    "another way, are inverted or of another size, and could not be put right.",
+                    "another way, are inverted or of another size, and could not be put right. Calls among them may be "
+                    "wrong.",
                 ),
                 (subjects < needed, f"There are {subjects} training subjects, and at least {needed} are needed."),
                 (self.calibration.null == "none", "There is no null: too few real images to compare with."),

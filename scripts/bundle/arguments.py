@@ -223,10 +223,11 @@ def _problems(
         if key in shipped or key in allow or key in HELP_KEYS or key.startswith("_"):
             continue
         if not any(re.search(rf"[@%]{re.escape(key)}\b", text) for text in texts):
-            known = [*options, *allow, *HELP_KEYS[:1]]
+            used = [one for one in config if any(re.search(rf"[@%]{re.escape(one)}\b", text) for text in texts)]
+            known = [*options, *allow, *used, *HELP_KEYS[:1]]  # an overlay's keys are used by it
             close = difflib.get_close_matches(key, known, 1)
             yield f"--{key}: expected a key of the config, found none of this name; " + (
-                f"did you mean --{close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+                f"did you mean --{close[0]}?" if close else "--show_keys True lists them"
             )
     for option in _options(config, shipped, given):
         yield from value_problems(option)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .criteria import Criteria, Method
 from .null import Null
-from .rates import Leaks, added_q_values, auc, benjamini_hochberg, leaked_subjects
+from .rates import Leaks, added_q_values, auc, auc_error, benjamini_hochberg, leaked_subjects
 
 __all__ = ["Decision", "NullComparison", "called_if_added", "compare_nulls", "decide"]
 
@@ -100,8 +100,6 @@ def compare_nulls(
     finite = [each.statistic[np.isfinite(each.statistic)] for each in (null, other)]
     between = auc(*finite) if all(map(len, finite)) else None
     subjects = [len(np.unique(each.subject)) for each in (null, other)]
-    error = float(np.sqrt((sum(subjects) + 1) / (12 * np.prod(subjects)))) if all(subjects) else 0.0  # of equal nulls
-    agree = (between is None or criteria.matched(between, error)) and (called & again).sum() >= criteria.agreement * (
-        called | again
-    ).sum()
+    alike = between is None or criteria.matched(between, auc_error(*subjects))
+    agree = alike and (called & again).sum() >= criteria.agreement * (called | again).sum()
     return NullComparison(int(again.sum()), between, bool(agree))

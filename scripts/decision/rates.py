@@ -24,6 +24,7 @@ __all__ = [
     "Leaks",
     "added_q_values",
     "auc",
+    "auc_error",
     "benjamini_hochberg",
     "clustered_interval",
     "exact_interval",
@@ -186,3 +187,9 @@ def clustered_interval(
 def auc(positive: NDArray, negative: NDArray) -> float:
     """Return the share of pairs in which the positive value is the higher, ties counting half; 0.5 is chance."""
     return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
+
+
+def auc_error(first: int, second: int) -> float:
+    """Return the standard error of the AUC of two samples of these sizes that are alike (Mann and Whitney 1947); 0 of
+    none."""
+    return float(np.sqrt((first + second + 1) / (12 * first * second))) if first and second else 0.0

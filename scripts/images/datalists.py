@@ -143,6 +143,8 @@ def scan_images(
         beside = f", beside other files ({found})" if found else ""
         none = f"found {len(files.records)}, of which include and exclude keep none" if files.records else "found none"
         remedy = "check the folder and the globs" if files.records else "check the folder"
+        if not files.records and Path(source).is_file():
+            raise ValueError(f"{source}: expected a list with a row for each image, found no rows; add them")
         expected = " ".join(sorted(image_suffixes()))
         raise ValueError(f"{source}: expected images ({expected}), {none}{beside}; {remedy}")
     if len(kept) < len(items):

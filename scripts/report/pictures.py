@@ -45,6 +45,7 @@ __all__ = [
     "thumbnail",
 ]
 
+BARS = 12, 49  # of the histogram, least and most
 DIFFERENCE = 0.1  # of the range; where the colours of a difference end
 OUTLINE = (255, 210, 0)  # colour of the square that decided
 BRIGHTER, DARKER = (255, 140, 40), (60, 150, 255)  # colours of a generated pixel against the other; black: equal
@@ -311,7 +312,8 @@ def _draw_distributions(axes: Axes, result: AuditResult) -> None:
     if not parts:
         return
     everything = np.concatenate([values for _, values, _ in parts])
-    edges = np.linspace(everything.min(), everything.max() + 1e-6, 50).tolist()
+    bars = int(np.clip(2 * np.sqrt(len(everything)), *BARS))  # few images in many bars make a comb
+    edges = np.linspace(everything.min(), everything.max() + 1e-6, bars + 1).tolist()
     for name, values, colour in parts:
         if name.startswith("training"):
             axes.hist(values, edges, density=True, color=colour, label=name)

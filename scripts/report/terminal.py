@@ -38,7 +38,7 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         lines.append(f"Of smaller parts: {shares}.")
     if control.bent:
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
-        unit = "voxels" if result.whole else "pixels"
+        unit = "voxels of the search" if result.whole else "pixels"
         lines.append(f"Of copies that are bent besides: {shares} {unit}.")
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
@@ -100,12 +100,15 @@ def _verdict(result: AuditResult, summary: Summary, matches: Sequence[MatchRow])
         f"Training subjects leaked: {grouped(len(ids))} of {grouped(summary.inputs['train'].subjects)}"
         + (f" ({shown})" if ids else ""),
     ]
-    for match in (matches[unit] for unit in result.strongest(3)):
+    strongest = result.strongest(3)
+    for match in (matches[unit] for unit in strongest):
         mirrored = ", mirrored" if match.mirrored else ""
         lines.append(
             f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"
             f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
         )
+    if more := int(result.memorized.sum()) - len(strongest):
+        lines.append(f"  and {grouped(more)} more: matches.csv")
     return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
 
 
@@ -137,8 +140,11 @@ def _null_line(result: AuditResult) -> str:
     if null.null == "none":
         least = result.statistic_used.subjects + 1
         return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
-    matched = "as" if null.matched else "NOT as"
+    line = f"Null: {null.null}, {null.n} subjects{_of_kind(null.kinds)}, {null.p_value} p-values"
+    if null.matched:
+        return f"{line}; real images are as similar to train as the generated ones (AUC {null.match_auc:.2f})."
+    which = "more" if (null.match_auc or 0) > 0.5 else "less"
     return (
-        f"Null: {null.null}, {null.n} subjects{_of_kind(null.kinds)}, {null.p_value} p-values; {matched} similar to "
-        f"train as the generated images (AUC {null.match_auc:.2f}, {low} to {high} expected)."
+        f"{line}. The generated images are {which} similar to train than real ones (AUC {null.match_auc:.2f}, {low} to "
+        f"{high} expected): a holdout of images like them would be a firmer null."
     )

@@ -94,10 +94,12 @@ def _of_table(path: Path) -> list[PairToRate]:
 
 def _of_audit(path: Path, count: int, seed: int) -> list[PairToRate]:
     rows = [(number, row) for number, row in enumerate(read_table(path), start=1) if row["train_path"]]
-    if not rows or count < 1:
+    if count < 1:
+        raise ValueError(f"count: expected at least 1, found {count}; correct it")
+    if not rows:
         raise ValueError(
-            f"{path}: expected matches, and a count of at least 1, found {len(rows)} matches and {count}; audit more, "
-            "or correct count"
+            f"{path}: expected matches with the paths of their images, found none; an audit with pseudonyms has no "
+            "paths: take one without"
         )
     rng = np.random.RandomState(seed)
     called = np.array([row["memorized"] == "1" for _, row in rows])

@@ -66,6 +66,8 @@ def read_ratings(
         OSError: if a table cannot be read.
     """
     folder, pairs = Path(ratings_dir), Path(pairs_file)
+    if not pairs.exists():
+        raise ValueError(f"pairs_file: expected the pairs.csv that rate.yaml wrote, found no {pairs}; name it")
     known = {
         _cell(row, "pair_id", pairs, number) for number, row in enumerate(read_rows_without_images(pairs), start=1)
     }

@@ -206,7 +206,7 @@ def test_another_embedder_leaves_the_audit_as_it_is(train):
         ({"k": 4}, "k must be at least 5, got 4"),
         ({"fdr": 0}, r"fdr must be in \(0, 1\), got 0"),
         ({"null_transform": "blur"}, "null_transform must be auto or none, got 'blur'"),
-        ({"null_slices": 0}, "at least 1, got 300, 0, 10, 20 and 3"),
+        ({"null_slices": 0}, "null_slices must be at least 1, got 0"),
     ],
 )
 def test_errors_name_the_argument(arguments, message):
@@ -230,7 +230,7 @@ def test_the_recall_falls_as_copies_are_bent_and_nothing_else_depends_on_it():
     ("argument", "message"),
     [
         ({"bends": [1.0, 300.0]}, "bends must be at most 20 pixels, got \\[1.0, 300.0\\]"),
-        ({"control_images": 10**6}, "control_images and bent_images must be at most 100000, got 1000000 and 20"),
+        ({"control_images": 10**6}, "control_images must be at most 100000, got 1000000"),
         ({"seed": -1}, "seed must be 0 or more and below 2\\*\\*32, got -1"),
         ({"statistic": 0}, "statistic must be one such as LocalStatistic, got 0"),
         ({"statistic": "x"}, "statistic must be one such as LocalStatistic, got 'x'"),

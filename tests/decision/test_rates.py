@@ -16,6 +16,7 @@ from scipy import stats
 from scripts.decision.rates import (
     added_q_values,
     auc,
+    auc_error,
     benjamini_hochberg,
     clustered_interval,
     exact_interval,
@@ -164,6 +165,14 @@ def test_leaked_at_sample_sizes_equals_drawing_samples():
 def test_auc_counts_pairs_and_ties_by_half():
     positive, negative = np.array([1, 3, 3, 8.0]), np.array([0, 3, 9.0])
     assert auc(positive, negative) == np.mean([(p > n) + 0.5 * (p == n) for p in positive for n in negative])
+
+
+def test_the_error_of_an_auc_is_its_spread_among_samples_that_are_alike():
+    rng = np.random.default_rng(3)
+    for sizes in ((12, 30), (40, 8)):
+        values = [auc(*(rng.normal(size=size) for size in sizes)) for _ in range(4000)]
+        assert auc_error(*sizes) == pytest.approx(np.std(values), rel=0.05)
+    assert auc_error(0, 5) == auc_error(5, 0) == 0.0
 
 
 def test_one_flagged_image_is_enough_to_resample():

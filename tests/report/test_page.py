@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pages import Parsed
+from scripts.auditing.findings import SetFit
 from scripts.auditing.result import AuditResult, Calibration, Control
 from scripts.auditing.search import Found, Units
 from scripts.decision.criteria import Criteria
@@ -86,7 +87,7 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     )
 
 
-def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) -> str:
+def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = (), fit: SetFit | None = None) -> str:
     """A page of `count` matches, of which the first `called` are called, the last of these as a likeness."""
     rng = np.random.RandomState(0)
     p, statistic, ssim = np.sort(rng.rand(count)), rng.normal(size=count), rng.rand(count, 6)
@@ -119,6 +120,7 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = ()) ->
         set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
         thresholds=Thresholds(0.5, 0.7, True),
         detail=np.where(rows < called, np.where(rows == called - 1, 0.9, 0.99), np.nan),
+        fit=fit or SetFit(),
     )  # fmt: skip
     tiers = result.tier
     matches = [
@@ -173,6 +175,14 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     text = Parsed(page(count, called)).text
     assert verdict in text and "70 % recall on the positive control" in text
     assert "The two nulls disagree." in text and "Null not matched." not in text
+
+
+def test_an_inconclusive_page_gives_no_share_of_copies():
+    text = Parsed(page(20, 0, fit=SetFit(mixed=0.5))).text
+    assert "Inconclusive: copies among 20 generated images" in text
+    assert "? generated images copied: no share can be given" in text
+    assert "20 generated images called" not in text and "all that the generator makes" not in text
+    assert "60 degraded copies, saved as the training images are, of training images" in text
 
 
 def test_a_page_of_many_images_shows_the_least_p_values_and_stays_small(monkeypatch):

@@ -89,12 +89,18 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert lines[0] == "Copies: 2. Likenesses: 0. Of 6 generated images, at a false-discovery rate of 0.05."
     assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
     assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
-    assert "(AUC" in text and "0.4 to 0.6 expected" in text and "Skipped: 2 files" in text
+    assert "p-values; real images are as similar to train as the generated ones (AUC 0." in text
+    assert "Skipped: 2 files" in text and "more: matches.csv" not in text
     assert lines[-1] == "Report: out/report.html" and len(lines) <= 14
     bent = [ControlRecall(1.5, 20, 0.9, (0.7, 1.0)), ControlRecall(3.0, 20, 0.05, (0.0, 0.25))]
     text = text_of(replace(result, control=replace(result.control, bent=bent)), checkpoint)
     assert "Of copies that are bent besides: 90% by 1.5, 5% by 3 pixels." in text
     assert "to 100%)." in text
+    apart = replace(result.calibration, matched=False, match_auc=0.2)
+    text = text_of(replace(result, calibration=apart), checkpoint)
+    assert "The generated images are less similar to train than real ones (AUC 0.20, 0.4 to 0.6 expected)" in text
+    many = replace(result, decision=replace(result.decision, memorized=np.ones(6, bool)))
+    assert "\n  and 3 more: matches.csv\n" in text_of(many, checkpoint)
     text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
     assert "to 100%), 25% were each the only one." in text
     text = text_of(replace(result, calibration=replace(result.calibration, kinds=[0.6, 0.4])), checkpoint)

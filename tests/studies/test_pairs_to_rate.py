@@ -100,9 +100,12 @@ def test_what_is_wrong_with_an_audit_is_said(tmp_path, pictures):
         pairs_to_rate(None, None, 1, 0)
     with pytest.raises(ValueError, match="a table of pairs or an audit_dir, found both; give one"):
         pairs_to_rate("a", "b", 1, 0)
-    with pytest.raises(ValueError, match="found 0 matches and 5; audit more"):
+    with pytest.raises(
+        ValueError,
+        match="expected matches with the paths of their images, found none; an audit with pseudonyms has no paths",
+    ):
         pairs_to_rate(None, audit(tmp_path, pictures, train_path=""), 5, 0)
-    with pytest.raises(ValueError, match="found 9 matches and 0;"):
+    with pytest.raises(ValueError, match="count: expected at least 1, found 0; correct it"):
         pairs_to_rate(None, audit(tmp_path, pictures), 0, 0)
     hidden = audit(tmp_path, pictures, train_path="train-0123.png")
     with pytest.raises(ValueError, match="found no file 'train-0123.png'; .* pseudonymize hides them"):

@@ -87,3 +87,10 @@ def test_a_rater_may_save_in_parts(folder):
 def test_what_is_wrong_is_said(folder, tables, methods, sentence):
     with pytest.raises(ValueError, match=sentence):
         ratings(folder, *tables, methods=methods)
+
+
+def test_a_missing_table_of_pairs_is_named_by_its_key(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"pairs_file: expected the pairs.csv that rate.yaml wrote, found no .*pairs.csv"
+    ):
+        read_ratings(tmp_path, tmp_path / "pairs.csv")
