@@ -97,6 +97,7 @@ RULES: dict[str, Rule] = {  # what each key may be, by configs/detect.yaml and t
     "copy_detail": number(-1, 1),
     "near_copy_fdr": number(0, 1, (0, 1)),
     "least_recall": number(0, 1, (1,)),
+    "least_nearest": number(0, 1),
     "most_skipped": number(0, 1),
     "least_likeness": number(0, 1),
     "batch_size": whole(1),

@@ -192,7 +192,7 @@ class Controls:
         p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria, self.kind_of(found))
         right = found.nearest == copies.subject
         hits = int((called_if_added(decision.p_value, p, criteria) & right).sum())
-        total = len(copies)
+        total, near = len(copies), int((found.subject[:, 0] == copies.subject).sum())
         only = called_if_added(np.ones(len(decision.p_value)), p, criteria) & right
         control = Control(
             images=total,
@@ -200,6 +200,8 @@ class Controls:
             ci95=exact_interval(hits, total),
             source_found=float(right.mean()),
             alone=float(only.mean()),
+            nearest=near / total,
+            nearest_ci95=exact_interval(near, total),
         )
         return control, found.best_ssim
 

@@ -104,7 +104,8 @@ class Control:
     """The positive control: of `images` degraded copies of training images, the share that would have been called with
     the right subject (`recall`, with its 95 % interval) among the images that were, and the share whose subject is the
     best match. `bent` says how the recall falls where a generator bends its copies, `alone` what it is for a copy that
-    is the only one: other calls make it easier. Where copies of a part are looked for, the copies are parts, and
+    is the only one: other calls make it easier. `nearest` is the share whose subject the embedding has as the nearest,
+    with its 95 % interval. Where copies of a part are looked for, the copies are parts, and
     `parts` has the recall by their width, the widest last, which is the one above."""
 
     images: int
@@ -114,6 +115,8 @@ class Control:
     bent: list[ControlRecall] = field(default_factory=list)
     alone: float = 0.0
     parts: list[ControlRecall] = field(default_factory=list)
+    nearest: float = 1.0
+    nearest_ci95: tuple[float, float] = (0.0, 1.0)
 
     def at(self, pixels: float) -> ControlRecall:
         """Return the recall as that of copies so bent, or of parts so wide."""
@@ -240,6 +243,11 @@ class AuditResult:
             )
             if applies
         ]
+
+    @property
+    def weights_suit(self) -> bool:
+        """Whether the embedder's weights know such images: of whole copies it has the source as the nearest subject."""
+        return bool(self.verifier.window) or self.control.nearest_ci95[1] >= self.criteria.least_nearest
 
     @property
     def verdict(self) -> Verdict:

@@ -48,6 +48,8 @@ class Criteria:
         copy_detail: agreement of the detail from which a call is a copy; below it is a likeness.
         near_copy_fdr: share of the pairs of training ids that are called one person which may be two.
         least_recall: of the positive control, that the lower end of its interval must exceed for "no copying found".
+        least_nearest: share of the positive control whose subject the embedding must have as the nearest, for its
+            weights to suit the images.
         most_skipped: share of a set's files that may be unreadable for it.
 
     Raises:
@@ -67,6 +69,7 @@ class Criteria:
     copy_detail: float = 0.95
     near_copy_fdr: float = 0.05
     least_recall: float = 0.5
+    least_nearest: float = 0.9
     most_skipped: float = 0.1
 
     def __post_init__(self) -> None:
@@ -85,6 +88,7 @@ class Criteria:
             ("copy_detail", -1 <= self.copy_detail <= 1, "in [-1, 1]"),
             ("near_copy_fdr", 0 < self.near_copy_fdr < 1, "in (0, 1)"),
             ("least_recall", 0 <= self.least_recall < 1, "a share below 1"),
+            ("least_nearest", 0 <= self.least_nearest <= 1, "a share"),
             ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
         )
 

@@ -40,6 +40,11 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
         unit = "voxels of the search" if result.whole else "pixels"
         lines.append(f"Of copies that are bent besides: {shares} {unit}.")
+    if not result.weights_suit:
+        lines.append(
+            f"The embedder hardly knows such images: it has the source as the nearest of {control.nearest:.0%} of "
+            "these copies, where weights that suit have all. Train it on such images: configs/train.yaml."
+        )
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from audits import Pooled, embedded, images_of
@@ -97,6 +99,12 @@ def test_the_control_counts_copies_that_would_be_called_with_their_own_subject(t
         assert control.recall < 0.5 and ssim.max() < 0.9
     else:
         assert control.recall == control.source_found == 1 and ssim.min() > 0.9
+        assert control.nearest == control.nearest_ci95[1] == 1 and 0.6 < control.nearest_ci95[0] < 1
+    # an embedding that knows nothing of what an image shows: alignment finds a source only where it is a candidate
+    blind = replace(train, vectors=np.roll(train.vectors, 3, axis=0))
+    made = controls(blind)
+    control, _ = made.positive_control(blind, np.arange(12), copy, 10, null, decision, criteria)
+    assert control.nearest == 0 and control.source_found <= 0.8
 
 
 def test_a_lone_copy_among_many_images_is_harder_to_call(train):

@@ -39,6 +39,7 @@ from scripts.decision.criteria import Criteria
         ({"copy_detail": -1.1}, r"copy_detail must be in \[-1, 1\], got -1.1"),
         ({"near_copy_fdr": 1}, r"near_copy_fdr must be in \(0, 1\), got 1"),
         ({"least_recall": 1.0}, "least_recall must be a share below 1, got 1.0"),
+        ({"least_nearest": 1.1}, "least_nearest must be a share, got 1.1"),
         ({"least_recall": -0.1}, "least_recall must be a share below 1, got -0.1"),
         ({"most_skipped": 1.1}, "most_skipped must be a share, got 1.1"),
         ({"most_skipped": -0.1}, "most_skipped must be a share, got -0.1"),

@@ -87,7 +87,9 @@ def summary(result: AuditResult, matches: list[MatchRow]) -> Summary:
     )
 
 
-def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = (), fit: SetFit | None = None) -> str:
+def page(
+    count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = (), fit: SetFit | None = None, nearest: float = 1.0
+) -> str:
     """A page of `count` matches, of which the first `called` are called, the last of these as a likeness."""
     rng = np.random.RandomState(0)
     p, statistic, ssim = np.sort(rng.rand(count)), rng.normal(size=count), rng.rand(count, 6)
@@ -116,7 +118,7 @@ def page(count: int = 10_000, called: int = 3, kinds: tuple[float, ...] = (), fi
             "holdout", "tail", count, 60, 0.02, 1, list(kinds), {"tail": called, "rank": 0}, 9, "auto", 0.3, 0.0, True,
             0.5, NullComparison(0, 0.7, False),
         ),
-        control=Control(60, 0.7, (0.6, 0.8), 1.0),
+        control=Control(60, 0.7, (0.6, 0.8), 1.0, nearest=nearest, nearest_ci95=(nearest - 0.1, nearest)),
         set_level=SetLevel(0.6, [0.5, 0.7], 0.1),
         thresholds=Thresholds(0.5, 0.7, True),
         detail=np.where(rows < called, np.where(rows == called - 1, 0.9, 0.99), np.nan),
@@ -175,6 +177,12 @@ def test_the_written_page_tells_the_verdict_and_the_recall(count, called, verdic
     text = Parsed(page(count, called)).text
     assert verdict in text and "70 % recall on the positive control" in text
     assert "The two nulls disagree." in text and "Null not matched." not in text
+
+
+def test_weights_that_do_not_suit_are_said_to():
+    assert "hardly knows" not in Parsed(page(20)).text
+    text = Parsed(page(20, nearest=0.5)).text
+    assert "The embedder hardly knows such images. It has the source as the nearest subject of 50 %" in text
 
 
 def test_an_inconclusive_page_gives_no_share_of_copies():

@@ -101,6 +101,10 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert "The generated images are less similar to train than real ones (AUC 0.20, 0.4 to 0.6 expected)" in text
     many = replace(result, decision=replace(result.decision, memorized=np.ones(6, bool)))
     assert "\n  and 3 more: matches.csv\n" in text_of(many, checkpoint)
+    assert "hardly knows such images" not in text
+    far = replace(result, control=replace(result.control, nearest=0.6, nearest_ci95=(0.5, 0.7)))
+    words = "hardly knows such images: it has the source as the nearest of 60% of these copies"
+    assert not far.weights_suit and words in text_of(far, checkpoint)
     text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
     assert "to 100%), 25% were each the only one." in text
     text = text_of(replace(result, calibration=replace(result.calibration, kinds=[0.6, 0.4])), checkpoint)
