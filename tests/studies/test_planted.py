@@ -12,13 +12,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from heads import head, write_heads
-from helpers import ROOT, run_config
+from helpers import ROOT, picture, read, run_config
+from PIL import Image
 from scripts import component, find_images, split_subjects
 from scripts.studies.planted import PlantedCopies, run_study
 
@@ -70,6 +72,25 @@ def test_everybody_is_scanned_again(people, tmp_path, scanner):
     (row,) = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert (row["strength"], row["source_subject"]) == ("mild", 1.0)
     assert (tmp_path / "out" / "curve.png").exists()
+
+
+def test_a_folder_of_pictures_is_a_study_too(tmp_path):
+    """Pictures by a pattern, one of each person, with weights of one's own."""
+    names = [f"p{number}" for number in range(10)]
+    (tmp_path / "pictures").mkdir()
+    for seed, name in enumerate(names):
+        large = Image.fromarray(picture(seed)).resize((96, 112), Image.Resampling.BICUBIC)
+        large.save(tmp_path / "pictures" / f"{name}_000.png")
+    (tmp_path / "split.json").write_text(json.dumps({"test": names}))
+    shutil.copy(ROOT / "models" / "model.pt", tmp_path / "own.pt")
+    arguments = ("--dataset_dir", "pictures", "--split_file", "split.json", "--subject_pattern", "(?P<subject>p.)_")
+    sizes = ("--draws", "1", "--train_subjects", "8", "--copies", "3", "--new", "2", "--which", "['mild']")
+    result = run_config(CONFIG, tmp_path, *arguments, *sizes, "--checkpoint", "own.pt", "--output_dir", "out")
+    assert result.returncode == 0, result.stderr
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert row["source_subject"] == 1.0
+    truth = read(tmp_path / "out" / "mild_0" / "truth.csv")
+    assert sum(bool(line["subject_id"]) for line in truth) == 3 and len(truth) == 5
 
 
 @pytest.mark.parametrize(
