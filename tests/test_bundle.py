@@ -70,7 +70,7 @@ def test_every_requirement_is_pinned():
 def test_model_zoo_files():
     for name in ("LICENSE", "README.md", "metadata.json", "docs/README.md", "docs/data_license.txt"):
         assert (ROOT / name).stat().st_size > 0, name
-    for name in ("model.pt", "model_3d.pt"):
+    for name in ("model.pt", "model_3d.pt", "model_chest_xray.pt"):
         assert (ROOT / "models" / name).stat().st_size < 25e6
         state = torch.load(ROOT / "models" / name, weights_only=True)
         assert all(isinstance(value, torch.Tensor) for value in state.values())

@@ -34,7 +34,11 @@ LOAD = next(token.content for token in PAGE if token.info == "python")
 EXPORTS = [line for token in PAGE if token.type == "fence" for line in token.content.splitlines() if "_export" in line]
 CONFIGS = [str(ROOT / "configs" / f"{name}.yaml") for name in ("inference", "inference_3d")]
 # what the network of a checkpoint takes, and which configs describe it
-NETWORKS = {"model.pt": (CONFIGS[:1], (1, 96, 112)), "model_3d.pt": (CONFIGS, (1, 48, 56, 40))}
+NETWORKS = {
+    "model.pt": (CONFIGS[:1], (1, 96, 112)),
+    "model_3d.pt": (CONFIGS, (1, 48, 56, 40)),
+    "model_chest_xray.pt": (CONFIGS[:1], (1, 96, 112)),
+}
 
 
 def made() -> dict[str, str]:
@@ -91,7 +95,7 @@ def test_large_files_are_listed():
     large = {
         path.relative_to(ROOT).as_posix() for path in files if path.is_file() and path.stat().st_size > 1024 * 1024
     }
-    assert listed == large == {"models/autoencoder.pt", "models/model.pt", "models/model_3d.pt"}
+    assert listed == large == {"models/autoencoder.pt", *(f"models/{name}" for name in NETWORKS)}
 
 
 def test_large_files_that_are_there_are_checked_and_not_downloaded(tmp_path):
