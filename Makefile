@@ -18,7 +18,7 @@ help:
 
 ## test: all tests but the slow ones
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 ## slow-test: the tests that take minutes
 slow-test: $(VENV)/.dev

@@ -22,20 +22,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import torch
 from bundle_root import ROOT
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+from planar_changes import ARRAYS, PLANAR, Change, blurred, noisy
 from scripts import Embedder, component, find_images, run_audit, split_subjects
 from scripts.auditing.audit import Audit
 from scripts.auditing.degradation import RoundTrip
@@ -43,51 +41,9 @@ from scripts.auditing.fit import FitTest
 from scripts.bundle.files import read_table, write_table
 from scripts.bundle.weights import load_weights
 from scripts.detect import AuditData
-from scripts.images.augmentations import RandCopyd
 from scripts.images.items import Item, RandomTransform
 from scripts.studies.planted import PlantedCopies
 from volume_changes import VOLUMES, VolumeChange, brain
-
-Change = Callable[[NDArray, np.random.RandomState], NDArray]  # of an image (rows, columns) in [0, 255]
-
-
-def bent(pixels: float) -> Change:
-    """Return a change that bends an image by so many pixels rms."""
-
-    def change(image: NDArray, rng: np.random.RandomState) -> NDArray:
-        bend = RandCopyd("image", elastic=(pixels, pixels))
-        bend.set_random_state(state=rng)
-        return bend({"image": torch.from_numpy(image / 255)[None].float()})["image"][0].numpy() * 255
-
-    return change
-
-
-def scaled(rows: float, columns: float) -> Change:
-    """Return a change that resamples an image."""
-    return lambda image, rng: ndimage.zoom(image, (rows, columns), order=1)
-
-
-def with_text(image: NDArray, rng: np.random.RandomState) -> NDArray:
-    """Burn a bright pattern of letters' size into the corner."""
-    image = image.copy()
-    image[3:11, 3:33:4] = image[3:11, 5:33:8] = image[3, 3:33] = 255
-    return image
-
-
-def padded(image: NDArray, rng: np.random.RandomState) -> NDArray:
-    """Put the image in the middle of a black square of 256."""
-    missing = [256 - side for side in image.shape]
-    return np.pad(image, [(m // 2, m - m // 2) for m in missing])
-
-
-def noisy(sigma: float) -> Change:
-    """Return a change that adds Gaussian noise of so many grey levels."""
-    return lambda image, rng: image + rng.normal(scale=sigma, size=image.shape)
-
-
-def blurred(sigma: float) -> Change:
-    """Return a change that blurs by a Gaussian."""
-    return lambda image, rng: ndimage.gaussian_filter(image, sigma)
 
 
 def autoencoded(image: NDArray, rng: np.random.RandomState) -> NDArray:
@@ -103,41 +59,7 @@ def _round_trip() -> RoundTrip:
     return RoundTrip(network)
 
 
-def some(change: Change, every: int) -> Change:
-    """Return a change of one in so many images."""
-    turns = itertools.cycle(range(every))
-    return lambda image, rng: change(image, rng) if next(turns) == 0 else image
-
-
-PLANAR: dict[str, Change] = {
-    "plain": lambda image, rng: image,
-    "rot90": lambda image, rng: np.rot90(image),
-    "transposed": lambda image, rng: image.T,
-    "inverted": lambda image, rng: 255 - image,
-    "inverted and turned": lambda image, rng: 255 - np.rot90(image),
-    "half the resolution": scaled(0.5, 0.5),
-    "twice the resolution": scaled(2, 2),
-    "stretched by 14 %": scaled(1, 1.14),
-    "padded to 256": padded,
-    "white frame": lambda image, rng: np.pad(image, 4, constant_values=255),
-    "text": with_text,
-    "blurred by 1": blurred(1.0),
-    "noise of 8 %": noisy(20.0),
-    "bent by 2": bent(2.0),
-    "bent by 3": bent(3.0),
-    "one in three turned": some(lambda image, rng: np.rot90(image), 3),
-    "one in three at half the resolution": some(scaled(0.5, 0.5), 3),
-    "one in three padded to 256": some(padded, 3),
-    "one in thirty turned": some(lambda image, rng: np.rot90(image), 30),
-    "one in three inverted": some(lambda image, rng: 255 - image, 3),
-    "noise alone": lambda image, rng: rng.uniform(0, 255, image.shape),
-}
 TWO_KINDS = "training set of two kinds"  # every second person's images, and the copies of them, have another contrast
-ARRAYS: dict[str, Change] = {
-    "array in [-1, 1]": lambda image, rng: image / 127.5 - 1,
-    "array (rows, columns, 1)": lambda image, rng: image[..., None],
-    "array (rows, columns)": lambda image, rng: image,
-}
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,14 @@ inferer: {_target_: killer.Killer, shard: '@shard', folder: FOLDER, enabled: '@a
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def niceness():
+    """Ray's workers are else the last to be scheduled, and wait for every other test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> list[str]:
     """A part of the demo: eight training subjects, two images each, and six generated images, two of them copies."""

@@ -30,6 +30,7 @@ from ..images.items import Prepared
 from ..ldm.autoencoder import encode
 from ..ldm.conditions import Condition
 from ..ldm.sampling import LatentModel
+from ..ldm.texts import TextVectors
 
 __all__ = ["Attacks", "MembershipAttack", "NoiseLoss", "ProximalError"]
 
@@ -117,6 +118,7 @@ class MembershipAttack:
         output_dir: gets membership.csv.
         attack: finds the errors.
         batch_size: latents at a time; changes nothing but rounding.
+        text, vectors: of a model that is conditioned on sentences: the sentence, and what embeds it.
 
     Raises:
         ValueError: if `train` or the autoencoder are not those of the training, somebody is in both sets, or a timestep
@@ -135,6 +137,8 @@ class MembershipAttack:
         attack: Attacks,
         batch_size: int = 64,
         device: torch.device | str = "cpu",
+        text: str | None = None,
+        vectors: TextVectors | None = None,
     ) -> None:
         last = inferer.scheduler.num_train_timesteps - 1
         if not attack.timesteps or any(timestep not in range(last + 1) for timestep in attack.timesteps):
@@ -152,7 +156,7 @@ class MembershipAttack:
                 f"holdout_dir: expected people whom the model never saw, found {len(both)} of its training, such as "
                 f"{both[0]}; leave them out"
             )
-        self.train, self.condition = train, _fitted(model, train)
+        self.train, self.condition = train, _fitted(model, train, text, vectors)
         self.holdout = [image for image in holdout if _can_be_coded(image, self.condition)]
         self.left_out = len(holdout) - len(self.holdout)
         self.latents = self._encode(train)
@@ -215,10 +219,10 @@ class MembershipAttack:
         return torch.cat(errors).numpy()
 
 
-def _fitted(model: LatentModel, train: Sequence[Prepared]) -> Condition:
+def _fitted(model: LatentModel, train: Sequence[Prepared], text: str | None, vectors: TextVectors | None) -> Condition:
     """Return the condition of the model, fitted to its training images."""
     made = json.loads((model.folder / "model.json").read_text(encoding="utf-8"))["condition"]
-    condition = Condition(made["kind"], made["columns"]).fit(train)
+    condition = Condition(made["kind"], made["columns"], text, vectors).fit(train)
     if not np.allclose(np.stack([condition(image) for image in train]), model.conditions, atol=1e-4):
         raise ValueError(
             f"train_dir: expected columns {', '.join(made['columns'])} with the values that the model was trained on, "

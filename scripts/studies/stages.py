@@ -193,11 +193,7 @@ class Train(ConfigStage):
         }
         if cell.condition == "variables":
             keys["condition_columns"] = list(self.condition_columns)
-        if cell.condition == "text":
-            keys["text"] = repr(self.text)  # fire reads commas as a tuple
-            keys["text_cache"] = job.folder.parent / "text_embeddings.npz"
-            if self.text_encoder is not None:  # else an overlay gives one
-                keys["text_encoder"] = Path(self.text_encoder).expanduser().absolute()
+        keys |= _text_keys(job, self.text, self.text_encoder)
         stopped = sorted(model.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
         if stopped:
             keys["resume"] = stopped[-1]
@@ -209,21 +205,37 @@ class Train(ConfigStage):
             path.unlink()
 
 
+def _text_keys(job: Job, text: str | None, encoder: str | Path | None) -> dict[str, object]:
+    """Return the keys of a cell that is conditioned on sentences, whose vectors all cells share."""
+    if job.cell.condition != "text":
+        return {}
+    keys: dict[str, object] = {"text": repr(text)}  # fire reads commas as a tuple
+    keys["text_cache"] = job.folder.parent / "text_embeddings.npz"
+    if encoder is not None:  # else an overlay gives one
+        keys["text_encoder"] = Path(encoder).expanduser().absolute()
+    return keys
+
+
 @dataclass(frozen=True)
 class Attack(ConfigStage):
     """Scores the training images and the holdout by a membership attack on the model.
 
     Attributes:
         autoencoder_file: as in training.
+        overlays: configs laid over membership.yaml.
         overrides: keys that differ in configs/ldm/membership.yaml.
+        text, text_encoder: as in training.
     """
 
     autoencoder_file: str | Path
+    overlays: Sequence[str | Path] = ()
     overrides: Mapping[str, object] = field(default_factory=dict)
+    text: str | None = None
+    text_encoder: str | Path | None = None
     name = "attack"
 
     def configs(self) -> list[str | Path]:
-        return [bundle_file("configs/ldm/membership.yaml")]
+        return [bundle_file("configs/ldm/membership.yaml"), *self.overlays]
 
     def output(self, job: Job) -> Path:
         return job.folder / "membership" / "membership.csv"
@@ -235,6 +247,7 @@ class Attack(ConfigStage):
             "train_dir": job.folder / "train.csv",
             "holdout_dir": job.folder / "holdout.csv",
             "output_dir": job.folder / "membership",
+            **_text_keys(job, self.text, self.text_encoder),
         }
 
 

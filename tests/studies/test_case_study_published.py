@@ -121,6 +121,7 @@ def tiny(folder, cells, **more):
         "pixel_mm": 2.0,
         "train#overlays": [f"{ROOT}/configs/ldm/diffusion_cpu.yaml"],
         "train#overrides": {"epochs": 1, "batch_size": 4, "embedding_dim": 512},
+        "attack#overrides": {"size": "cpu", "timesteps": [100]},
         "generate#overrides": {"size": "cpu", "steps": 2},
         "detect#overrides#control_images": 4,
         "detect#overrides#thumbnails": False,
@@ -165,7 +166,9 @@ def test_a_cell_is_conditioned_on_sentences_and_sampled_by_them(ready):
     assert facts["condition"]["text"] == "Axial brain MRI, sex {sex}, age {age:.0f} years"
     with np.load(ready / "out" / "cells" / "text_embeddings.npz") as kept:  # shared by the cells
         vectors = dict(zip(kept["texts"].tolist(), kept["vectors"]))
-    assert vectors.keys() == {row["text"] for row in records}
+    assert vectors.keys() > {row["text"] for row in records}  # and of the holdout, whom the attack asks of
+    scored = read_table(folder / "membership" / "membership.csv")
+    assert [row["member"] for row in scored] == ["1"] * 8 + ["0"] * 6
     np.testing.assert_array_equal(conditions, [vectors[row["text"]] for row in records])
     drawn = read_table(folder / "generated" / "generated.csv")
     assert len(drawn) == 16 and [drawn[0]["group"], drawn[2]["group"]] == [row["image"] for row in records[:2]]
