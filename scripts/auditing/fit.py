@@ -125,16 +125,19 @@ class FitTest:
         # cut into slices, or whole
         volumes = bool((train.slice >= 0).all()) or train.images.ndim == 4
         sizes = {} if volumes else self._files_of_sizes(items)
-        most, *others = list(sizes.values()) or [list(range(len(items)))]
-        fit = self._fit(reference, [items[file] for file in most], embedder, volumes, rng)
-        parts = [self._fit(reference, [items[file] for file in files], embedder, volumes, rng) for files in others]
+        fits: dict[Size, SetFit] = {}
+        for size, files in sizes.items():
+            with contextlib.suppress(ImageError):  # none of these can be read, which the audit allows or not
+                fits[size] = self._fit(reference, [items[file] for file in files], embedder, volumes, rng)
+        if not fits:
+            return self._fit(reference, items, embedder, volumes, rng)
+        (most, fit), *others = fits.items()
         alone = [
-            OfSize(*size, len(files), part.correction, part.fits and not part.mixed)
-            for (size, files), part in zip(list(sizes.items())[1:], parts)
+            OfSize(*size, len(sizes[size]), part.correction, part.fits and not part.mixed) for size, part in others
         ]
         own = fit.findings
         if alone and fit.fits:  # what was undone on most was undone on these alone, too
-            own = [replace(found, text=f"of {len(most)} generated images alone: {found.text}") for found in own]
+            own = [replace(found, text=f"of {len(sizes[most])} generated images alone: {found.text}") for found in own]
         return replace(
             fit,
             findings=[*own, *(found for some in alone for found in findings_of_size(some))],

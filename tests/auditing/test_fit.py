@@ -171,6 +171,31 @@ def test_images_of_another_size_that_resemble_nothing_are_counted(train, embedde
     assert not finding.undone
 
 
+@pytest.mark.parametrize("readable", [6, 2])
+def test_images_of_another_size_that_cannot_be_read_are_left_to_the_audit(embedder, train, tmp_path, readable):
+    """They show nothing, and are the fewer or the more."""
+    flat = iter([False] * readable + [True] * 3)
+    items = write(
+        tmp_path / "generated",
+        range(40, 43 + readable),
+        lambda image, rng: np.full((50, 60), 9.0) if next(flat) else image.T,
+    )
+    skips = Embedder(
+        embedder.network,
+        embedder.load.preprocessing,
+        embedder.inferer,
+        embedder.device,
+        on_error="skip",
+        max_skipped=0.9,
+    )
+    fit_test = FitTest()
+    fit = fit_test(train, items, skips)
+    assert fit.correction.transposed and fit.fits and fit.of_size == []
+    assert len(skips.embed_files(fit_test.corrected(items, fit)).skipped) == 3
+    with pytest.raises(ImageError, match="nor can any other of 3 files"):
+        FitTest()(train, items[readable:], skips)
+
+
 def test_images_of_another_scale_on_the_same_canvas_are_a_kind_of_their_own(train, embedder, tmp_path):
     small = iter([True, False, False] * 4)
 
