@@ -37,7 +37,7 @@ from .parts import Parts, strongest_squares
 __all__ = ["Found", "Search", "Units", "similarity_auc"]
 
 UNITS, BLOCKS = (64, 4096), 64  # units that are searched, aligned and kept at a time: a 64th, within these limits
-DEVICE_UNITS = 512  # the least of them on a GPU, which is idle with fewer
+DEVICE_UNITS = 2048  # the least of them on a GPU, which is idle with fewer
 PER_UNIT = ("subject", "aligned_ssim", "statistic")  # of what is found; the rest is per image
 LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
 

@@ -31,6 +31,7 @@ from monai.handlers import CheckpointSaver
 
 from .errors import by_command, run_or_exit
 from .files import replacing
+from .memory import keep_freed_memory
 
 __all__ = ["BestModelSaver", "ClipGradients", "SeededEpochs", "TrainingProgress", "WholeFileSaver", "train_or_exit"]
 
@@ -239,9 +240,13 @@ def _minutes(seconds: float) -> str:
 
 
 def train_or_exit(trainer: Engine, output_dir: str | os.PathLike) -> None:
-    """Run a trainer as :func:`~scripts.bundle.errors.run_or_exit` does; Ctrl-C says which checkpoint to resume."""
+    """Run a trainer as :func:`~scripts.bundle.errors.run_or_exit` does; Ctrl-C says which checkpoint to resume.
+
+    The process keeps its memory from then on, as :func:`~scripts.bundle.memory.keep_freed_memory` says.
+    """
 
     def job() -> None:
+        keep_freed_memory()
         try:
             trainer.run()
         except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from .cache import EmbeddingCache, File, Known
 from .embedding_set import EmbeddingSet
 from .file_loader import FileLoader, ImageError, Loaded, LoadedImage, Unreadable, UnreadableFiles, content_key
 from .fingerprint import fingerprint
-from .workers import Workers
+from .workers import MOST_BESIDE_GPU, MOST_CHOSEN, Workers
 
 __all__ = ["Embedder", "Embeds"]
 
@@ -85,7 +85,8 @@ class Embedder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         self.network, self.inferer, self.device = network, inferer, torch.device(device)
-        self.load = FileLoader(preprocessing, num_workers)
+        most = MOST_CHOSEN if self.device.type == "cpu" else MOST_BESIDE_GPU
+        self.load = FileLoader(preprocessing, num_workers, most, unchanged=True)
         self.cache_dir, self.batch_size = cache_dir, batch_size
         self.on_error, self.max_skipped = on_error, max_skipped
         self.computed = 0
@@ -183,9 +184,6 @@ class Embedder:
         with Progress(total=len(missing), desc=f"embedding {name}", unit="file") as bar:
             for file in self.load(missing):
                 bar.update()
-                if isinstance(file, Loaded) and _content(missing[file.content]) != file.content:
-                    # its pixels would be kept under another content
-                    file = Unreadable(file.content, "expected a file that stays as it is, found it changed meanwhile")
                 if isinstance(file, Loaded):
                     batch += [(file.content, image) for image in file.images]
                 else:

@@ -29,9 +29,12 @@ from ..bundle.errors import expected_cause, sentence
 from ..bundle.files import sha256_of_file
 from ..images.items import Item, Prepared, Preprocessing
 from ..images.readers import files_of, split_part
-from .workers import Workers, checked_workers, worker_count
+from .workers import MOST_CHOSEN, Workers, checked_workers, worker_count
 
 __all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
+
+
+CHANGED = "expected a file that stays as it is, found it changed meanwhile"
 
 
 class ImageError(ValueError):
@@ -83,20 +86,25 @@ class FileLoader:
     Args:
         preprocessing: item in, one prepared item or a list of them out.
         num_workers: processes that load; 0 loads in this one, `auto` chooses by cores and files.
+        most: that `auto` chooses.
+        unchanged: the files' keys are those of :func:`content_key`; a file of which that changed is unreadable.
 
     Raises:
         ValueError: for another number of processes than :func:`checked_workers` takes.
     """
 
-    def __init__(self, preprocessing: Preprocessing, num_workers: Workers = 0) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, num_workers: Workers = 0, most: int = MOST_CHOSEN, unchanged: bool = False
+    ) -> None:
         self.preprocessing, self.num_workers = preprocessing, checked_workers(num_workers)
+        self.most, self.unchanged = most, unchanged
 
     def __call__(self, files: Mapping[str, Item]) -> Iterator[Loaded | Unreadable]:
         """Yield what each file holds, in order; the keys are their contents."""
         yield from DataLoader(
             Dataset([File(content, item) for content, item in files.items()], transform=self.load),
             batch_size=1,
-            num_workers=worker_count(self.num_workers, len(files)),
+            num_workers=worker_count(self.num_workers, len(files), self.most),
             collate_fn=_only_element,
         )
 
@@ -105,7 +113,10 @@ class FileLoader:
         try:
             prepared = self.preprocessing(file.item.copy())
             entries = prepared if isinstance(prepared, list) else [prepared]
-            return Loaded(file.content, [_checked(entry) for entry in entries])
+            images = [_checked(entry) for entry in entries]
+            if self.unchanged and content_key(file.item) != file.content:
+                raise ValueError(CHANGED)  # its pixels would be kept under another content
+            return Loaded(file.content, images)
         except Exception as error:  # readers raise what they like
             return Unreadable(file.content, _reason(error, file.item))
 

@@ -78,20 +78,17 @@ class _Regressor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         size, before = list(spatial_size), 1
+        relu = ("relu", {"inplace": True})  # a second tensor for each costs a tenth of the network's time
         for number, width in enumerate(channels):
             kernel = 5 if number == 0 else 3
             layers.append(
-                Convolution(
-                    len(size), before, width, 2, kernel, adn_ordering="NA", act="relu", norm="batch", bias=False
-                )
+                Convolution(len(size), before, width, 2, kernel, adn_ordering="NA", act=relu, norm="batch", bias=False)
             )
             size, before = [(n + 1) // 2 for n in size], width
-        layers.append(
-            Convolution(len(size), before, last, 1, 1, adn_ordering="NA", act="relu", norm="batch", bias=False)
-        )
+        layers.append(Convolution(len(size), before, last, 1, 1, adn_ordering="NA", act=relu, norm="batch", bias=False))
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(last * math.prod(size), hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+            nn.Flatten(), nn.Linear(last * math.prod(size), hidden), nn.ReLU(inplace=True), nn.Linear(hidden, outputs)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -184,9 +181,9 @@ class DeepSSIM(nn.Module):
         self.filter = nn.Sequential(
             nn.PixelUnshuffle(2) if dims == 2 else _Unshuffle3d(),
             convolution(2**dims, filters, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             convolution(filters, filters, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             last,
             nn.PixelShuffle(2) if dims == 2 else _Shuffle3d(),
         )
@@ -231,14 +228,14 @@ class DeepSSIM(nn.Module):
     def _pose(self, x: torch.Tensor) -> tuple[torch.Tensor, Estimate]:
         """Return the followed orientations of the images, (N K, 1, *spatial_size), and the estimate."""
         number, dims = x.shape[0], len(self.spatial_size)
-        views = torch.stack([x.flip(axes) for axes in self.flips], dim=1)  # (N, O, 1, *spatial_size)
-        every = views.flatten(0, 1)
-        small = F.avg_pool2d(every, 2) if dims == 2 else F.avg_pool3d(every, 2)
-        found = self.coarse(small).view(number, len(self.flips), -1)
+        small = F.avg_pool2d(x, 2) if dims == 2 else F.avg_pool3d(x, 2)
+        every = torch.stack([small.flip(axes) for axes in self.flips], dim=1).flatten(0, 1)
+        found = self.coarse(every).view(number, len(self.flips), -1)
         scores = found[:, :, -1]
         coarse = _similarity(found[:, :, :-1].flatten(0, 1)).view(number, len(self.flips), dims, dims + 1)
         chosen = scores.topk(self.orientations, dim=1)[1]
         row = torch.arange(number, device=x.device)[:, None]
+        views = torch.stack([x.flip(axes) for axes in self.flips], dim=1)  # (N, O, 1, *spatial_size)
         followed = views[row, chosen].flatten(0, 1)
         # the second step learns from what the first left over, and does not teach it
         start = coarse[row, chosen].flatten(0, 1).detach()

@@ -17,12 +17,13 @@ import multiprocessing
 import os
 from typing import Literal
 
-__all__ = ["Workers", "checked_workers", "worker_count"]
+__all__ = ["MOST_BESIDE_GPU", "MOST_CHOSEN", "Workers", "checked_workers", "worker_count"]
 
 Workers = int | Literal["auto"]
 
 MOST_WORKERS = 256
-MOST_CHOSEN = 4  # more load pictures faster than a network embeds them, and each may hold a volume
+MOST_CHOSEN = 4  # more load pictures faster than a processor embeds them, and each may hold a volume
+MOST_BESIDE_GPU = 12  # which embeds faster than these load
 FEWEST_FILES = 256  # fewer pictures are loaded within a second, about what the start of processes costs
 
 
@@ -43,18 +44,18 @@ def checked_workers(num_workers: Workers) -> Workers:
     return num_workers
 
 
-def worker_count(num_workers: Workers, files: int) -> int:
+def worker_count(num_workers: Workers, files: int, most: int = MOST_CHOSEN) -> int:
     """Return how many processes are to load so many files; 0: the main one loads them.
 
-    `auto` leaves one of the cores that this process may use to the network, and takes at most 4. It starts none for
-    few files. Nor does it where processes are spawned: each would import all packages, which takes longer than loading
-    thousands of pictures, and run a script again that does not guard its main part. Nor in a daemon, which may have no
-    processes of its own.
+    `auto` leaves one of the cores that this process may use to the network, and takes at most `most`. It starts none
+    for few files. Nor does it where processes are spawned: each would import all packages, which takes longer than
+    loading thousands of pictures, and run a script again that does not guard its main part. Nor in a daemon, which may
+    have no processes of its own.
     """
     if num_workers != "auto":
         return num_workers
     forked = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
-    return min(MOST_CHOSEN, _cores() - 1) if forked and files >= FEWEST_FILES else 0
+    return min(most, _cores() - 1) if forked and files >= FEWEST_FILES else 0
 
 
 def _cores() -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..bundle.limits import time_limit
 
-__all__ = ["SUBJECT_PATTERNS", "depth_of_people", "search_subject", "without_visit"]
+__all__ = ["SUBJECT_PATTERNS", "depth_of_people", "known_subject", "search_subject", "without_visit"]
 
 SLOWEST = 5.0  # seconds that a pattern may search one name
 
@@ -51,6 +51,15 @@ VISIT = re.compile(
     r"(?i)[-_ .](ses(sion)?|visit|scan|run|tp|time(point)?|day|week|month|year|v|t)[-_]?\d+$"
     r"|[-_ .](19|20)\d\d[-_.]?\d\d[-_.]?\d\d$"
 )
+
+
+def known_subject(image_id: str, pattern: str | None = None) -> str | None:
+    """Return what one of `SUBJECT_PATTERNS`, or the first of them that finds something, finds in a path."""
+    # no limit of time, which costs more than these searches
+    for known in SUBJECT_PATTERNS.values() if pattern is None else (pattern,):
+        if found := re.search(known, image_id):
+            return found["subject"]
+    return None
 
 
 def search_subject(pattern: str, image_id: str) -> str | None:

@@ -20,6 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from .companions import names_without_contrast
 from .items import Item
-from .people import SUBJECT_PATTERNS, depth_of_people, search_subject, without_visit
+from .people import SUBJECT_PATTERNS, depth_of_people, known_subject, search_subject, without_visit
 from .readers.registry import split_part
 from .rows import read_json
 
@@ -195,9 +196,9 @@ def _named(
             )
         return "subject_pattern", [str(name) for name in found], certain
     for words, known_pattern in SUBJECT_PATTERNS.items():
-        found = [search_subject(known_pattern, item["id"]) for item in items]
-        if all(found):
-            return words, [str(name) for name in found], certain
+        people = list(takewhile(bool, (known_subject(item["id"], known_pattern) for item in items)))
+        if len(people) == len(items):
+            return words, people, certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
         return PATIENT_ID, list(patients), certain
     try:
@@ -211,9 +212,7 @@ def _named(
         people = without_visit(folders)
         visits = len(set(people)) < len(set(folders))
         return ("the folder, less its visit", people, certain) if visits else ("the folder", folders, certain)
-    found = [
-        next((n for p in SUBJECT_PATTERNS.values() if (n := search_subject(p, item["id"]))), None) for item in items
-    ]
+    found = [known_subject(item["id"]) for item in items]
     if warn and patients is not None and any(patients) and not all(patients):
         without = items[list(patients).index("")]["id"]
         raise ValueError(

@@ -40,7 +40,9 @@ __all__ = ["Alignment", "Pairs", "Verifier", "Verifies"]
 
 MOST_SMOOTHING = 20.0  # pixels; more leaves nothing of an image
 LEAST_WINDOW = 12  # pixels; smaller squares of different people are alike
-BLOCKS = (512, 2048)  # pairs aligned at a time on the processor, and on a GPU, which is idle with fewer
+BLOCK = 512  # pairs aligned at a time on the processor
+# on a GPU, which is idle with few: as many as a fifth of its memory holds, within these limits
+DEVICE_BLOCKS, PAIR_BYTES, MEMORY_SHARE = (512, 8192), 1.5e6, 0.2
 SIDES = (1.0, 1.25, 1.5)  # of the squares, in windows: a large one tells more of a part that fills it
 
 
@@ -90,13 +92,25 @@ class Verifies(Protocol):
         """Return the squares of images of a shape, in which copies of a part are looked for."""
 
 
+def default_block(device: torch.device) -> int:
+    """Return how many pairs are aligned at a time on a device; of a GPU by its whole memory, that results not depend
+    on what else it does."""
+    if device.type == "cpu":
+        return BLOCK
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return DEVICE_BLOCKS[0]
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return int(np.clip(MEMORY_SHARE * memory / PAIR_BYTES, *DEVICE_BLOCKS))
+
+
 class Verifier:
     """Aligns pairs of images on one field and scores them by foreground SSIM.
 
     Args:
         smoothing: sigma in pixels of a Gaussian on both images before the SSIM; it takes the generator's noise out of
             the comparison. 0 compares the images as they are.
-        block: pairs aligned at a time; bounds the memory. None: 512, and 2,048 on a GPU, which take 3 GB of it.
+        block: pairs aligned at a time; bounds the memory. None: 512; on a GPU what a fifth of its memory holds at
+            1.5 MB a pair, from 512 to 8,192.
         window: 0 scores the whole foreground; else squares of so many pixels a side, and of a quarter and half as much
             more, for copies of a part of an image. At least 12.
         bend: bend each training image onto the generated one before it is scored, by some pixels at most; not where
@@ -122,7 +136,7 @@ class Verifier:
         self.device = torch.device(device)
         if self.device.type == "mps":  # has no float64, which the maps need
             self.device = torch.device("cpu")
-        block = BLOCKS[self.device.type != "cpu"] if block is None else block
+        block = default_block(self.device) if block is None else block
         if block < 1:
             raise ValueError(f"block must be 1 or more, got {block}")
         if 0 != window < LEAST_WINDOW:

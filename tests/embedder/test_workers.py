@@ -46,6 +46,7 @@ def test_auto_leaves_a_core_to_the_network(cores, start, usable, expected):
     assert worker_count("auto", 10 * FEWEST_FILES) == worker_count("auto", FEWEST_FILES) == expected
     assert worker_count("auto", FEWEST_FILES - 1) == worker_count("auto", 0) == 0
     assert [worker_count(number, 1) for number in (0, 1, 7)] == [0, 1, 7]  # as asked for
+    assert worker_count("auto", FEWEST_FILES, most=12) == min(usable - 1, 12)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
