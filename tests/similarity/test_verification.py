@@ -10,6 +10,8 @@
 # limitations under the License.
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -171,3 +173,13 @@ def test_a_window_larger_than_the_images_is_an_error():
     assert Verifier(window=30).align(images, images).aligned_ssim.shape == (1,)
     with pytest.raises(ValueError, match="window must be at most 30 pixels, the images' longer side, got 31"):
         Verifier(window=31).align(images, images)
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(2, 512), (24, 3200), (80, 8192)])
+def test_blocks_of_a_gpu_follow_its_memory(monkeypatch, gigabytes, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    memory = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    assert Verifier(device="cuda").block == expected
+    assert Verifier(device="cuda", block=7).block == 7
+    assert Verifier().block == 512

@@ -98,6 +98,24 @@ def test_a_method_that_comes_later_is_all_that_is_run(bench, validation, test_sl
     assert list(later.conditions["moved"].audit) == ["ours", "L2"]
 
 
+def test_one_method_is_run_on_images_that_were_only_turned(tmp_path):
+    names = [f"sub-{n:02d}" for n in range(1, 49)]
+    (tmp_path / "split.json").write_text(json.dumps({"validation": names[:6], "test": names[6:12]}))
+    arguments = [f"['{ROOT}/configs/benchmark.yaml','{ROOT}/configs/benchmark_turned.yaml']", tmp_path]
+    arguments += ["--dataset_dir", str(ROOT / "demo" / "train"), "--split_file", str(tmp_path / "split.json")]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--pairs", "8", "--queries", "8", "--draws", "20"]
+    result = run_config(*arguments, "--only", "['SSIM','ours']")
+    assert result.returncode == 0, result.stderr
+    conditions = json.loads((tmp_path / "out" / "whole.json").read_text())["conditions"]
+    assert len(conditions) == 5 and all(list(found["pairs"]) == ["SSIM", "ours"] for found in conditions.values())
+    assert all(found["pairs"]["ours"]["duplicate_auc"] > 0.95 for found in conditions.values())
+    assert conditions["as it is"]["pairs"]["SSIM"]["duplicate_auc"] == 1.0  # a copy is the image itself
+    assert conditions["flipped, front and back"]["pairs"]["SSIM"]["duplicate_auc"] < 0.9
+    assert not any(found.get("audit") for found in conditions.values())
+    wrong = run_config(*arguments, "--only", "['our']")
+    assert wrong.returncode == 1 and "only" in wrong.stderr and "'our'" in wrong.stderr
+
+
 @pytest.mark.slow
 def test_the_config_runs_and_resumes(tmp_path):
     names = [f"sub-{n:02d}" for n in range(1, 49)]
