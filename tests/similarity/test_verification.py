@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 from scripts.similarity.verification import Verifier
 from skimage.metrics import structural_similarity
