@@ -80,8 +80,10 @@ def main() -> None:
     items = find_images(options.dataset_dir, options.subject_pattern)
     items = split_subjects(items, options.split_file, 0.1, 0)["test"]
     people = sorted({item["subject_id"] for item in items})[: options.people]
-    whole = [{k: v for k, v in item.items() if k != "mask"} for item in items if item["subject_id"] in people]
-    data, rows, copies = drawn(whole)
+    items = [item for item in items if item["subject_id"] in people]
+    for item in items:
+        item.pop("mask", None)  # whole heads
+    data, rows, copies = drawn(items)
     print(f"{len(rows)} copies among {len(data.images)} images of {len(people)} people")
     print(f"| weights | nearest (95 %) | among the first {CANDIDATES} |\n|---|---|---|")
     for name, network in networks(WEIGHTS).items():

@@ -196,9 +196,9 @@ def _named(
             )
         return "subject_pattern", [str(name) for name in found], certain
     for words, known_pattern in SUBJECT_PATTERNS.items():
-        people = list(takewhile(bool, (known_subject(item["id"], known_pattern) for item in items)))
-        if len(people) == len(items):
-            return words, people, certain
+        known_names = list(takewhile(bool, (known_subject(item["id"], known_pattern) for item in items)))
+        if len(known_names) == len(items):
+            return words, [str(name) for name in known_names], certain
     if patients is not None and all(patients) and (len(set(patients)) > 1 or len(items) == 1):
         return PATIENT_ID, list(patients), certain
     try:
