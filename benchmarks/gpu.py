@@ -203,9 +203,8 @@ def check_rate(device: str) -> bool:
         _, expected = _audited(Path(folder), "few", "cpu")
         took, found = _audited(Path(folder), "few", device)
         longer, _ = _audited(Path(folder), "generated", device)
-    print(
-        f"audit of {few} phantoms {took:.1f} s, of {many} {longer:.1f} s: {(many - few) / (longer - took):.0f} a second"
-    )
+    rate = (many - few) / (longer - took)
+    print(f"audit of {few} phantoms {took:.1f} s, of {many} {longer:.1f} s: {rate:.0f} a second")
     print(f"called on cpu {len(expected)}, on {device} {len(found)}, on both {len(expected & found)}")
     return len(expected & found) >= 0.99 * max(len(expected), len(found))
 

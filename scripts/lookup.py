@@ -40,7 +40,7 @@ from .bundle.files import no_wider_than
 from .decision.decide import decide
 from .embedder.embedder import Embedder
 from .embedder.embedding_set import EmbeddedImage, EmbeddingSet
-from .embedder.file_loader import File, ImageError, Unreadable
+from .embedder.file_loader import File, FileLoader, ImageError, Unreadable
 from .images.datalists import find_images
 from .images.items import Item
 from .images.readers import files_of, series_of
@@ -227,7 +227,7 @@ class Lookup:
         return controls, controls.leave_one_out_null(train, number, np.full(1, np.nan))
 
     def _embedded(self, item: Item) -> EmbeddingSet:
-        loaded = self._embedder.load.load(File("", item))
+        loaded = FileLoader(self._embedder.load.preprocessing).load(File("", item))
         if isinstance(loaded, Unreadable):
             raise ImageError(f"{item['image']}: cannot be looked up ({loaded.reason}); choose another image")
         cut = self.controls.search.whole_files

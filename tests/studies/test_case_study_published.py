@@ -146,7 +146,7 @@ def ready(ixi):
 
 
 KEYS = ["--dataset_dir", "IXI-T2", "--people_file", "IXI.csv", "--text_encoder", "clip"]
-KEYS += ["--autoencoder_file", "autoencoder.pt", "--pairs", "2"]
+KEYS += ["--autoencoder_file", "autoencoder.pt", "--pairs", "2", "--workers", "2"]  # a core for each
 
 
 def test_a_cell_is_conditioned_on_sentences_and_sampled_by_them(ready):
