@@ -33,6 +33,7 @@ __all__ = [
     "PerDimensionalityd",
     "PlanarSliced",
     "ShrinkToFitd",
+    "check_structure",
     "SkullStripd",
     "finite_sides",
     "fitting_size",
@@ -41,6 +42,10 @@ __all__ = [
     "two_sides",
     "voxels",
 ]
+
+# of a volume's range: brighter voxels are its object; within so much of the brightest they are alike; and the share of
+# the object that is alike where it shows nothing
+DIM, FLAT, ALIKE = 0.1, 1e-3, 0.95
 
 
 class PerDimensionalityd(Transform):
@@ -133,6 +138,7 @@ class AxialSlicesd(MapTransform):
         if array.shape[2] == 1:
             level = float(data.get("level", "nan"))
             return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
+        check_structure(array, name)
         area = object_mask(array).sum((0, 1)) * voxel_mm[0] * voxel_mm[1] / 100  # voxels -> cm2
         if area.max() == 0:
             raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
@@ -165,6 +171,19 @@ def voxels(volume: NdarrayOrTensor, name: object) -> tuple[NDArray[np.float32], 
     if not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite values, found NaN or infinite ones")
     return array[0], np.linalg.norm(np.asarray(affine, float)[:3, :3], axis=0)
+
+
+def check_structure(array: NDArray[np.float32], name: object) -> None:
+    """Raise a ValueError for a volume whose object has one value everywhere, as a mask: it shows nobody, and so may be
+    nearer to one person than to the others."""
+    lowest, highest = array.min(), array.max()
+    if lowest == highest:
+        raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
+    bright = np.count_nonzero(array > lowest + DIM * (highest - lowest))
+    if np.count_nonzero(array >= highest - FLAT * (highest - lowest)) >= ALIKE * bright:
+        raise ValueError(
+            f"{name}: expected a scan, found a volume whose object has the value {highest:g} everywhere; exclude masks"
+        )
 
 
 def object_mask(array: NDArray[np.float32]) -> NDArray[np.bool_]:

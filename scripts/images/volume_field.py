@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -23,9 +25,11 @@ from monai.transforms import GaussianSmooth, MapTransform, Spacing
 
 from .items import Data, Item, NewData
 from .loading import load_file
-from .slices import object_mask, voxels
+from .slices import check_structure, object_mask, voxels
 
 __all__ = ["VolumeFieldd", "whole_volumes"]
+
+logger = logging.getLogger(__name__)
 
 LEAST_MM = 60.0  # a side of a volume that is compared whole; what is thinner is a stack of slices
 
@@ -80,6 +84,7 @@ class VolumeFieldd(MapTransform):
             raise ValueError(
                 f"{name}: expected voxels of at most {self.most_mm:g} mm, found {longest:g} mm; take a finer scan"
             )
+        check_structure(array, name)
         smoothing = np.where(voxel_mm < 0.75 * self.pixel_mm, SMOOTHING * self.pixel_mm / voxel_mm, 0.0)
         smooth = GaussianSmooth(smoothing.tolist())(data[key]) if smoothing.any() else data[key]
         array = np.asarray(self.resample(smooth), np.float32)[0]
@@ -138,8 +143,19 @@ def whole_volumes(
         return False
     if choice != "auto":
         return choice == "whole"
-    sets = data.items().values()
-    return not own_choice and all(_is_volume(files[place]["image"], data) for files in sets for place in (0, -1))
+    sets = data.items()
+    ends = {name: [_is_volume(files[place]["image"], data) for place in (0, -1)] for name, files in sets.items()}
+    for name, found in ends.items():
+        if any(found) and not all(found) and not own_choice:
+            volume, other = (sets[name][-found.index(state)]["image"] for state in (True, False))
+            logger.warning(
+                "%s holds volumes, as %s, and other files, as %s: all volumes are cut into slices, which finds fewer "
+                "copies; to compare volumes whole, take them alone with include",
+                name,
+                Path(volume).name,
+                Path(other).name,
+            )
+    return not own_choice and all(all(found) for found in ends.values())
 
 
 def _is_volume(path: str, data: _Files) -> bool:

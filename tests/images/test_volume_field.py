@@ -33,6 +33,7 @@ def on_field(volume: np.ndarray, mm: float = 4.0, size=FIELD) -> np.ndarray:
 def test_the_field_begins_above_the_object_and_lies_about_its_middle():
     volume = np.zeros((60, 70, 60), np.float32)
     volume[10:40, 20:60, 5:45] = 1
+    volume[10:25] *= 0.9  # two tissues
     got = on_field(volume)
     shown = [np.flatnonzero(got.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     assert got.shape == FIELD
@@ -45,6 +46,7 @@ def test_the_field_begins_above_the_object_and_lies_about_its_middle():
 def test_a_volume_smaller_than_the_field_is_padded():
     volume = np.zeros((20, 20, 12), np.float32)
     volume[4:16, 4:16, 2:10] = 1
+    volume[4:10] *= 0.9  # two tissues
     assert on_field(volume).sum() == pytest.approx(volume.sum())
 
 
@@ -73,6 +75,20 @@ def test_longer_voxels_than_asked_for_are_refused():
     with pytest.raises(ValueError, match="x: expected voxels of at most 5 mm, found 6 mm; take a finer scan"):
         VolumeFieldd("image", FIELD, 4.0, most_mm=5.0)({"image": image, "id": "x"})
     assert VolumeFieldd("image", FIELD, 4.0, most_mm=6.0)({"image": image, "id": "x"})["image"].shape == (1, *FIELD)
+
+
+@pytest.mark.parametrize("mm", [1.0, 2.0, 4.0])
+def test_a_volume_without_structure_is_refused(mm):
+    """Constant volumes of finer voxels, and masks, were called likenesses of somebody."""
+    sides = [round(160 / mm)] * 3
+    place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in sides], indexing="ij"))
+    ball = 5 * ((place**2).sum(0) < 0.6).astype(np.float32)
+    with pytest.raises(ValueError, match=r"x: the volume shows no object \(all voxels alike\)"):
+        on_field(np.full(sides, 5.0, np.float32), mm)
+    with pytest.raises(ValueError, match="x: expected a scan, found a volume whose object has the value 5 everywhere"):
+        on_field(ball, mm)
+    ball[sides[0] // 2 :] *= 0.98  # two tissues, if hardly
+    assert on_field(ball, mm).max() > 0
 
 
 def test_planes_empty_volumes_and_several_channels_are_one_sentence():
@@ -116,6 +132,16 @@ def test_volumes_are_taken_whole_where_all_sets_hold_some(tmp_path):
     assert not whole_volumes("auto", Files(train=volumes, generated=volumes))
     with pytest.raises(ValueError, match="volumes must be auto, whole or slices, got 'all'"):
         whole_volumes("all", Files(train=volumes))
+
+
+def test_one_picture_among_volumes_is_told(tmp_path, caplog):
+    volumes = write_heads(tmp_path / "volumes", {"a": head(0)[::2, ::2, ::2]}, 8.0)
+    mixed = write_heads(tmp_path / "mixed", {"a": head(0)[::2, ::2, ::2]}, 8.0)
+    np.save(mixed / "b.npy", head(0)[:, :, 20])
+    assert whole_volumes("auto", Files(train=volumes, generated=volumes)) and not caplog.records
+    assert not whole_volumes("auto", Files(train=volumes, generated=mixed))
+    (said,) = caplog.messages
+    assert said.startswith("generated holds volumes, as a.nii.gz, and other files, as b.npy: all volumes are cut into")
 
 
 def test_a_field_of_two_sides_and_slices_of_three_are_an_error():
