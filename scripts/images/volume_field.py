@@ -143,10 +143,12 @@ def whole_volumes(
         return False
     if choice != "auto":
         return choice == "whole"
+    if own_choice:
+        return False
     sets = data.items()
     ends = {name: [_is_volume(files[place]["image"], data) for place in (0, -1)] for name, files in sets.items()}
     for name, found in ends.items():
-        if any(found) and not all(found) and not own_choice:
+        if any(found) and not all(found):
             volume, other = (sets[name][-found.index(state)]["image"] for state in (True, False))
             logger.warning(
                 "%s holds volumes, as %s, and other files, as %s: all volumes are cut into slices, which finds fewer "
@@ -155,7 +157,7 @@ def whole_volumes(
                 Path(volume).name,
                 Path(other).name,
             )
-    return not own_choice and all(all(found) for found in ends.values())
+    return all(all(found) for found in ends.values())
 
 
 def _is_volume(path: str, data: _Files) -> bool:
