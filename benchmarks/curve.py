@@ -47,7 +47,7 @@ BATCH, REPEATS = 64, 5
 class Point:
     """A network on the curve: its field and mm a pixel, what else differs, and whether it has weights of its own."""
 
-    spatial_size: Sequence[int] = (96, 112)
+    spatial_size: Sequence[int] = FIELD
     pixel_mm: float = 2.0
     changes: Mapping[str, object] = field(default_factory=dict)
     trained: bool = True

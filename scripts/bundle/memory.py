@@ -29,7 +29,7 @@ def keep_freed_memory() -> bool:
 
     glibc gives blocks of 32 MiB and more back to the system at once, which hands out new pages one by one. The
     activations of a training are such blocks: without this a step on the processor takes 1.2 times as long, of volumes
-    1.7 times. No other allocator is asked, and nothing is changed where the environment sets these limits.
+    1.8 times. No other allocator is asked, and nothing is changed where the environment sets these limits.
     """
     if any(name in os.environ for name in CHOSEN):
         return False

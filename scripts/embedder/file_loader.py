@@ -34,9 +34,6 @@ from .workers import MOST_CHOSEN, Workers, checked_workers, worker_count
 __all__ = ["File", "FileLoader", "ImageError", "Loaded", "LoadedImage", "Unreadable", "UnreadableFiles", "content_key"]
 
 
-CHANGED = "expected a file that stays as it is, found it changed meanwhile"
-
-
 class ImageError(ValueError):
     """A file that cannot be audited; the sentence names the file, the reason and what to do."""
 
@@ -115,7 +112,8 @@ class FileLoader:
             entries = prepared if isinstance(prepared, list) else [prepared]
             images = [_checked(entry) for entry in entries]
             if self.unchanged and content_key(file.item) != file.content:
-                raise ValueError(CHANGED)  # its pixels would be kept under another content
+                # its pixels would be kept under another content
+                raise ValueError("expected a file that stays as it is, found it changed meanwhile")
             return Loaded(file.content, images)
         except Exception as error:  # readers raise what they like
             return Unreadable(file.content, _reason(error, file.item))

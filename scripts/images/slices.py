@@ -140,8 +140,6 @@ class AxialSlicesd(MapTransform):
             return [{**data, key: torch.from_numpy(array[..., 0])[None], "level": level, "slice": 0}]
         check_structure(array, name)
         area = object_mask(array).sum((0, 1)) * voxel_mm[0] * voxel_mm[1] / 100  # voxels -> cm2
-        if area.max() == 0:
-            raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
         top = np.flatnonzero(area >= 0.1 * area.max())[-1]
         result = []
         for level in np.arange(self.levels[0], self.levels[1] + 1e-6, self.spacing):

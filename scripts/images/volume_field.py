@@ -90,8 +90,6 @@ class VolumeFieldd(MapTransform):
         array = np.asarray(self.resample(smooth), np.float32)[0]
         mask = object_mask(array)
         area = mask.sum((0, 1))
-        if area.max() == 0:
-            raise ValueError(f"{name}: the volume shows no object (all voxels alike)")
         top = int(np.flatnonzero(area >= 0.1 * area.max())[-1]) + ABOVE
         low = top + 1 - self.spatial_size[2]
         seen = mask[:, :, max(0, low) : top + 1]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 
+import curve
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,8 @@ def test_training_gives_the_network_what_it_takes(name):
     assert list(prepared["image"].shape[1:]) == config.get_parsed_content("network_def").spatial_size
 
 
-def test_a_smaller_network_is_faster():
-    large, small = (POINTS[name].definition() for name in (SHIPPED, "filters 8, channels 8, 16, 32"))
-    assert milliseconds(large, (1, 96, 112)) > 1.2 * milliseconds(small, (1, 96, 112))
+def test_a_time_is_of_one_image_in_evaluation_mode(monkeypatch):
+    monkeypatch.setattr(curve, "seconds", lambda call, repeats: call().shape[0])  # a second an image of the batch
+    network = POINTS[SHIPPED].definition()
+    assert milliseconds(network, (1, 96, 112)) == 1000
+    assert not network.training
