@@ -26,7 +26,7 @@ _N = np.float32(WINDOW * WINDOW)
 _SAMPLE = np.float32(1.0 / (WINDOW * WINDOW - 1))  # sample covariance, as scikit-image
 _N3 = WINDOW**3
 _COUNT = float(WINDOW * WINDOW)
-_UNBIASED = _COUNT / (_COUNT - 1)
+KEPT = 8  # rows whose quantities are kept; after as many, running sums in float32 begin anew
 
 
 @kernel(fastmath=True)
@@ -63,59 +63,76 @@ def _window_statistics(start: int, stop: int, images: NDArray, mean: NDArray, va
 def _ssim_of_two(start: int, stop: int, x: NDArray, y: NDArray, weight: NDArray, ranges: NDArray, out: NDArray) -> None:
     """Fill (P,) with the mean SSIM of x[p] and y[p], (P, H, W), weighted by (P, H - 6, W - 6).
 
-    For images that stand in one pair: nothing is kept of them. Running sums of columns in float64 of x, y, x^2 + y^2
-    and x y, about the images' means; then sums of seven along the row.
+    For images that stand in one pair: nothing is kept of them. Of a row four quantities lie side by side: x, y,
+    x^2 + y^2 and x y, about the images' means. Columns are running sums of seven rows, in float32, which are summed
+    anew before their rounding adds up; windows are sums of seven columns, and stand for means: all else has their unit.
     """
     height, width = x.shape[1:]
-    inner = width - WINDOW + 1
-    columns, twos, sums = np.empty((4, width)), np.empty(width), np.empty((4, width))
+    rows = np.empty((KEPT, 4 * width), np.float32)
+    columns, twos = np.empty(4 * width, np.float32), np.empty(4 * width, np.float32)
+    x_sums, y_sums, square_sums, product_sums = columns, columns[width:], columns[2 * width :], columns[3 * width :]
+    x_twos, y_twos, square_twos, product_twos = twos, twos[width:], twos[2 * width :], twos[3 * width :]
     for p in range(start, stop):
         own = min(p, weight.shape[0] - 1)
-        offset_x, offset_y = 0.0, 0.0
-        for i in range(height):
-            for j in range(width):
-                offset_x += x[p, i, j]
-                offset_y += y[p, i, j]
-        offset_x, offset_y = offset_x / (height * width), offset_y / (height * width)
-        c1, c2 = (K1 * ranges[p]) ** 2, (K2 * ranges[p]) ** 2
-        columns[:] = 0
+        mean_x, mean_y = _mean(x[p]), _mean(y[p])
+        offset_x, offset_y = _N * mean_x, _N * mean_y
+        c1, c2 = np.float32((_COUNT * K1 * ranges[p]) ** 2), np.float32(_COUNT * (_COUNT - 1) * (K2 * ranges[p]) ** 2)
         total, weights = 0.0, 0.0
         for i in range(height):
+            row = rows[i % KEPT]
+            from_x, from_y, squares, products = row, row[width:], row[2 * width :], row[3 * width :]
             for j in range(width):
-                a, b = x[p, i, j] - offset_x, y[p, i, j] - offset_y
-                columns[0, j] += a
-                columns[1, j] += b
-                columns[2, j] += a * a + b * b
-                columns[3, j] += a * b
+                from_x[j] = x[p, i, j] - mean_x
+            for j in range(width):
+                from_y[j] = y[p, i, j] - mean_y
+            for j in range(width):
+                squares[j] = from_x[j] * from_x[j] + from_y[j] * from_y[j]
+            for j in range(width):
+                products[j] = from_x[j] * from_y[j]
             r = i - WINDOW + 1
             if r < 0:
                 continue
-            for u in range(4):
-                column, found = columns[u], sums[u]
-                for j in range(width - 1):
-                    twos[j] = column[j] + column[j + 1]
-                for j in range(inner):
-                    found[j] = twos[j] + twos[j + 2] + twos[j + 4] + column[j + 6]
-            row = row_weight = np.float32(0)
-            for j in range(inner):
-                a, b = sums[0, j] / _COUNT, sums[1, j] / _COUNT
-                spread = (sums[2, j] / _COUNT - a * a - b * b) * _UNBIASED
-                covariance = (sums[3, j] / _COUNT - a * b) * _UNBIASED
+            if r % KEPT == 0:
+                columns[:] = 0
+                for k in range(r, i + 1):
+                    one = rows[k % KEPT]
+                    for j in range(4 * width):
+                        columns[j] += one[j]
+            else:
+                gone = rows[(r - 1) % KEPT]
+                for j in range(4 * width):
+                    columns[j] += row[j] - gone[j]
+            for j in range(4 * width - 1):
+                twos[j] = columns[j] + columns[j + 1]
+            row_weights, row_total, row_weight = weight[own, r], np.float32(0), np.float32(0)
+            for j in range(width - WINDOW + 1):
+                a = x_twos[j] + x_twos[j + 2] + x_twos[j + 4] + x_sums[j + 6]
+                b = y_twos[j] + y_twos[j + 2] + y_twos[j + 4] + y_sums[j + 6]
+                square = square_twos[j] + square_twos[j + 2] + square_twos[j + 4] + square_sums[j + 6]
+                product = product_twos[j] + product_twos[j + 2] + product_twos[j + 4] + product_sums[j + 6]
+                spread = _N * square - (a * a + b * b)
+                covariance = _N * product - a * b
                 a += offset_x
                 b += offset_y
-                numerator = np.float32((2 * a * b + c1) * (2 * covariance + c2))
-                denominator = np.float32((a * a + b * b + c1) * (spread + c2))
-                row += weight[own, r, j] * (numerator / denominator)
-                row_weight += weight[own, r, j]
-            total += float(row)
+                numerator = (np.float32(2) * a * b + c1) * (np.float32(2) * covariance + c2)
+                denominator = (a * a + b * b + c1) * (spread + c2)
+                row_total += row_weights[j] * (numerator / denominator)
+                row_weight += row_weights[j]
+            total += float(row_total)
             weights += float(row_weight)
-            for j in range(width):
-                a, b = x[p, r, j] - offset_x, y[p, r, j] - offset_y
-                columns[0, j] -= a
-                columns[1, j] -= b
-                columns[2, j] -= a * a + b * b
-                columns[3, j] -= a * b
         out[p] = total / weights if weights > 0 else np.nan
+
+
+@kernel(fastmath=True)
+def _mean(image: NDArray) -> np.float32:
+    """Return the mean of an image (H, W), its rows' sums added in float64."""
+    total = 0.0
+    for i in range(image.shape[0]):
+        row = np.float32(0)
+        for j in range(image.shape[1]):
+            row += image[i, j]
+        total += float(row)
+    return np.float32(total / image.size)
 
 
 @kernel(fastmath=True)

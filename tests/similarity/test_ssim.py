@@ -52,6 +52,19 @@ def test_pairs_are_entries_of_the_matrix(images):
     np.testing.assert_allclose(ssim_pairs(images[:-1], images[1:], data_range=1.0), np.diag(matrix, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale, shift", [(1, 0), (1000, 0), (1, 100)])
+def test_pairs_equal_scikit_image_where_much_is_background(scale, shift):
+    """Running sums leave their rounding behind them, which a flat background shows."""
+    texture = gaussian_filter(np.random.default_rng(1).random((4, 130, 61)), (0, 2, 2))
+    images = np.zeros((2, 4, 130, 61), np.float32)
+    images[0, :, 20:70, 10:50] = scale * texture[:, 20:70, 10:50]
+    images[1, :, 22:72, 11:51] = scale * texture[:, 20:70, 10:50]
+    x, y = images + np.float32(shift)
+    span = float(np.ptp(images))
+    expected = [reference_pair(*pair, span) for pair in zip(x, y)]
+    np.testing.assert_allclose(ssim_pairs(x, y, data_range=span), expected, atol=2e-5)
+
+
 def test_symmetric_with_unit_diagonal_except_the_published_form(images):
     symmetric, published = ssim_matrix(images, form="symmetric"), ssim_matrix(images, form="published")
     np.testing.assert_array_equal(symmetric, symmetric.T)
