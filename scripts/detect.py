@@ -45,7 +45,8 @@ from .report.tables import group_names
 __all__ = ["SHARED_STEPS", "STATUS_INCONCLUSIVE", "AuditData", "detect", "run_audit", "shared_steps"]
 
 STATUS_INCONCLUSIVE = 3  # of the process
-SHARED_STEPS = ("training images embedded", "generated images embedded", "generated images aligned")  # in this order
+# in this order; the last one does little, but where training ids turn out to be one person
+SHARED_STEPS = ("training images embedded", "generated images embedded", "images aligned", "merged ids aligned again")
 
 logger = logging.getLogger(__name__)
 
@@ -133,24 +134,32 @@ class AuditData:
 
 def run_audit(data: AuditData, embedder: Embedder, audit: Audit, fit_test: FitTest | None = None) -> AuditResult:
     """Return the audit's result; raises what it meets. `fit_test`: of the two sets, None: ``FitTest()``."""
-    return _audit(data.items(), embedder, audit, fit_test or FitTest())
+    embedded = _embedded(data.items(), embedder, fit_test or FitTest())
+    return audit(*embedded.three, embedded.fit)
 
 
-def _audit(items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit, fit_test: FitTest) -> AuditResult:
-    sets, fit = _embedded(items, embedder, fit_test)
-    logger.debug("null, search and decisions")
-    return audit(sets["train"], sets["generated"], sets.get("holdout"), fit)
+@dataclass(frozen=True)
+class _Embedded:
+    """The sets of an audit, the generated one corrected as the fit test found, and how they fit."""
+
+    sets: Mapping[str, EmbeddingSet]
+    fit: SetFit
+
+    @property
+    def three(self) -> tuple[EmbeddingSet, EmbeddingSet, EmbeddingSet | None]:
+        """The training, generated and holdout set."""
+        return self.sets["train"], self.sets["generated"], self.sets.get("holdout")
 
 
 def _embedded(
-    items: Mapping[str, Sequence[Item]], embedder: Embedder, fit_test: FitTest
-) -> tuple[dict[str, EmbeddingSet], SetFit]:
-    """Return the sets, the generated one corrected as the fit test found, and how they fit."""
+    items: Mapping[str, Sequence[Item]], embedder: Embedder, fit_test: FitTest, known: SetFit | None = None
+) -> _Embedded:
+    """Return the sets; `known` is what the fit test has found of them, None: it is done here."""
     sets: dict[str, EmbeddingSet] = {}
-    fit = SetFit()
+    fit = known or SetFit()
     for name, files in items.items():
         if name == "generated":
-            fit = fit_test(sets["train"], files, embedder)
+            fit = known or fit_test(sets["train"], files, embedder)
             files = fit_test.corrected(files, fit)
         subjects = "" if name == "generated" else f" of {len({item['subject_id'] for item in files})} subjects"
         logger.debug("%s: %d files%s", name, len(files), subjects)
@@ -164,33 +173,36 @@ def _embedded(
             sets["generated"] = embedder.embed_files(corrected(items["generated"], fit.correction), "generated")
         fitted = fit_test.of_one_view(sets, fit, embedder)
         sets, fit = dict(fitted.sets), fitted.fit
-    return sets, fit
+    return _Embedded(sets, fit)
 
 
 def _share_work(
     items: Mapping[str, Sequence[Item]], embedder: Embedder, audit: Audit, fit_test: FitTest, steps: Steps
-) -> str | None:
-    """Do a share of the steps until others must do theirs; return what is to be said of that, None where all is done.
+) -> _Embedded | str:
+    """Do a share of the steps until others must do theirs; return what is to be said of that, the sets if all is done.
 
     First the training and holdout images are embedded, then, as these say how the sets fit, the generated ones; then
-    the generated ones are aligned.
+    all is aligned, and once more where training ids are merged.
     """
     share = steps.share
-    train, generated, aligned = SHARED_STEPS
+    train, generated, aligned, merged = SHARED_STEPS
     for name in ("train", "holdout"):
         if name in items:
             embedder.embed_missing(share.of(items[name]), name)
     if (done := steps.done(train)) < share.count:
-        return _again(share, "training images", done)
+        return _again(share, "embedded its training images", done)
     fit = fit_test(embedder.embed_files(items["train"], "train"), items["generated"], embedder)
     embedder.embed_missing(share.of(fit_test.corrected(items["generated"], fit)), "generated")
     if (done := steps.done(generated)) < share.count:
-        return _again(share, "generated images", done)
-    sets, _ = _embedded(items, embedder, fit_test)
-    audit.align_share(sets["train"], sets["generated"], share)
+        return _again(share, "embedded its generated images", done)
+    embedded = _embedded(items, embedder, fit_test, fit)
+    audit.align_share(*embedded.three, share, merged=False)
     if (done := steps.done(aligned)) < share.count:
+        return _again(share, "aligned its images", done)
+    audit.align_share(*embedded.three, share, merged=True)
+    if (done := steps.done(merged)) < share.count:
         return f"Shard {share} is done; {done} of {share.count} are. When all are, run the audit without a shard."
-    return None
+    return embedded
 
 
 def shared_steps(
@@ -203,7 +215,7 @@ def shared_steps(
 
 def _again(share: Share, what: str, done: int) -> str:
     have = f"{done} of {share.count} shards have, of these files"
-    return f"Shard {share} has embedded its {what}; {have}. When all have, run each again."
+    return f"Shard {share} has {what}; {have}. When all have, run each again."
 
 
 def detect(
@@ -239,19 +251,25 @@ def detect(
         ):
             if (cache := report.output_dir / "embeddings").is_dir():
                 narrowed(cache)
+            embedded = None
             if shard is not None:
                 share = Share.parse(shard)
                 audit.check_share()
                 steps = shared_steps(items, report.output_dir, share, wait)
-                said = _share_work(items, embedder, audit, fit_test or FitTest(), steps)
-                if said is not None or not wait or share.number > 1:
+                done = _share_work(items, embedder, audit, fit_test or FitTest(), steps)
+                if isinstance(done, str):
+                    return done
+                if not wait or share.number > 1:
                     last = "the first one writes the report" if wait else "run the audit without a shard"
-                    return said or f"Shard {share} is done, as all are: {last}."
+                    return f"Shard {share} is done, as all are: {last}."
+                embedded = done
             understood = {
                 name: understand(one, name != "generated", data.array_layout, data.array_key)
                 for name, one in found.items()
             }
-            result = _audit(items, embedder, audit, fit_test or FitTest())
+            embedded = embedded or _embedded(items, embedder, fit_test or FitTest())
+            logger.debug("null, search and decisions")
+            result = audit(*embedded.three, embedded.fit)
             timing = Timing(round(time.perf_counter() - start, 1), embedder.computed)
             return report.write(result, timing, understood)
 

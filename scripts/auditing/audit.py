@@ -255,18 +255,25 @@ class Audit(Randomizable):
         if self.store is None or self.verifier.window:
             raise ValueError("shard: expected window 0 and a store_dir, found other ones; run it as one process")
 
-    def align_share(self, train: EmbeddingSet, generated: EmbeddingSet, share: Share) -> None:
-        """Align a share of the generated images, and keep what is found: an audit of all of them then reads it.
+    def align_share(
+        self, train: EmbeddingSet, generated: EmbeddingSet, holdout: EmbeddingSet | None, share: Share, merged: bool
+    ) -> None:
+        """Align a share of the generated images and the nulls, and keep what is found: the audit then reads it.
 
-        Raises:
-            ValueError: as :meth:`check_share`.
+        With `merged`, which is for a second time when all shares are done, all is searched once more where training ids
+        turn out to be one person. Raises a ValueError as :meth:`check_share`.
         """
         self.check_share()
         self.set_random_state(self.seed)
-        searched = self._search(train, generated, None, subjects := Subjects.of(train), share)
-        if groups := one_person(searched.left_out, searched.controls, train, subjects.number, self.criteria):
+        sets, subjects = (train, generated, holdout), Subjects.of(train)
+        searched = self._search(*sets, subjects, ALL if merged else share)
+        controls = searched.controls
+        if not merged:
+            if controls.null_leaves_out(subjects.number):
+                controls.likely_pairs(train, subjects.number, share)
+        elif groups := one_person(searched.left_out, controls, train, subjects.number, self.criteria):
             self.set_random_state(self.seed)
-            self._search(train, generated, None, subjects.merged(groups), share)
+            self._search(*sets, subjects.merged(groups), share)
 
     def _search(
         self,
@@ -284,8 +291,8 @@ class Audit(Randomizable):
         degradation = self._degradation(train, generated)
         kinds = kinds_of_subjects(train.vectors, subjects.number, self.statistic.subjects + 1)
         controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices, kinds)
-        left_out = controls.leave_one_out_null(train, subjects.number, units.level)
-        chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level)
+        left_out = controls.leave_one_out_null(train, subjects.number, units.level, share)
+        chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level, share)
         return _Searched(search, units, found, controls, left_out, chosen)
 
     def _shared_people(

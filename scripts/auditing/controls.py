@@ -23,6 +23,7 @@ import torch
 from monai.transforms import Compose
 from numpy.typing import NDArray
 
+from ..bundle.shares import ALL, Share
 from ..decision.criteria import Criteria
 from ..decision.decide import Decision, called_if_added
 from ..decision.null import Null
@@ -82,24 +83,31 @@ class Controls:
         """Return the kind of each unit (U,), that of its best training subject; None where there is but one."""
         return self.kinds[found.nearest] if self.kinds.any() else None
 
-    def leave_one_out_null(self, train: EmbeddingSet, subjects: NDArray, levels: NDArray) -> SearchedNull:
+    def leave_one_out_null(
+        self, train: EmbeddingSet, subjects: NDArray, levels: NDArray, share: Share = ALL
+    ) -> SearchedNull:
         """Return the null of training images that are searched among the other subjects.
 
         Args:
             train: the training set.
             subjects: (R,) the number of each row's subject.
             levels: (U,) of the generated images; only slices that these can ask for are searched.
+            share: of the search that is done; with others nothing is found.
         """
         units = self._real_images(train, subjects, levels)
-        found = self.search(units, units.subject, name="left-out training images")
+        found = self.search(units, units.subject, name="left-out training images", share=share)
         null = Null(found.statistic, units.subject, units.level, 2, found.nearest, self.kind_of(found))
         return SearchedNull(units, found, null)
 
-    def likely_pairs(self, train: EmbeddingSet, subjects: NDArray) -> tuple[Units, Found, int]:
+    def null_leaves_out(self, subjects: NDArray[np.int64]) -> bool:
+        """Whether there are more subjects, by number (R,) from 0, than the null has."""
+        return int(subjects.max()) >= self.null_subjects
+
+    def likely_pairs(self, train: EmbeddingSet, subjects: NDArray, share: Share = ALL) -> tuple[Units, Found, int]:
         """Return units of subjects who may be one person by their embeddings, searched as the null is.
 
         For a training set with more subjects than the null has: of the pairs that are each other's nearest by an image
-        each, those that stand out most are searched. The number is that of the other pairs.
+        each, those that stand out most are searched. The number is that of the other pairs. `share` as for the null.
         """
         rows = np.flatnonzero(self._first_files(train, subjects))
         if not self.search.whole_files:
@@ -118,17 +126,14 @@ class Controls:
         best = mutual[np.argsort(-(statistic[mutual] + statistic[back[mutual]]), kind="stable")[:LIKELY_PAIRS]]
         chosen = np.isin(units.unit, np.concatenate([best, back[best]]))
         units = self._degraded(self.search.units(train, subjects, rows[chosen]))
-        return (
-            units,
-            self.search(units, units.subject, name="training subjects that are alike"),
-            len(mutual) - len(best),
-        )
+        found = self.search(units, units.subject, name="training subjects that are alike", share=share)
+        return units, found, len(mutual) - len(best)
 
-    def holdout_null(self, holdout: EmbeddingSet, levels: NDArray) -> SearchedNull:
-        """Return the null of real images that the generator never saw; `levels` as for the other null."""
+    def holdout_null(self, holdout: EmbeddingSet, levels: NDArray, share: Share = ALL) -> SearchedNull:
+        """Return the null of real images that the generator never saw; `levels` and `share` as for the other null."""
         subjects = np.unique(holdout.subject_ids, return_inverse=True)[1]
         units = self._real_images(holdout, subjects, levels)
-        found = self.search(units, name="holdout images")
+        found = self.search(units, name="holdout images", share=share)
         null = Null(found.statistic, units.subject, units.level, 1, kind=self.kind_of(found))
         return SearchedNull(units, found, null)
 
@@ -148,7 +153,7 @@ class Controls:
     def _degraded(self, units: Units) -> Units:
         images = units.images[:]
         images = images if self.degradation.nothing else self.degradation(images, self.rng)
-        return replace(units, vectors=self.embedder.embed_images(images), images=images)
+        return replace(units, vectors=self.search.embedded(images, self.embedder), images=images)
 
     @staticmethod
     def _first_files(source: EmbeddingSet, subjects: NDArray) -> NDArray[np.bool_]:
@@ -223,7 +228,7 @@ class Controls:
             images.append(self.degradation(moved, self.rng))
         pixels = np.concatenate(images)
         units = Units(
-            self.embedder.embed_images(pixels),
+            self.search.embedded(pixels, self.embedder),
             pixels,
             np.repeat(np.arange(len(chosen)), [len(stack) for stack in images]),
             everything.level[chosen],

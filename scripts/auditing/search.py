@@ -25,7 +25,7 @@ from ..bundle.progress import Progress
 from ..bundle.shares import ALL, Share
 from ..decision.rates import auc
 from ..decision.statistic import LocalStatistic, Statistic
-from ..embedder.embedding_set import EmbeddingSet
+from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images, Rows
 from ..images.subjects import starts_of_runs
@@ -221,6 +221,19 @@ class Search:
         return nearest_subjects(
             units.vectors, self.vectors, self.subjects, self.k, units.unit, barred, device=self.verifier.device
         )
+
+    def embedded(self, images: NDArray[np.float32], embedder: ImageEmbedder) -> NDArray[np.float32]:
+        """Return the vectors (N, D) of images that an audit made, from the store where they are known.
+
+        The embedder is that of the training vectors, which stand for it in the store.
+        """
+        if self.store is None:
+            return embedder.embed_images(images)
+        key = digest_of(f"{self._digest} embedded", images, images)
+        if (known := self.store.read(key)) is None:
+            known = {"vectors": embedder.embed_images(images)}
+            self.store.add(key, known)
+        return known["vectors"]
 
     def _key(self, units: Units, barred: NDArray[np.int64] | None) -> str:
         """Return a hash of all that the candidates of units depend on."""

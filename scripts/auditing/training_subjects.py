@@ -63,7 +63,7 @@ def one_person(
     """
     found, subject, untested = left_out.found, left_out.units.subject, 0
     statistic, nearest = found.statistic, found.nearest
-    if subjects.max() >= controls.null_subjects:
+    if controls.null_leaves_out(subjects):
         units, more, untested = controls.likely_pairs(train, subjects)
         subject = np.concatenate([subject, units.subject])
         statistic = np.concatenate([statistic, more.statistic])

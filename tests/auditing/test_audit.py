@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from audits import Pooled, audit, embedded, images_of
 from scripts.auditing.result import Verdict
+from scripts.bundle.shares import Share
 from scripts.decision.criteria import Criteria
 from scripts.decision.labels import Label
 from scripts.decision.statistic import LocalStatistic
 from scripts.embedder.embedding_set import EmbeddingSet
+from scripts.similarity.verification import Verifier
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,34 @@ def test_one_person_under_two_ids_is_one_subject(train):
     result = audit()(twice, embedded(np.concatenate([train.images[:2], images_of(10, seed=14)]), "g"))
     assert result.merged == [["s000", "s040"], ["s001", "s041"]] and result.unmerged_count == 0
     assert result.memorized.tolist() == [True] * 2 + [False] * 10
+
+
+def test_shares_leave_the_audit_its_controls_alone(train, tmp_path, monkeypatch):
+    """Of several processes each aligns a share of all, of merged ids as well; the audit then reads it."""
+    twice = embedded(np.concatenate([train.images, train.images[:2]]))
+    generated = embedded(np.concatenate([train.images[:2], images_of(100, seed=14)]), "g")
+    holdout = embedded(images_of(70, seed=6), "h")
+    few = {"null_subjects": 12, "control_images": 4}
+    alone = audit(**few)(twice, generated, holdout)
+    searched: list[str] = []
+    for merged in (False, True):
+        for number in (2, 1):
+            one = audit(**few, store_dir=tmp_path)
+            one.align_share(twice, generated, holdout, Share(number, 2), merged=merged)
+            searched.append(len(list(tmp_path.iterdir())))
+    assert searched == sorted(set(searched))  # each of the four has added something
+    aligned, align = [], Verifier.align
+
+    def counted(verifier, queries, references, pairs=None, start=None):
+        aligned.append(len(queries) if pairs is None else len(pairs[0]))
+        return align(verifier, queries, references, pairs, start)
+
+    monkeypatch.setattr(Verifier, "align", counted)
+    result = audit(**few, store_dir=tmp_path)(twice, generated, holdout)
+    assert result.merged == alone.merged == [["s000", "s040"], ["s001", "s041"]]
+    np.testing.assert_array_equal(result.found.aligned_ssim, alone.found.aligned_ssim)
+    np.testing.assert_allclose(result.p_value, alone.p_value, rtol=1e-12)
+    assert 0 < sum(aligned) <= 4 * 6  # the positive control's four copies
 
 
 def second_scans(images: np.ndarray) -> np.ndarray:
