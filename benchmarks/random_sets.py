@@ -56,7 +56,7 @@ class RandomVerifier(Verifier):
         copy = of_all & (number % COPIES == 0) & (r == number % self.train)
         matrix = np.broadcast_to(np.eye(2, 3), (len(q), 2, 3))
         scores = np.where(copy, 0.97, score).astype(np.float32)
-        return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32))
+        return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32), scores)
 
     def detail(
         self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None

@@ -211,7 +211,7 @@ class RealSlices:
         """Put a part of `source` into an unseen image of about its level, to which it is aligned first."""
         subject = self.subjects[str(rng.choice(unseen))]
         host = subject.images[np.abs(subject.level - level).argmin()].astype(np.float32)[None]
-        warped, _ = render(host, source[None], Verifier().align(host, source[None]).matrix)
+        warped = render(host, source[None], Verifier().align(host, source[None]).matrix)[0]
         if part == "half":
             x = np.arange(host.shape[1])[:, None] < host.shape[1] / 2  # left or right of the middle
             weight = ndimage.gaussian_filter1d((x == rng.randint(2)).astype(np.float32), 1.0, axis=0)

@@ -219,7 +219,7 @@ class MemorizationMetric(CumulativeIterationMetric):
         own = np.full(count, -1) if leave_out is None else leave_out
         units = Units(vectors, images, np.arange(count), np.full(count, np.nan), own)
         verified = search(units, own)
-        return _Found.of(verified.aligned_ssim, verified.subject, verified.image, self.statistic)
+        return _Found(verified.statistic, verified.best_ssim, verified.nearest, verified.at_best(verified.image))
 
     def _compute_list(self, y_pred: TensorOrList, y: TensorOrList | None = None, **kwargs: object) -> torch.Tensor:
         """Search for all images of the list at once, where MONAI would search for one after the other."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..bundle.progress import Progress
 from ..bundle.shares import ALL, Share
 from ..decision.rates import auc
-from ..decision.statistic import LocalStatistic, Statistic
+from ..decision.statistic import LocalStatistic, Statistic, clearest
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images, Rows
@@ -38,7 +38,7 @@ __all__ = ["Found", "Search", "Units", "similarity_auc"]
 
 UNITS, BLOCKS = (64, 4096), 64  # units that are searched, aligned and kept at a time: a 64th, within these limits
 DEVICE_UNITS = 2048  # the least of them on a GPU, which is idle with fewer
-PER_UNIT = ("subject", "aligned_ssim", "statistic")  # of what is found; the rest is per image
+PER_UNIT = ("subject", "aligned_ssim", "unbent_ssim", "statistic", "best")  # of what is found; the rest is per image
 LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
 
 
@@ -77,9 +77,10 @@ class Found:
     """The verified candidates of each unit: U units, Q rows, k candidate subjects.
 
     `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices,
-    `statistic` (U,) what they amount to; `image`, `similarity`, `slice_ssim` (Q, k) and `matrix` (Q, k, 2, 3)
-    or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes. Where copies of a part are looked
-    for, `parts` says which square of which row decided, and all SSIM is that of such squares.
+    `unbent_ssim` (U, k) the same before training images are bent. `statistic` (U,) is what the clearer of the two
+    amounts to, `best` (U,) the column of its best candidate. `image`, `similarity`, `slice_ssim` (Q, k) and `matrix`
+    (Q, k, 2, 3) or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes. Where copies of a part
+    are looked for, `parts` says which square of which row decided, and all SSIM is that of such squares.
     """
 
     subject: NDArray[np.int64]
@@ -90,6 +91,8 @@ class Found:
     slice_ssim: NDArray[np.float32]
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
+    unbent_ssim: NDArray[np.float64]
+    best: NDArray[np.int64]
     parts: Parts | None = None
 
     @classmethod
@@ -103,18 +106,13 @@ class Found:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
 
     @cached_property
-    def best(self) -> NDArray[np.int64]:
-        """(U,) the column of the candidate with the highest aligned SSIM."""
-        return self.aligned_ssim.argmax(1)
-
-    @cached_property
     def best_ssim(self) -> NDArray[np.float64]:
-        """(U,) the highest aligned SSIM."""
-        return self.aligned_ssim.max(1)
+        """(U,) the aligned SSIM of the best candidate."""
+        return self.at_best(self.aligned_ssim)
 
     @cached_property
     def nearest(self) -> NDArray[np.int64]:
-        """(U,) the number of the subject with the highest aligned SSIM, -1 for none."""
+        """(U,) the number of the best candidate's subject, -1 for none."""
         return self.at_best(self.subject)
 
     def at_best(self, values: NDArray) -> NDArray:
@@ -123,9 +121,10 @@ class Found:
 
     def second(self, statistic: Statistic) -> NDArray[np.float64]:
         """Return the statistic (U,) of the candidates without the best one."""
-        rest = self.aligned_ssim.copy()
-        rest[np.arange(len(rest)), self.best] = -np.inf
-        return statistic(rest) * (1 if self.parts is None else self.parts.weight)
+        rest = self.aligned_ssim.copy(), self.unbent_ssim.copy()
+        for ssim in rest:
+            ssim[np.arange(len(ssim)), self.best] = -np.inf
+        return clearest(statistic, rest)[0] * (1 if self.parts is None else self.parts.weight)
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ class Search:
     def _whole(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
         """Align and score whole images: a unit's candidate has the mean of its images."""
         shape = candidates.image.shape
-        ssim = np.full(shape, -np.inf, np.float32)
+        ssim, unbent = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
         axes = self.images.ndim - 1
         matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
         rows, columns = np.nonzero(candidates.image >= 0)
@@ -257,22 +256,28 @@ class Search:
         for start in range(0, len(rows), block):
             q, c = rows[start : start + block], columns[start : start + block]
             found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
-            ssim[q, c], matrix[q, c], mirrored[q, c] = found.aligned_ssim, found.matrix, found.mirrored
+            ssim[q, c], unbent[q, c] = found.aligned_ssim, found.unbent_ssim
+            matrix[q, c], mirrored[q, c] = found.matrix, found.mirrored
             done = units.unit[q[-1]] if start + block < len(rows) else len(units)
             bar.update(done - reached)
             reached = done
         starts = starts_of_runs(units.unit)
         sizes = np.diff(np.r_[starts, len(units.unit)])
-        mean = np.add.reduceat(ssim.astype(float), starts, axis=0) / sizes[:, None]  # (Q, k) -> (U, k)
+        mean, mean_unbent = (  # (Q, k) -> (U, k)
+            np.add.reduceat(one.astype(float), starts, axis=0) / sizes[:, None] for one in (ssim, unbent)
+        )
+        statistic, best = clearest(self.statistic, (mean, mean_unbent))
         return Found(
             subject=candidates.subject,
             aligned_ssim=mean,
-            statistic=self.statistic(mean),
+            statistic=statistic,
             image=candidates.image,
             similarity=candidates.similarity,
             slice_ssim=ssim,
             matrix=matrix,
             mirrored=mirrored,
+            unbent_ssim=mean_unbent,
+            best=best,
         )
 
     def _in_squares(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
@@ -305,15 +310,18 @@ class Search:
             matrix[block] = np.take_along_axis(maps, best[..., None, None], 2)[:, :, 0]
             bar.update(int((images[:, :, 0] >= 0).sum()))
         parts = Parts.of(units.unit, value, square, grid)
+        mean = ssim[parts.row].astype(float)
         return Found(
             subject=candidates.subject,
-            aligned_ssim=ssim[parts.row].astype(float),
+            aligned_ssim=mean,
             statistic=value[parts.row],
             image=image,
             similarity=pair_cosines(units.vectors, self.vectors, image),
             slice_ssim=ssim,
             matrix=matrix,
             mirrored=mirrored,
+            unbent_ssim=mean,
+            best=mean.argmax(1),
             parts=parts,
         )
 

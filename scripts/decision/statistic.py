@@ -17,13 +17,14 @@ the null and the page's words take it as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["LocalStatistic", "Statistic", "local_statistic"]
+__all__ = ["LocalStatistic", "Statistic", "clearest", "local_statistic"]
 
 
 class Statistic(Protocol):
@@ -99,3 +100,17 @@ class LocalStatistic:
 def local_statistic(aligned_ssim: ArrayLike) -> NDArray[np.float64]:
     """Return the statistic T of each row of aligned SSIM (Q, k), as :class:`LocalStatistic` has it by default."""
     return LocalStatistic()(aligned_ssim)
+
+
+def clearest(
+    statistic: Statistic, comparisons: Sequence[NDArray[np.float64]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the largest statistic (Q,) of comparisons with the same candidates, and the best one's column (Q,).
+
+    Each comparison is aligned SSIM (Q, k), -inf where there is no candidate. What decides a null must be the largest of
+    the same comparisons. Of equal ones the first counts.
+    """
+    values = np.stack([statistic(one) for one in comparisons])
+    columns = np.stack([one.argmax(1) for one in comparisons])
+    first = values.argmax(0)[None]
+    return np.take_along_axis(values, first, 0)[0], np.take_along_axis(columns, first, 0)[0]

@@ -292,29 +292,32 @@ def deform(queries: torch.Tensor, images: torch.Tensor, masks: torch.Tensor) -> 
 
 def render(
     queries: torch.Tensor, references: torch.Tensor, matrix: torch.Tensor, bend: bool, pairs: Pairs
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return references on their queries' grids and contrast, and both foregrounds' union, (P, H, W).
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return references on their queries' grids and contrast, both foregrounds' union, and the former before they are
+    bent; (P, H, W).
 
     As :func:`.rendering.render`, whose arguments they are.
     """
     query = queries[pairs[0]]
     shown = resample(foreground(references).float(), pairs[1], matrix)
     union = foreground(queries)[pairs[0]] | (shown > 0.5)
-    warped = fit_gains(query, resample(references, pairs[1], matrix), union)
+    unbent = warped = fit_gains(query, resample(references, pairs[1], matrix), union)
     if bend:
         # once more, as misfits have flattened the first map of intensity
-        warped = fit_gains(query, deform(query, warped, union), union)
-    return warped, union
+        warped = fit_gains(query, deform(query, unbent, union), union)
+    return warped, union, unbent
 
 
 class Laid(NamedTuple):
     """Pairs of images on one grid: the maps (P, 2, 3) from queries to references, and of shape (P, H, W) the queries,
-    smoothed, the references on their queries' grids and contrast, and the union of both foregrounds."""
+    smoothed, the references on their queries' grids and contrast, the union of both foregrounds, and the references
+    before they are bent."""
 
     matrix: torch.Tensor
     queries: torch.Tensor
     references: torch.Tensor
     union: torch.Tensor
+    unbent: torch.Tensor
 
 
 @torch.no_grad()

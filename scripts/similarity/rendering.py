@@ -112,8 +112,9 @@ def render(
     matrix: NDArray,
     bend: bool = False,
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the references on their queries' grids and contrast, and both foregrounds' union, (P, H, W).
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    """Return the references on their queries' grids and contrast, both foregrounds' union, and the former before they
+    are bent; (P, H, W).
 
     `bend` bends them onto the queries, too. `pairs` are rows of queries and of references; None: row by row.
     """
@@ -123,11 +124,11 @@ def render(
         queries, references = queries[pairs[0]], references[pairs[1]]
         masks = [mask[rows] for mask, rows in zip(masks, pairs)]
     union = (masks[0] > 0.5) | (resample(masks[1], matrix) > 0.5)
-    warped = fit_gains(queries, resample(references, matrix), union)
+    unbent = warped = fit_gains(queries, resample(references, matrix), union)
     if bend:
         # once more, as misfits have flattened the first map of intensity
-        warped = fit_gains(queries, deform(once, warped, union, rows), union)
-    return warped, union
+        warped = fit_gains(queries, deform(once, unbent, union, rows), union)
+    return warped, union, unbent
 
 
 def fit_gains(queries: NDArray, images: NDArray, union: NDArray) -> NDArray[np.float32]:

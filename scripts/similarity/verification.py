@@ -54,15 +54,16 @@ class Alignment(NamedTuple):
 
     `matrix` (P, 2, 3) maps query to reference pixels, both counted from the image centre in (row, column) order; of
     volumes it is (P, 3, 4), in mm.
-    `mirrored` (P,) says that the map reverses handedness; `aligned_ssim` (P,) is the foreground SSIM. Where copies of a
-    part are looked for, `squares` (P, W) is that of each square, NaN where one shows too little, and `aligned_ssim` the
-    best of them; else W is 0.
+    `mirrored` (P,) says that the map reverses handedness. `aligned_ssim` (P,) is the foreground SSIM, `unbent_ssim`
+    (P,) that before the reference is bent, the same where none is. Where copies of a part are looked for, `squares`
+    (P, W) is that of each square, NaN where one shows too little, and `aligned_ssim` the best of them; else W is 0.
     """
 
     matrix: NDArray[np.float64]
     mirrored: NDArray[np.bool_]
     aligned_ssim: NDArray[np.float32]
     squares: NDArray[np.float32]
+    unbent_ssim: NDArray[np.float32]
 
 
 class Verifies(Protocol):
@@ -167,7 +168,7 @@ class Verifier:
         first, second = pairs or (np.arange(len(queries)),) * 2
         grid = self.grid(queries.shape[1:])
         matrix = np.empty((len(first), 2, 3))
-        scores = np.empty(len(first), np.float32)
+        scores, unbent = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
         squares = np.empty((len(first), len(grid)), np.float32)
         for begin in range(0, len(first), self.block):
             part = slice(begin, begin + self.block)
@@ -179,15 +180,13 @@ class Verifier:
             if self.window:
                 once = np.unique(i, return_index=True)[1]  # a query's foreground is that of all its pairs
                 shown = foreground(laid.queries[once]).cpu().numpy()[i]
-                query, warped, union = (a.cpu().numpy() for a in laid[1:])
+                query, warped, union = (a.cpu().numpy() for a in (laid.queries, laid.references, laid.union))
                 squares[part] = ssim_of_squares(query, warped, union, grid, shown)
                 scores[part] = np.where(np.isnan(squares[part]), -1, squares[part]).max(1, initial=-1)
             else:
-                masks = {"foreground_x": laid.union, "foreground_y": laid.union}
-                scores[part] = ssim_pairs(
-                    laid.queries, laid.references, form="foreground", data_range=1.0, **masks
-                ).cpu()
-        return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores, squares)
+                scores[part] = _foreground_ssim(laid.queries, laid.references, laid.union)
+            unbent[part] = _foreground_ssim(laid.queries, laid.unbent, laid.union) if self.bend else scores[part]
+        return Alignment(matrix, np.linalg.det(matrix[:, :, :2]) < 0, scores, squares, unbent)
 
     def _laid(self, queries: NDArray, references: NDArray, pairs: Pairs, start: NDArray | None) -> Laid:
         """Return references laid on queries, on the device."""
@@ -199,8 +198,8 @@ class Verifier:
             return lay(query, reference, (i, j), known, self.smoothing, self.bend)
         matrix = register(queries, references, pairs, start)
         queries, references = smoothed(queries, self.smoothing), smoothed(references, self.smoothing)
-        warped, union = render(queries, references, matrix, self.bend, pairs)
-        return Laid(*(torch.from_numpy(a) for a in (matrix, queries[pairs[0]], warped, union)))
+        shown = render(queries, references, matrix, self.bend, pairs)
+        return Laid(*(torch.from_numpy(a) for a in (matrix, queries[pairs[0]], *shown)))
 
     def grid(self, shape: Sequence[int]) -> NDArray[np.int64]:
         """Return the squares (W, 3) of images of a shape (H, W): first row, first column, side. None for the whole."""
@@ -221,7 +220,7 @@ class Verifier:
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
             query, reference = (smoothed(a[part].astype(np.float32), self.smoothing) for a in (queries, references))
-            warped, union = render(query, reference, matrix[part], self.bend)
+            warped, union, _ = render(query, reference, matrix[part], self.bend)
             if squares is not None:
                 inside = np.zeros_like(union)
                 for mask, (row, column, side) in zip(inside, squares[part]):
@@ -229,3 +228,9 @@ class Verifier:
                 union &= inside
             found[part] = detail_agreement(query, warped, union)
         return found
+
+
+def _foreground_ssim(queries: torch.Tensor, references: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
+    """Return the foreground SSIM of pairs (P, H, W), on the processor."""
+    masks = {"foreground_x": union, "foreground_y": union}
+    return ssim_pairs(queries, references, form="foreground", data_range=1.0, **masks).cpu()

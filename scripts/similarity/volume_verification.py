@@ -80,7 +80,7 @@ class VolumeVerifier:
                 f"queries and references must be (N, X, Y, Z) of one size, got {queries.shape} and {references.shape}"
             )
         first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
-        matrix, scores = np.empty((len(first), 3, 4)), np.empty(len(first), np.float32)
+        matrix, scores = np.empty((len(first), 3, 4)), np.empty((2, len(first)), np.float32)
         for begin in range(0, len(first), self.block):
             part = slice(begin, begin + self.block)
             # a volume of several pairs is smoothed once
@@ -89,12 +89,14 @@ class VolumeVerifier:
             starts = np.repeat(STARTS[None], len(i), 0)
             matrix[part] = register_volumes(query, reference, (i, j), starts, self._spacing)
             query, reference = smoothed(query, self.smoothing), smoothed(reference, self.smoothing)
-            warped, both = self._render(query[i], reference, j, matrix[part], _foreground(query)[i])
-            scores[part] = ssim_pairs(
-                query[i][:, None], warped[:, None], form="foreground", data_range=1.0,
-                foreground_x=both[:, None], foreground_y=both[:, None],
-            )  # fmt: skip
-        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores, np.empty((len(first), 0), np.float32))
+            warped, both, unbent = self._render(query[i], reference, j, matrix[part], _foreground(query)[i])
+            for row, shown in zip(scores, (warped, unbent)):
+                row[part] = ssim_pairs(
+                    query[i][:, None], shown[:, None], form="foreground", data_range=1.0,
+                    foreground_x=both[:, None], foreground_y=both[:, None],
+                )  # fmt: skip
+        no_squares = np.empty((len(first), 0), np.float32)
+        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores[0], no_squares, scores[1])
 
     def refine(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
         """Return the maps (P, 3, 4) of references (P, X, Y, Z) on their queries, from ones that are nearly right."""
@@ -125,13 +127,14 @@ class VolumeVerifier:
                 smoothed(np.asarray(a[part], np.float32), self.smoothing) for a in (queries, references)
             )
             rendered = self._render(query, reference, np.arange(len(query)), matrix[part], _foreground(query))
-            found[part] = detail_agreement(query, *rendered)
+            found[part] = detail_agreement(query, *rendered[:2])
         return found
 
     def _render(
         self, queries: NDArray, references: NDArray, second: NDArray, matrix: NDArray, shown: NDArray
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return references[second] on their queries' grids and contrast, and where both show something, (P, X, Y, Z).
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+        """Return references[second] on their queries' grids and contrast, where both show something, and the former
+        before they are bent; (P, X, Y, Z).
 
         `shown` (P, X, Y, Z) is where the queries do.
         What only one shows, as a face that was removed or lies outside a crop, says nothing about the other.
@@ -143,11 +146,11 @@ class VolumeVerifier:
         def on_contrast(volumes: NDArray) -> NDArray:
             return fit_gains(*(a.reshape(planes) for a in (queries, volumes, both))).reshape(volumes.shape)
 
-        warped = on_contrast(warped)
+        unbent = warped = on_contrast(warped)
         if self.bend:
             # once more, as misfits have flattened the first map of intensity
-            warped = on_contrast(deform_volumes(queries, warped, both))
-        return warped, both
+            warped = on_contrast(deform_volumes(queries, unbent, both))
+        return warped, both, unbent
 
 
 def _foreground(volumes: NDArray) -> NDArray[np.bool_]:

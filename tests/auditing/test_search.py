@@ -37,7 +37,9 @@ def test_each_candidate_is_aligned_and_scored(train):
         for column in range(6):
             pair = Verifier().align(query.images[[row]], train.images[[found.image[row, column]]])
             assert found.aligned_ssim[row, column] == pytest.approx(pair.aligned_ssim[0], abs=1e-5)
-    np.testing.assert_allclose(found.statistic, LocalStatistic()(found.aligned_ssim))
+            assert found.unbent_ssim[row, column] == pytest.approx(pair.unbent_ssim[0], abs=1e-5)
+    both = [LocalStatistic()(ssim) for ssim in (found.aligned_ssim, found.unbent_ssim)]
+    np.testing.assert_allclose(found.statistic, np.maximum(*both))
     np.testing.assert_allclose(found.at_best(found.aligned_ssim), found.best_ssim)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scripts.decision.statistic import LocalStatistic, local_statistic
+from scripts.decision.statistic import LocalStatistic, clearest, local_statistic
 
 
 def test_statistic_worked_out_by_hand():
@@ -48,6 +48,19 @@ def test_another_number_of_candidates_by_hand():
     np.testing.assert_allclose(three([0.75, 0.9375, 0.875, 0.5]), 1.5 * np.log(2), rtol=1e-12)
     assert three.words.endswith("than the next two") and LocalStatistic().words.endswith("than the next four")
     assert np.isneginf(three([[0.9, 0.1]])).all()
+
+
+def test_the_clearest_of_two_comparisons_decides_and_names_the_best():
+    first = np.array([[0.75, 0.9375, -0.5, 0, 0.875, 0.5], [0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [0.9] * 6, [-np.inf] * 6])
+    second = np.array([[0.5] * 6, [0, 0.75, 0, 0, 0, 0], [0.2] * 6, [-np.inf] * 6])
+    value, best = clearest(LocalStatistic(), (first, second))
+    np.testing.assert_allclose(value, [2.5 * np.log(2), 2 * np.log(2), 0, -np.inf], atol=1e-12)
+    assert best.tolist() == [1, 1, 0, 0]
+    swapped, other = clearest(LocalStatistic(), (second, first))
+    np.testing.assert_array_equal(swapped, value)
+    assert other[:2].tolist() == [1, 1]
+    alone = clearest(LocalStatistic(), (first,))
+    np.testing.assert_array_equal(alone[0], local_statistic(first))
 
 
 @pytest.mark.parametrize("arguments", [{"subjects": 1}, {"least_distance": 0.0}])

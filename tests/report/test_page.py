@@ -107,7 +107,9 @@ def page(
         subject_names=[f"s{s:03d}" for s in range(100)],
         train_subject=np.zeros(count, int),
         units=Units(empty, pixels, rows, np.full(count, np.nan), np.full(count, -1)),
-        found=Found(subject, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0),
+        found=Found(
+            subject, ssim, statistic, row, ssim, ssim, np.zeros((count, 6, 2, 3)), row > 0, ssim, ssim.argmax(1)
+        ),
         null=null,
         leave_one_out=null,
         decision=Decision(p, q, q <= 0.05, {"tail": called, "rank": 0}, leaked_subjects(np.zeros(0), np.zeros(0, int))),

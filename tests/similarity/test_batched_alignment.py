@@ -44,6 +44,10 @@ def copies(people) -> np.ndarray:
     return (images + 0.02 * noise * (images > 0)).clip(0, 1).astype(np.float32)
 
 
+def tensors(pairs):
+    return tuple(torch.from_numpy(a) for a in pairs)
+
+
 def by_torch(queries, references, pairs, start=None, bend=True):
     """Return the maps and aligned SSIM of pairs, as `Verifier` returns them."""
     arrays = [torch.from_numpy(a) for a in (queries, references, *pairs)]
@@ -60,6 +64,10 @@ def test_copies_and_strangers_score_as_by_the_kernels(people, copies, bend):
     expected = Verifier(bend=bend).align(copies, people, pairs)
     matrix, scores = by_torch(copies, people, pairs, bend=bend)
     np.testing.assert_allclose(scores, expected.aligned_ssim, atol=1e-3)
+    laid = batched_rendering.lay(*(torch.from_numpy(a) for a in (copies, people)), tensors(pairs), None, 0.7, bend)
+    masks = {"foreground_x": laid.union, "foreground_y": laid.union}
+    unbent = ssim_pairs(laid.queries, laid.unbent, form="foreground", data_range=1.0, **masks)
+    np.testing.assert_allclose(unbent, expected.unbent_ssim, atol=1e-3)
     np.testing.assert_allclose(matrix[:4], expected.matrix[:4], atol=2e-3)
     assert scores[:4].min() > 0.9 > 0.6 > scores[4:].max()
 

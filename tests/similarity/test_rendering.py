@@ -27,7 +27,7 @@ def image() -> np.ndarray:
 def test_render_equals_scipy_up_to_the_gain(image, exponent):
     matrix = similarity(7, (2.5, -3.25), 1.04, (1, -1))
     plain = moved(image, matrix, order=1)
-    warped, union = render((plain**exponent)[None], image[None], matrix[None])
+    warped, union, _ = render((plain**exponent)[None], image[None], matrix[None])
     # the gain has 32 bins: on the rim, where the power is steep, they are coarse
     assert np.abs(warped[0] - plain**exponent)[plain > 0.15].max() < 0.02
     assert ((plain > 0.3) <= union[0]).all() and not union[0, :4].any()
@@ -35,7 +35,7 @@ def test_render_equals_scipy_up_to_the_gain(image, exponent):
 
 def test_render_never_inverts_contrast(image):
     inverted = np.where(image > 0, 1.1 - image, 0).astype(np.float32)
-    warped, union = render(inverted[None], image[None], np.eye(2, 3)[None])
+    warped, union, _ = render(inverted[None], image[None], np.eye(2, 3)[None])
     order = np.argsort(image[union[0]])
     assert (np.diff(warped[union][order]) >= -1e-6).all()
 
@@ -59,7 +59,7 @@ def test_a_map_that_flattens_the_reference_is_not_taken(image, contrast, taken):
     """A blank query would be everybody's copy: below a quarter of the contrast the reference stays as it is."""
     query = (0.6 + contrast * (image - 0.5)).astype(np.float32)
     matrix = np.eye(2, 3, dtype=np.float32)[None]
-    shown, union = render(query[None], image[None], matrix)
+    shown, union, _ = render(query[None], image[None], matrix)
     spread = shown[0][union[0]].std() / image[union[0]].std()
     assert bool(spread < 0.5) is taken
 

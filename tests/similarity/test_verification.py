@@ -98,12 +98,22 @@ def test_result_does_not_depend_on_block_or_on_the_other_pairs(image):
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def test_the_ssim_before_bending_is_that_of_a_verifier_which_does_not_bend(image):
+    query = (image**0.8 + 0.05 * np.random.default_rng(4).normal(size=image.shape)).clip(0, 1).astype(np.float32)
+    bending, not_bending = (Verifier(bend=bend).align(query[None], image[None]) for bend in (True, False))
+    np.testing.assert_allclose(bending.unbent_ssim, not_bending.aligned_ssim, rtol=1e-6)
+    np.testing.assert_array_equal(not_bending.unbent_ssim, not_bending.aligned_ssim)
+    assert bending.aligned_ssim[0] > bending.unbent_ssim[0]
+    windowed = Verifier(window=24).align(query[None], image[None])
+    np.testing.assert_array_equal(windowed.unbent_ssim, windowed.aligned_ssim)
+
+
 def test_blank_images_are_defined(image):
     blank = np.zeros_like(image)
     pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
     assert np.isfinite(pairs.matrix).all()
     assert pairs.aligned_ssim[0] == 1 and pairs.aligned_ssim[2] == 1 and pairs.aligned_ssim[1] < 0.5
-    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0] * 4
+    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0] * 5
 
 
 @pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"smoothing": 500.0}, {"block": 0}])
