@@ -299,6 +299,22 @@ def test_inference_writes_a_vector_an_image(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
 
 
+def test_training_begins_with_given_weights(tmp_path):
+    """With next to no learning rate they stay what they were, the projection too."""
+    shipped = ROOT / "models" / "model.pt"
+    small = ["--epochs", "1", "--iterations", "1", "--groups", "4", "--num_workers", "0", "--output_dir", str(tmp_path)]
+    rates = ["--lr", "1e-12", "--projection_lr", "1e-12"]
+    result = run_config("train.yaml", tmp_path, *small, *rates, "--start_file", str(shipped))
+    assert result.returncode == 0, result.stderr
+    before, after = (torch.load(path, weights_only=True) for path in (shipped, tmp_path / "model.pt"))
+    learned = [name for name, value in before.items() if value.is_floating_point() and "running" not in name]
+    assert any("projection" in name for name in learned)
+    for name in learned:
+        torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
+    result = run_config("train.yaml", tmp_path, *small, "--start_file", str(ROOT / "models" / "autoencoder.pt"))
+    assert result.returncode == 1 and "autoencoder.pt" in result.stderr and "Traceback" not in result.stderr
+
+
 def copy_private(source: str, target: str) -> None:
     """A file that only its owner may read."""
     shutil.copyfile(source, target)

@@ -43,7 +43,7 @@ def test_keys_are_the_networks(name):
     assert (str(own), own.orientations, own.spatial_size) != (str(shipped), shipped.orientations, shipped.spatial_size)
 
 
-@pytest.mark.parametrize("name", [name for name, point in POINTS.items() if point.trained])
+@pytest.mark.parametrize("name", [name for name, point in POINTS.items() if point.trainings])
 def test_training_gives_the_network_what_it_takes(name):
     config = ConfigParser(ConfigParser.load_config_file(str(ROOT / "configs" / "train.yaml")))
     assert set(POINTS[name].training()) <= set(config.get())
