@@ -54,7 +54,7 @@ def test_copied_volumes_are_found_with_their_sources_and_decided_whole(folder):
     report = json.loads((folder[0] / "out" / "report.json").read_text())
     assert report["checkpoint"]["path"].endswith("model_3d.pt")
     assert [bent["pixels"] for bent in report["positive_control"]["bent"]] == [0.5, 0.75, 1.0]
-    assert "by 0.5, " in folder[1].stdout and "voxels of the search." in folder[1].stdout
+    assert "by 0.5, " in folder[1].stdout and "voxels of 4 mm." in folder[1].stdout
 
 
 def test_the_detail_of_calls_is_compared_in_finer_voxels_where_the_files_have_them(folder):

@@ -189,6 +189,12 @@ class AuditResult:
         return self.train.images.ndim == 4
 
     @property
+    def bend_unit(self) -> str:
+        """What bends are counted in: pixels, or voxels of so many mm."""
+        mm = getattr(self.verifier, "voxel_mm", None)
+        return "pixels" if mm is None else f"voxels of {mm:g} mm"
+
+    @property
     def doubts(self) -> list[str]:
         """Why copies might not have been recognised, a sentence each; none where a clean answer is earned."""
         criteria, (low, high) = self.criteria, self.control.ci95

@@ -23,6 +23,8 @@ from .tables import MatchRow
 
 __all__ = ["headline", "terminal_text"]
 
+SHOWN = 3  # calls that have a line
+
 
 def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[MatchRow], page: Path) -> str:
     """Return what was found, with what evidence and what recall, in at most twenty lines."""
@@ -38,8 +40,7 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
         lines.append(f"Of smaller parts: {shares}.")
     if control.bent:
         shares = ", ".join(f"{bent.recall:.0%} by {bent.pixels:g}" for bent in control.bent)
-        unit = "voxels of the search" if result.whole else "pixels"
-        lines.append(f"Of copies that are bent besides: {shares} {unit}.")
+        lines.append(f"Of copies that are bent besides: {shares} {result.bend_unit}.")
     if not result.weights_suit:
         lines.append(
             f"The embedder hardly knows such images: it has the source as the nearest of {control.nearest:.0%} of "
@@ -105,14 +106,15 @@ def _verdict(result: AuditResult, summary: Summary, matches: Sequence[MatchRow])
         f"Training subjects leaked: {grouped(len(ids))} of {grouped(summary.inputs['train'].subjects)}"
         + (f" ({shown})" if ids else ""),
     ]
-    strongest = result.strongest(3)
+    called = int(result.memorized.sum())
+    strongest = result.strongest(called if called == SHOWN + 1 else SHOWN)  # a line that says "1 more" could show it
     for match in (matches[unit] for unit in strongest):
         mirrored = ", mirrored" if match.mirrored else ""
         lines.append(
             f"  {match.generated_id} <- {match.train_id}: aligned SSIM {match.aligned_ssim:.3f}"
             f"{mirrored}, p = {match.p_value:.1e}, q = {match.q_value:.1e}"
         )
-    if more := int(result.memorized.sum()) - len(strongest):
+    if more := called - len(strongest):
         lines.append(f"  and {grouped(more)} more: matches.csv")
     return [*lines, *(f"  More may have been missed: {doubt}" for doubt in summary.doubts[:1])]
 

@@ -101,6 +101,8 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert "The generated images are less similar to train than real ones (AUC 0.20, 0.4 to 0.6 expected)" in text
     many = replace(result, decision=replace(result.decision, memorized=np.ones(6, bool)))
     assert "\n  and 3 more: matches.csv\n" in text_of(many, checkpoint)
+    four = replace(result, decision=replace(result.decision, memorized=np.arange(6) < 4))
+    assert text_of(four, checkpoint).count(" <- ") == 4 and "more: matches.csv" not in text_of(four, checkpoint)
     assert "hardly knows such images" not in text
     far = replace(result, control=replace(result.control, nearest=0.6, nearest_ci95=(0.5, 0.7)))
     words = "hardly knows such images: it has the source as the nearest of 60% of these copies"
