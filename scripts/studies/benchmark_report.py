@@ -82,8 +82,9 @@ def _search_table(condition: ConditionResult) -> Iterator[str]:
             known = row.strict_tpr is not None
             cells.append(f"{row.strict_tpr:.2f} {_range(row.ci95['strict_tpr'], 2)}" if known else "")
         cells.append(f"{row.searches_per_second:.0f}")
-        if audits:
-            cells += [_mean_and_range(audits[name].recall), _mean_and_range(audits[name].false_share)]
+        if audits:  # a method that was added later may have the only ones
+            own = audits.get(name)
+            cells += [_mean_and_range(values) for values in (own.recall, own.false_share)] if own else ["", ""]
         yield f"| {' | '.join(cells)} |"
 
 
