@@ -214,8 +214,7 @@ def shared_steps(
 
 
 def _again(share: Share, what: str, done: int) -> str:
-    have = f"{done} of {share.count} shards have, of these files"
-    return f"Shard {share} has {what}; {have}. When all have, run each again."
+    return f"Shard {share} has {what}, as {done} of {share.count} shards have. When all have, run each again."
 
 
 def detect(

@@ -295,7 +295,7 @@ SETTINGS = {
     "output below a file": ("output_dir", lambda: "train/sub-01_z08.png/out", "train/sub-01_z08.png/out/embeddings/#: a part of this path is a file; choose another folder"),
     "an empty checkpoint": ("checkpoint", lambda: checkpoint({}, 0), "checkpoint w.pt: expected weights, found an empty file; copy it again"),
     "a truncated one": ("checkpoint", lambda: checkpoint({"a": torch.zeros(9999)}, 9000), "checkpoint w.pt: expected weights, found a file that is cut off or damaged; copy it again"),
-    "another architecture": ("checkpoint", lambda: checkpoint({"a": torch.zeros(9)}), "checkpoint w.pt: expected weights of DeepSSIM as network_def configures it, found others (# of # differ, such as a); change network_def or the checkpoint"),
+    "another architecture": ("checkpoint", lambda: checkpoint({"a": torch.zeros(9)}), "checkpoint w.pt: expected weights of DeepSSIM as network_def configures it, found others (# names or shapes differ, such as a); change network_def or the checkpoint"),
     "another content": ("checkpoint", lambda: checkpoint([1, 2]), "checkpoint w.pt: expected a state dict, bare or under 'model', found other content; save network.state_dict()"),
     "a pickle": ("checkpoint", lambda: checkpoint(Path("x")), "checkpoint w.pt: expected a state dict, found a file that weights_only=True refuses, as it is damaged or could run code; save network.state_dict()"),
     "TorchScript": ("checkpoint", script, "checkpoint w.pt: expected a state dict, found TorchScript, which could run code; save network.state_dict()"),

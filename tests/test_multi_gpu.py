@@ -256,8 +256,8 @@ def test_shards_and_then_the_audit_are_the_audit_alone(folders, alone, tmp_path,
         assert done.returncode == 0, done.stderr
         said.append(done.stdout.strip().splitlines()[-1])
     assert [" ".join(line.split()[:2]) for line in said] == [f"Shard {n}/2" for n in (1, 2, 1, 1, 2, 1)]
-    assert "Shard 1/2 has embedded its training images; 1 of 2 shards have" in said[0]
-    assert "Shard 1/2 has aligned its images; 1 of 2 shards have" in said[3]
+    assert "Shard 1/2 has embedded its training images, as 1 of 2 shards have." in said[0]
+    assert "Shard 1/2 has aligned its images, as 1 of 2 shards have." in said[3]
     assert said[-1] == "Shard 1/2 is done, as all are: run the audit without a shard."
     assert not (tmp_path / "out" / "report.html").exists()
     done = run_config("detect.yaml", tmp_path, *folders, "--output_dir", "out")

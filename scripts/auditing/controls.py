@@ -207,6 +207,7 @@ class Controls:
             alone=float(only.mean()),
             nearest=near / total,
             nearest_ci95=exact_interval(near, total),
+            among=float((found.subject == copies.subject[:, None]).any(1).mean()),
         )
         return control, found.best_ssim
 

@@ -105,8 +105,8 @@ class Control:
     the right subject (`recall`, with its 95 % interval) among the images that were, and the share whose subject is the
     best match. `bent` says how the recall falls where a generator bends its copies, `alone` what it is for a copy that
     is the only one: other calls make it easier. `nearest` is the share whose subject the embedding has as the nearest,
-    with its 95 % interval. Where copies of a part are looked for, the copies are parts, and
-    `parts` has the recall by their width, the widest last, which is the one above."""
+    with its 95 % interval, `among` that whose subject is a candidate. Where copies of a part are looked for, the copies
+    are parts, and `parts` has the recall by their width, the widest last, which is the one above."""
 
     images: int
     recall: float
@@ -117,6 +117,7 @@ class Control:
     parts: list[ControlRecall] = field(default_factory=list)
     nearest: float = 1.0
     nearest_ci95: tuple[float, float] = (0.0, 1.0)
+    among: float = 1.0
 
     def at(self, pixels: float) -> ControlRecall:
         """Return the recall as that of copies so bent, or of parts so wide."""
@@ -249,6 +250,11 @@ class AuditResult:
             )
             if applies
         ]
+
+    @property
+    def candidates_suffice(self) -> bool:
+        """Whether nearly all of the positive control's copies have their subject among the candidates."""
+        return self.control.among >= self.criteria.least_among
 
     @property
     def weights_suit(self) -> bool:

@@ -66,7 +66,7 @@ def load_weights(network: torch.nn.Module, checkpoint: str | os.PathLike, sha256
     if other:
         raise ValueError(
             f"checkpoint {checkpoint}: expected weights of {type(network).__name__} as network_def configures it, "
-            f"found others ({len(other)} of {len(expected)} differ, such as {other[0]}); change network_def or the "
+            f"found others ({len(other)} names or shapes differ, such as {other[0]}); change network_def or the "
             "checkpoint"
         )
     if broken := [name for name, value in state.items() if not torch.isfinite(value).all()]:

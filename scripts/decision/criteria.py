@@ -50,6 +50,7 @@ class Criteria:
         least_recall: of the positive control, that the lower end of its interval must exceed for "no copying found".
         least_nearest: share of the positive control whose subject the embedding must have as the nearest, for its
             weights to suit the images.
+        least_among: share of it whose subject must be among the candidates that are aligned, for these to be enough.
         most_skipped: share of a set's files that may be unreadable for it.
 
     Raises:
@@ -70,6 +71,7 @@ class Criteria:
     near_copy_fdr: float = 0.05
     least_recall: float = 0.5
     least_nearest: float = 0.9
+    least_among: float = 0.95
     most_skipped: float = 0.1
 
     def __post_init__(self) -> None:
@@ -89,6 +91,7 @@ class Criteria:
             ("near_copy_fdr", 0 < self.near_copy_fdr < 1, "in (0, 1)"),
             ("least_recall", 0 <= self.least_recall < 1, "a share below 1"),
             ("least_nearest", 0 <= self.least_nearest <= 1, "a share"),
+            ("least_among", 0 <= self.least_among <= 1, "a share"),
             ("most_skipped", 0 <= self.most_skipped <= 1, "a share"),
         )
 

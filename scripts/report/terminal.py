@@ -46,6 +46,12 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
             f"The embedder hardly knows such images: it has the source as the nearest of {control.nearest:.0%} of "
             "these copies, where weights that suit have all. Train it on such images: configs/train.yaml."
         )
+    if not result.candidates_suffice:
+        aligned, key = result.found.subject.shape[1], "volume_k" if result.whole else "k"
+        lines.append(
+            f"Of {1 - control.among:.0%} of these copies the source was not among the {aligned} subjects that are "
+            f"aligned. More are by --{key} {4 * aligned}."
+        )
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):
         lines.append(f"Skipped: {skipped} files that could not be read; the report lists them.")
@@ -99,12 +105,14 @@ def _verdict(result: AuditResult, summary: Summary, matches: Sequence[MatchRow])
         return [first]
     if summary.verdict is Verdict.INCONCLUSIVE:
         return [first, *(f"  {doubt}" for doubt in summary.doubts[:4])]
-    ids = summary.leaked_subjects.ids
+    ids, nearest = summary.leaked_subjects.ids, result.found.nearest
     shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
+    alike = len({*nearest[result.memorized].tolist()} - {*nearest[result.copy].tolist()})
     lines = [
         first,
-        f"Training subjects leaked: {grouped(len(ids))} of {grouped(summary.inputs['train'].subjects)}"
-        + (f" ({shown})" if ids else ""),
+        f"Training subjects leaked: {grouped(len(ids))} of {grouped(len(result.subject_names))}"
+        + (f" ({shown})" if ids else "")
+        + (f"; {grouped(alike)} {'has' if alike == 1 else 'have'} likenesses only" if alike else ""),
     ]
     called = int(result.memorized.sum())
     strongest = result.strongest(called if called == SHOWN + 1 else SHOWN)  # a line that says "1 more" could show it

@@ -62,7 +62,7 @@ def test_of_a_likeness_nobody_leaked(result, checkpoint):
     assert summary.memorized.count == 2 and summary.leaked_subjects.count == 1
     none = replace(result, detail=np.full(6, 0.9))
     text = text_of(none, checkpoint)
-    assert none.verdict == "likenesses" and "Copies: 0. Likenesses: 2." in text and "leaked: 0 of 20\n" in text
+    assert none.verdict == "likenesses" and "Copies: 0. Likenesses: 2." in text and "leaked: 0 of 20; 2 have likenesses only\n" in text
 
 
 def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
@@ -107,6 +107,12 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     far = replace(result, control=replace(result.control, nearest=0.6, nearest_ci95=(0.5, 0.7)))
     words = "hardly knows such images: it has the source as the nearest of 60% of these copies"
     assert not far.weights_suit and words in text_of(far, checkpoint)
+    assert "was not among the" not in text
+    few = replace(result, control=replace(result.control, among=0.9))
+    words = "Of 10% of these copies the source was not among the 6 subjects that are aligned. More are by --k 24."
+    assert not few.candidates_suffice and words in text_of(few, checkpoint)
+    likenesses = replace(result, detail=np.where(result.memorized, 0.2, np.nan))
+    assert "leaked: 0 of 20; 2 have likenesses only\n" in text_of(likenesses, checkpoint)
     text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
     assert "to 100%), 25% were each the only one." in text
     text = text_of(replace(result, calibration=replace(result.calibration, kinds=[0.6, 0.4])), checkpoint)
