@@ -63,7 +63,7 @@ def test_of_a_likeness_nobody_leaked(result, checkpoint):
     none = replace(result, detail=np.full(6, 0.9))
     text = text_of(none, checkpoint)
     assert none.verdict == "likenesses" and "Copies: 0. Likenesses: 2." in text
-        assert "leaked: 0 of 20; 2 have likenesses only\n" in text
+    assert "leaked: 0 of 20; 2 have likenesses only\n" in text
 
 
 def test_json_fits_its_schema_and_has_no_infinity(result, checkpoint):
