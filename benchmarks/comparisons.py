@@ -10,6 +10,7 @@
 # limitations under the License.
 
 """Which comparison should decide: of images as they are laid on each other, of bent ones, or the clearer of the two?
+Is shading undone, and how many of a subject's slices are looked at?
 
 python benchmarks/comparisons.py --dataset_dir IXI/participants.tsv
 python benchmarks/comparisons.py --dataset_dir CHEST --subject_pattern '(?P<subject>[0-9]{8})_' --split_file
@@ -51,10 +52,13 @@ class BentAlone(Verifier):
         return found._replace(unbent_ssim=found.aligned_ssim)
 
 
-RULES: dict[str, Verifier] = {
-    "bent": BentAlone(),
-    "as they lie": Verifier(bend=False),
-    "the clearer of both": Verifier(),
+RULES: dict[str, tuple[Verifier, int]] = {  # with how many images of a subject are laid on the generated one
+    "bent": (BentAlone(shading=False), 1),
+    "as they lie": (Verifier(bend=False, shading=False), 1),
+    "the clearer of both": (Verifier(shading=False), 1),
+    "and shading is undone": (Verifier(), 1),
+    "and two slices of each subject are looked at": (Verifier(), 2),
+    "three slices": (Verifier(), 3),
 }
 
 
@@ -93,9 +97,9 @@ def main() -> None:
         sets = {STRONG: strong}
         sets |= {f"bent by {pixels:g} pixels": [bent_trial(t, task, pixels) for t in still] for pixels in BENDS}
         for copies, trials in sets.items():
-            for rule, verifier in RULES.items():
+            for rule, (verifier, count) in RULES.items():
                 audit = copy.copy(task.audit)
-                audit.verifier = verifier
+                audit.verifier, audit.images_a_subject = verifier, count
                 found = replace(task, audit=audit)(benchmark.methods["ours"], trials)
                 shares = f"{np.mean(found.recall):.3f} | {np.mean(found.false_share):.3f}"
                 print(f"| {variant} | {copies} | {rule} | {shares} |", flush=True)

@@ -53,10 +53,11 @@ class RandomVerifier(Verifier):
         of_all = isinstance(queries, Rows) and len(queries.images) == self.generated
         number = queries.rows[q] if isinstance(queries, Rows) else q
         score = self.rng.uniform(0.3, 0.5, len(q))
-        copy = of_all & (number % COPIES == 0) & (r == number % self.train)
+        copy = of_all & (number % COPIES == 0) & (r.reshape(len(q), -1)[:, 0] == number % self.train)
         matrix = np.broadcast_to(np.eye(2, 3), (len(q), 2, 3))
         scores = np.where(copy, 0.97, score).astype(np.float32)
-        return Alignment(matrix, np.zeros(len(q), bool), scores, np.empty((len(q), 0), np.float32), scores)
+        none = np.empty((len(q), 0), np.float32)
+        return Alignment(matrix, np.zeros(len(q), bool), scores, none, scores, np.zeros(len(q), np.int64))
 
     def detail(
         self, queries: NDArray, references: NDArray, matrix: NDArray, squares: NDArray | None = None

@@ -13,35 +13,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from bundle_root import ROOT
 from numpy.typing import NDArray
 from question import FDR
+from remembering import RememberingVerifier
 from scipy import ndimage
 from scripts.auditing.audit import Audit
 from scripts.auditing.degradation import Change
+from scripts.auditing.found import Units
 from scripts.auditing.parts import paste_part
-from scripts.auditing.search import Search, Units
+from scripts.auditing.search import Search
 from scripts.bundle.components import component
 from scripts.decision.null import Null
 from scripts.decision.rates import benjamini_hochberg
 from scripts.embedder.embedding_set import EmbeddingSet
 from scripts.images.datalists import find_images
 from scripts.images.items import Item, RandomTransform
-from scripts.images.stacks import Images
 from scripts.similarity.rendering import render
-from scripts.similarity.verification import Alignment, Pairs, Verifier
+from scripts.similarity.verification import Verifier
 from tqdm import tqdm
 
-__all__ = ["ImagePart", "Outcome", "RealSlices", "RememberingVerifier", "Scenario"]
+__all__ = ["ImagePart", "Outcome", "RealSlices", "Scenario"]
 
 DETECT = ROOT / "configs" / "detect.yaml"
 ImagePart = float | Literal["half"]
@@ -92,31 +92,6 @@ class Subject(NamedTuple):
     level: NDArray[np.float64]
 
 
-class RememberingVerifier(Verifier):
-    """Aligns each pair of images once: random splits of the same subjects ask for them again and again."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.known: dict[bytes, tuple] = {}
-
-    def align(
-        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
-    ) -> Alignment:
-        """Return what :class:`Verifier` returns; the squares of a part are too many to be remembered."""
-        if self.window:
-            return super().align(queries, references, pairs, start)
-        first, second = (slice(None), slice(None)) if pairs is None else pairs
-        queries, references = queries[first], references[second]
-        keys = [
-            hashlib.blake2b(q.tobytes() + r.tobytes(), digest_size=12).digest() for q, r in zip(queries, references)
-        ]
-        new = [i for i, key in enumerate(keys) if key not in self.known]
-        if new:
-            found = super().align(queries[new], references[new])
-            self.known.update(zip((keys[i] for i in new), zip(*found)))
-        return Alignment(*(np.stack(values) for values in zip(*(self.known[key] for key in keys))))
-
-
 class RealSlices:
     """Real slices of many subjects, of which any number may be audited as training subjects.
 
@@ -139,7 +114,7 @@ class RealSlices:
     ) -> None:
         # the positive control is asked nothing here, but merges near-copies
         keys = {"output_dir": "eval/validity", "control_images": 20} | keys
-        keys["image_verifier::_target_"] = f"{__name__}.{RememberingVerifier.__name__}"
+        keys["image_verifier::_target_"] = f"{RememberingVerifier.__module__}.{RememberingVerifier.__name__}"
         self.audit: Audit = component(DETECT, "audit", **keys)
         split = json.loads(Path(split_file).read_text())
         wanted = {subject for part in parts for subject in split[part]}
@@ -211,7 +186,7 @@ class RealSlices:
         """Put a part of `source` into an unseen image of about its level, to which it is aligned first."""
         subject = self.subjects[str(rng.choice(unseen))]
         host = subject.images[np.abs(subject.level - level).argmin()].astype(np.float32)[None]
-        warped = render(host, source[None], Verifier().align(host, source[None]).matrix)[0]
+        warped = render(host, source[None], Verifier().align(host, source[None]).matrix, shading=False)[0]
         if part == "half":
             x = np.arange(host.shape[1])[:, None] < host.shape[1] / 2  # left or right of the middle
             weight = ndimage.gaussian_filter1d((x == rng.randint(2)).astype(np.float32), 1.0, axis=0)

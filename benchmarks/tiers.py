@@ -82,7 +82,9 @@ class Tiers(RealSlices):
         for name, weight in zip(people[1:], weights[1:]):
             other = self.subjects[name]
             image = other.images[np.abs(other.level - level).argmin()].astype(np.float32)[None]
-            mixed = mixed + weight * render(base, image, self.audit.verifier.align(base, image).matrix)[0]
+            mixed = (
+                mixed + weight * render(base, image, self.audit.verifier.align(base, image).matrix, shading=False)[0]
+            )
         return mixed[0].astype(np.float32), float(level)
 
 

@@ -26,40 +26,12 @@ from pathlib import Path
 import numpy as np
 from bundle_root import ROOT
 from numpy.typing import NDArray
+from remembering import RememberingVolumeVerifier
 from scripts import component, find_images
 from scripts.auditing.audit import Audit
 from scripts.decision.rates import exact_interval
 from scripts.embedder.embedder import Embedder
 from scripts.embedder.embedding_set import EmbeddingSet
-from scripts.images.stacks import Images
-from scripts.similarity.verification import Alignment, Pairs
-from scripts.similarity.volume_verification import VolumeVerifier
-
-
-class Remembering(VolumeVerifier):
-    """Aligns each pair of volumes once: random splits of the same people ask for them again and again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.known: dict[tuple[bytes, bytes], tuple] = {}
-
-    def align(
-        self, queries: Images, references: Images, pairs: Pairs | None = None, start: NDArray | None = None
-    ) -> Alignment:
-        """Return what :class:`VolumeVerifier` returns."""
-        first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
-        names = [[hash_of(volume) for volume in volumes] for volumes in (queries[:], references[:])]
-        keys = [(names[0][i], names[1][j]) for i, j in zip(first.tolist(), second.tolist())]
-        new = [place for place, key in enumerate(keys) if key not in self.known]
-        if new:
-            found = super().align(queries, references, (first[new], second[new]))
-            self.known.update(zip((keys[place] for place in new), zip(*found)))
-        return Alignment(*(np.stack(values) for values in zip(*(self.known[key] for key in keys))))
-
-
-def hash_of(volume: NDArray) -> bytes:
-    """Return what tells volumes apart: some of their voxels."""
-    return np.ascontiguousarray(volume[::5, ::5, ::5]).tobytes()
 
 
 def part(data: EmbeddingSet, rows: NDArray) -> EmbeddingSet:
@@ -83,7 +55,7 @@ def main() -> None:
     keys: dict[str, object] = {"output_dir": str(given.output_dir), "volumes": "whole", "null_transform": "none"}
     keys |= {"control_images": 1, "volume_bends": []}
     audit: Audit = component(ROOT / "configs/detect.yaml", "audit", **keys)
-    audit.verifier = Remembering()
+    audit.verifier = RememberingVolumeVerifier()
     embedder: Embedder = component(ROOT / "configs/detect.yaml", "embedder", **keys)
     items = find_images(given.dataset_dir)
     for item in items:

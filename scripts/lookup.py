@@ -31,9 +31,10 @@ from .auditing.controls import Controls, SearchedNull
 from .auditing.degradation import Degradation
 from .auditing.detail import detail_of_calls
 from .auditing.fit import FitTest
+from .auditing.found import Found
 from .auditing.kinds import kinds_of_subjects
 from .auditing.result import Tier
-from .auditing.search import Found, Search
+from .auditing.search import Search
 from .auditing.training_subjects import Subjects, one_person
 from .bundle.components import bundle_file, choice, component
 from .bundle.files import no_wider_than
@@ -220,7 +221,16 @@ class Lookup:
         """Return the search among the training subjects, with its controls, and the null of leaving each out."""
         audit, train, number = self.audit, self.train, self.subjects.number
         volumes = bool((train.slice >= 0).any())
-        search = Search(train.vectors, train.images, number, audit.verifier, audit.k, audit.statistic, volumes)
+        search = Search(
+            train.vectors,
+            train.images,
+            number,
+            audit.verifier,
+            audit.k,
+            audit.statistic,
+            volumes,
+            audit.images_a_subject,
+        )
         kinds = kinds_of_subjects(train.vectors, number, audit.statistic.subjects + 1)
         rng = np.random.RandomState(audit.seed)
         controls = Controls(search, self._embedder, Degradation(), rng, audit.null_subjects, audit.null_slices, kinds)

@@ -25,8 +25,9 @@ from monai.metrics import CumulativeIterationMetric
 from monai.networks.utils import eval_mode
 from numpy.typing import NDArray
 
+from .auditing.found import Units
 from .auditing.neighbors import nearest_subjects
-from .auditing.search import Search, Units
+from .auditing.search import Search
 from .decision.criteria import Criteria, Method
 from .decision.decide import decide
 from .decision.null import Null

@@ -43,10 +43,11 @@ from .controls import Controls, SearchedNull, bent_by
 from .degradation import Change, Degradation, match_degradation
 from .detail import CloseUp, detail_of_calls
 from .findings import ANOTHER_VIEW, SetFit
+from .found import Found, Units
 from .found_store import FoundStore
 from .kinds import kind_shares, kinds_of_subjects
 from .result import AuditResult, Calibration
-from .search import Found, Search, Units, similarity_auc
+from .search import Search, similarity_auc
 from .training_subjects import Subjects, one_person
 
 __all__ = ["Audit"]
@@ -96,7 +97,7 @@ class Audit(Randomizable):
         bends: in pixels; the control's recall is also measured on copies that are bent so much besides.
         bent_images: copies at each of these.
         part_sizes: in pixels; where the verifier looks for copies of a part, the control's copies are discs so wide.
-        part_images: of each candidate subject, that are then aligned.
+        images_a_subject: of each candidate that are laid on an image; the one that suits it best is then compared.
         close_up: compares the detail of called volumes in finer voxels; None: in those that were aligned.
         seed: of all sampling.
         store_dir: folder where what was aligned is kept, so that an audit that was stopped goes on; None keeps nothing.
@@ -120,7 +121,7 @@ class Audit(Randomizable):
         bends: Sequence[float] = (),
         bent_images: int = 20,
         part_sizes: Sequence[float] = (20.0, 30.0),
-        part_images: int = 3,
+        images_a_subject: int = 2,
         close_up: CloseUp | None = None,
         seed: int = 0,
         store_dir: str | os.PathLike | None = None,
@@ -132,7 +133,7 @@ class Audit(Randomizable):
             raise ValueError(f"k must be at least {self.statistic.subjects}, got {k}")
         if not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
-        counts = {"null_subjects": null_subjects, "null_slices": null_slices, "part_images": part_images}
+        counts = {"null_subjects": null_subjects, "null_slices": null_slices, "images_a_subject": images_a_subject}
         controls = {"control_images": control_images, "bent_images": bent_images}
         for name, count in {**counts, **controls}.items():
             if count < 1:
@@ -151,7 +152,7 @@ class Audit(Randomizable):
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
         self.bends, self.bent_images, self.part_sizes = bends, bent_images, sorted(part_sizes)
-        self.part_images, self.close_up = part_images, close_up
+        self.images_a_subject, self.close_up = images_a_subject, close_up
         self.seed = seed
         self.store = None if store_dir is None else FoundStore(store_dir)
 
@@ -285,7 +286,7 @@ class Audit(Randomizable):
     ) -> _Searched:
         volumes = bool((np.bincount(generated.file) > 1).any())
         known = train.vectors, train.images, subjects.number
-        search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.part_images, store=self.store)
+        search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.images_a_subject, store=self.store)
         units = search.units(generated, np.full(len(generated), -1))
         found = search(units, name="generated images", share=share)
         degradation = self._degradation(train, generated)

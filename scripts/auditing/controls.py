@@ -33,9 +33,10 @@ from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..images.subjects import starts_of_runs
 from .degradation import Degradation
+from .found import Found, Units
 from .parts import paste_part
 from .result import Control
-from .search import Found, Search, Units
+from .search import Search
 
 __all__ = ["Controls", "SearchedNull", "bent_by"]
 

@@ -29,7 +29,8 @@ from ..embedder.file_loader import FileLoader, Loaded
 from ..embedder.workers import Workers
 from ..images.items import Item, Preprocessing
 from ..similarity.volume_verification import VolumeVerifier
-from .search import Found, Search, Units
+from .found import Found, Units
+from .search import Search
 
 __all__ = ["CloseUp", "detail_of_calls"]
 

@@ -246,18 +246,19 @@ def nearest_images(
         chosen: (Q, k) subject numbers, -1 for none.
         count: at least 1; the result is (Q, k, count).
 
-    Cost: Q x R multiplications of vectors, and as many numbers in memory; queries come in blocks.
+    Each cosine is computed by itself in float64: the choice does not depend on which queries come together. Cost: of
+    each query the images of its subjects, about 1 ns a number.
     """
     order = np.argsort(subjects, kind="stable")
     numbers = np.arange(int(subjects.max(initial=-1)) + 2)
     ends = np.searchsorted(subjects[order], numbers)
-    similarity = queries @ references[order].T
     found = np.full((*chosen.shape, count), -1, np.int64)
     for subject in np.unique(chosen[chosen >= 0]):
         q, c = np.nonzero(chosen == subject)
-        mine = slice(ends[subject], ends[subject + 1])
-        best = np.argsort(-similarity[q, mine], axis=1, kind="stable")[:, :count]
-        found[q, c, : best.shape[1]] = order[mine][best]
+        mine = order[ends[subject] : ends[subject + 1]]
+        similarity = np.einsum("qd,rd->qr", queries[q].astype(float), references[mine].astype(float))
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        found[q, c, : best.shape[1]] = mine[best]
     return found
 
 

@@ -31,7 +31,7 @@ from ..decision.statistic import Statistic
 from ..embedder.embedding_set import EmbeddingSet
 from ..similarity.verification import Verifies
 from .findings import SetFit
-from .search import Found, Units
+from .found import Found, Units
 
 __all__ = ["AuditResult", "Calibration", "Control", "ControlRecall", "Match", "Tier", "Verdict"]
 

@@ -13,10 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,101 +28,17 @@ from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images, Rows
 from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
+from .found import Found, Units
 from .found_store import FoundStore, digest_of
 from .neighbors import Candidates, nearest_images, nearest_subjects, pair_cosines, subject_similarities
 from .parts import Parts, strongest_squares
 
-__all__ = ["Found", "Search", "Units", "similarity_auc"]
+__all__ = ["Search", "similarity_auc"]
 
 UNITS, BLOCKS = (64, 4096), 64  # units that are searched, aligned and kept at a time: a 64th, within these limits
 DEVICE_UNITS = 2048  # the least of them on a GPU, which is idle with fewer
 PER_UNIT = ("subject", "aligned_ssim", "unbent_ssim", "statistic", "best")  # of what is found; the rest is per image
 LOOKED_AT, BLOCK = 4096, 256  # images whose similarity to all subjects is measured, and at a time
-
-
-@dataclass(frozen=True)
-class Units:
-    """What one decision is about: an image, or a volume, whole or as the run of its slices.
-
-    `vectors` (Q, D) and `images` (Q, H, W), or (Q, X, Y, Z), hold the rows of all units, `unit` (Q,) each row's unit,
-    ascending from 0.
-    `level` (U,) is a planar unit's slice level or NaN; `subject` (U,) the training subject it belongs to, -1 for none.
-    """
-
-    vectors: NDArray[np.float32]
-    images: Images
-    unit: NDArray[np.int64]
-    level: NDArray[np.float64]
-    subject: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.level)
-
-    def rows(self, unit: int) -> NDArray[np.int64]:
-        """Return the rows of one unit."""
-        first, after = np.searchsorted(self.unit, [unit, unit + 1])
-        return np.arange(first, after)
-
-    def part(self, first: int, last: int) -> Units:
-        """Return the units from `first` on, until before `last`."""
-        start, stop = np.searchsorted(self.unit, [first, last])
-        unit, level, subject = self.unit[start:stop] - first, self.level[first:last], self.subject[first:last]
-        return Units(self.vectors[start:stop], Rows(self.images, np.arange(start, stop)), unit, level, subject)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The verified candidates of each unit: U units, Q rows, k candidate subjects.
-
-    `subject` (U, k) are subject numbers, -1 where fewer exist; `aligned_ssim` (U, k) is the mean over a unit's slices,
-    `unbent_ssim` (U, k) the same before training images are bent. `statistic` (U,) is what the clearer of the two
-    amounts to, `best` (U,) the column of its best candidate. `image`, `similarity`, `slice_ssim` (Q, k) and `matrix`
-    (Q, k, 2, 3) or (Q, k, 3, 4) and `mirrored` (Q, k) describe single slices, or whole volumes. Where copies of a part
-    are looked for, `parts` says which square of which row decided, and all SSIM is that of such squares.
-    """
-
-    subject: NDArray[np.int64]
-    aligned_ssim: NDArray[np.float64]
-    statistic: NDArray[np.float64]
-    image: NDArray[np.int64]
-    similarity: NDArray[np.float64]
-    slice_ssim: NDArray[np.float32]
-    matrix: NDArray[np.float64]
-    mirrored: NDArray[np.bool_]
-    unbent_ssim: NDArray[np.float64]
-    best: NDArray[np.int64]
-    parts: Parts | None = None
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, Any]) -> Found:
-        """Return it from its arrays, by name."""
-        return cls(**arrays)
-
-    @property
-    def arrays(self) -> dict[str, NDArray]:
-        """Its arrays, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "parts"}
-
-    @cached_property
-    def best_ssim(self) -> NDArray[np.float64]:
-        """(U,) the aligned SSIM of the best candidate."""
-        return self.at_best(self.aligned_ssim)
-
-    @cached_property
-    def nearest(self) -> NDArray[np.int64]:
-        """(U,) the number of the best candidate's subject, -1 for none."""
-        return self.at_best(self.subject)
-
-    def at_best(self, values: NDArray) -> NDArray:
-        """Return values (U, k, ...) at each unit's best candidate, (U, ...)."""
-        return values[np.arange(len(values)), self.best]
-
-    def second(self, statistic: Statistic) -> NDArray[np.float64]:
-        """Return the statistic (U,) of the candidates without the best one."""
-        rest = self.aligned_ssim.copy(), self.unbent_ssim.copy()
-        for ssim in rest:
-            ssim[np.arange(len(ssim)), self.best] = -np.inf
-        return clearest(statistic, rest)[0] * (1 if self.parts is None else self.parts.weight)
 
 
 @dataclass(frozen=True)
@@ -138,8 +52,8 @@ class Search:
         k: candidate subjects.
         statistic: of their aligned SSIM; where parts are looked for, of the square in which it is largest.
         whole_files: a file is one unit, as a volume is; else each image is one.
-        images_a_subject: images of each candidate that are aligned where parts are looked for: of many slices the most
-            alike is seldom the one whose part was copied.
+        images_a_subject: images of each candidate that are laid on a unit's image, the nearest by their embeddings: of
+            neighbouring slices the embedding may prefer another one than that which was copied.
         block: pairs aligned at a time, at least those of the verifier.
         store: keeps what was found; None: nothing is kept. Copies of a part are not kept.
 
@@ -154,7 +68,7 @@ class Search:
     k: int
     statistic: Statistic = LocalStatistic()
     whole_files: bool = False
-    images_a_subject: int = 3
+    images_a_subject: int = 2
     block: int = 1024
     store: FoundStore | None = None
 
@@ -242,20 +156,22 @@ class Search:
     @cached_property
     def _digest(self) -> str:
         """A hash of the training set, and of how it is searched, aligned and scored, with the code of that."""
-        how = fingerprint(self.verifier, self.statistic, type(self), self.k, self.whole_files)
+        how = fingerprint(self.verifier, self.statistic, type(self), self.k, self.whole_files, self.images_a_subject)
         return digest_of(how, self.images, self.vectors, self.subjects)
 
     def _whole(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
         """Align and score whole images: a unit's candidate has the mean of its images."""
         shape = candidates.image.shape
-        ssim, unbent = np.full(shape, -np.inf, np.float32), np.full(shape, -np.inf, np.float32)
+        several = self._several(units, candidates)
+        image, ssim, unbent = candidates.image.copy(), *(np.full(shape, -np.inf, np.float32) for _ in range(2))
         axes = self.images.ndim - 1
         matrix, mirrored = np.zeros((*shape, axes, axes + 1)), np.zeros(shape, bool)
-        rows, columns = np.nonzero(candidates.image >= 0)
+        rows, columns = np.nonzero(image >= 0)
         reached, block = 0, max(self.block, self.verifier.block)  # units that are aligned; pairs at a time
         for start in range(0, len(rows), block):
             q, c = rows[start : start + block], columns[start : start + block]
-            found = self.verifier.align(units.images, self.images, (q, candidates.image[q, c]))
+            found = self.verifier.align(units.images, self.images, (q, several[q, c]))
+            image[q, c] = np.take_along_axis(several[q, c], found.column[:, None], 1)[:, 0]
             ssim[q, c], unbent[q, c] = found.aligned_ssim, found.unbent_ssim
             matrix[q, c], mirrored[q, c] = found.matrix, found.mirrored
             done = units.unit[q[-1]] if start + block < len(rows) else len(units)
@@ -271,14 +187,23 @@ class Search:
             subject=candidates.subject,
             aligned_ssim=mean,
             statistic=statistic,
-            image=candidates.image,
-            similarity=candidates.similarity,
+            image=image,
+            similarity=pair_cosines(units.vectors, self.vectors, image),
             slice_ssim=ssim,
             matrix=matrix,
             mirrored=mirrored,
             unbent_ssim=mean_unbent,
             best=best,
         )
+
+    def _several(self, units: Units, candidates: Candidates) -> NDArray[np.int64]:
+        """Return the images of each candidate that are laid on each row, (Q, k, n), the nearest first."""
+        most = int(np.bincount(self.subjects, minlength=1).max())
+        count = min(self.images_a_subject, most)
+        if count == 1:
+            return candidates.image[:, :, None]
+        chosen = np.where(candidates.image >= 0, candidates.subject[units.unit], -1)
+        return nearest_images(units.vectors, self.vectors, self.subjects, chosen, count)
 
     def _in_squares(self, units: Units, candidates: Candidates, bar: Progress) -> Found:
         """Align several images of each candidate and score them square by square: the most striking square decides."""

@@ -25,7 +25,7 @@ from .kernels import in_parts, kernel
 from .sampling import MARGIN, fill_cells
 from .smoothing import smoothed
 
-__all__ = ["deform"]
+__all__ = ["deform", "solve_banded"]
 
 
 SPACINGS = np.array([32, 16, 8])  # pixels between control points, coarse to fine
@@ -193,7 +193,7 @@ def _inside(image: NDArray, y: float, x: float) -> tuple[float, float, float]:
 
 
 @kernel(fastmath=True)
-def _solve(band: NDArray, x: NDArray) -> None:
+def solve_banded(band: NDArray, x: NDArray) -> None:
     """Turn the right side x into the solution by elimination in the symmetric band, which is overwritten."""
     count, width = band.shape[0], band.shape[1] - 1
     for n in range(count):
@@ -226,7 +226,7 @@ def _fit(
         best, lowest = field.copy(), energy
         if done or step == iterations:
             break
-        _solve(band, right)
+        solve_banded(band, right)
         flat = field.reshape(-1)
         for n in range(count):
             flat[n] += right[n]

@@ -18,15 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from ..images.foreground import foreground
-from .deformation import deform
+from .deformation import deform, solve_banded
 from .kernels import in_parts, kernel
 from .sampling import resample
 
-__all__ = ["fit_gains", "monotone_gain", "render"]
+__all__ = ["bent", "fit_gains", "monotone_gain", "render"]
 
 
 GAIN_BINS = 32
 LEAST_CONTRAST = 0.25  # share of the reference's contrast that a map of intensity must keep
+TERMS = 5  # of the shading: x, y, x^2, x y and y^2
+SHRINKAGE = 0.01  # of its coefficients, in sums of squared intensity
+MOST_SHADING = 1.5  # largest factor by which it brightens or darkens
 
 
 @kernel()
@@ -94,9 +97,47 @@ def _spread(image: NDArray, weight: NDArray) -> float:
     return np.sqrt(max(0.0, square / count - (total / count) ** 2)) if count else 0.0
 
 
+@kernel(fastmath=True)
+def _shade(query: NDArray, image: NDArray, weight: NDArray) -> None:
+    """Multiply an image (H, W), where weight is set, by the smooth factor that makes it most like the query.
+
+    The factor is 1 + a polynomial of the second degree in the pixel's place, by least squares, within limits: it undoes
+    a coil's shading, or a generator's.
+    """
+    height, width = image.shape
+    band, right = np.zeros((TERMS, TERMS)), np.zeros(TERMS)
+    terms = np.empty(TERMS)
+    power = 0.0
+    for i in range(height):
+        for j in range(width):
+            if weight[i, j]:
+                y, x = 2.0 * i / (height - 1) - 1.0, 2.0 * j / (width - 1) - 1.0
+                value = float(image[i, j])
+                terms[0], terms[1] = value * x, value * y
+                terms[2], terms[3], terms[4] = value * x * x, value * x * y, value * y * y
+                power += value * value
+                for a in range(TERMS):
+                    right[a] += terms[a] * (query[i, j] - value)
+                    for b in range(TERMS - a):
+                        band[a, b] += terms[a] * terms[a + b]
+    if power <= 0:
+        return
+    for a in range(TERMS):
+        band[a, 0] += SHRINKAGE * power
+    solve_banded(band, right)
+    for i in range(height):
+        for j in range(width):
+            if weight[i, j]:
+                y, x = 2.0 * i / (height - 1) - 1.0, 2.0 * j / (width - 1) - 1.0
+                factor = 1 + right[0] * x + right[1] * y + right[2] * x * x + right[3] * x * y + right[4] * y * y
+                image[i, j] *= min(max(factor, 1 / MOST_SHADING), MOST_SHADING)
+
+
 @kernel()
-def _fit_gains(start: int, stop: int, queries: NDArray, images: NDArray, union: NDArray, warped: NDArray) -> None:
-    """Fill (P, H, W) with the images on their queries' contrast."""
+def _fit_gains(
+    start: int, stop: int, queries: NDArray, images: NDArray, union: NDArray, shading: bool, warped: NDArray
+) -> None:
+    """Fill (P, H, W) with the images on their queries' contrast, and shading."""
     for n in range(start, stop):
         mapped = monotone_gain(queries[n], images[n], union[n])
         # a map that flattens the reference explains nothing: a blank query would be everybody's copy
@@ -104,35 +145,50 @@ def _fit_gains(start: int, stop: int, queries: NDArray, images: NDArray, union: 
         for i in range(queries.shape[1]):  # not by a slice, whose check of shapes takes seconds to compile
             for j in range(queries.shape[2]):
                 warped[n, i, j] = images[n, i, j] if flat else mapped[i, j]
+        if shading and not flat:
+            _shade(queries[n], warped[n], union[n])
+            mapped = monotone_gain(queries[n], warped[n], union[n])
+            for i in range(queries.shape[1]):
+                for j in range(queries.shape[2]):
+                    warped[n, i, j] = mapped[i, j]
 
 
 def render(
-    queries: NDArray,
-    references: NDArray,
-    matrix: NDArray,
-    bend: bool = False,
+    queries: NDArray[np.float32],
+    references: NDArray[np.float32],
+    matrix: NDArray[np.float64],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
-    """Return the references on their queries' grids and contrast, both foregrounds' union, and the former before they
-    are bent; (P, H, W).
+    shading: bool = True,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the references on their queries' grids and contrast, and both foregrounds' union; (P, H, W).
 
-    `bend` bends them onto the queries, too. `pairs` are rows of queries and of references; None: row by row.
+    `shading` undoes a smooth one, too. `pairs` are rows of queries and of references; None: row by row.
     """
     masks = [foreground(torch.from_numpy(a)).numpy().astype(np.float32) for a in (queries, references)]
-    once, rows = queries, None if pairs is None else pairs[0]
     if pairs is not None:
         queries, references = queries[pairs[0]], references[pairs[1]]
         masks = [mask[rows] for mask, rows in zip(masks, pairs)]
     union = (masks[0] > 0.5) | (resample(masks[1], matrix) > 0.5)
-    unbent = warped = fit_gains(queries, resample(references, matrix), union)
-    if bend:
-        # once more, as misfits have flattened the first map of intensity
-        warped = fit_gains(queries, deform(once, unbent, union, rows), union)
-    return warped, union, unbent
+    return fit_gains(queries, resample(references, matrix), union, shading), union
 
 
-def fit_gains(queries: NDArray, images: NDArray, union: NDArray) -> NDArray[np.float32]:
-    """Return images (P, H, W) on their queries' contrast where `union` is set, by a non-decreasing map a pair."""
+def bent(
+    queries: NDArray[np.float32],
+    images: NDArray[np.float32],
+    union: NDArray[np.bool_],
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """Return rendered images (P, H, W) bent onto their queries; `rows` (P,) are those of the queries (Q, H, W)."""
+    own = queries if rows is None else queries[rows]
+    # once more, as misfits have flattened the first map of intensity
+    return fit_gains(own, deform(queries, images, union, rows), union)
+
+
+def fit_gains(queries: NDArray, images: NDArray, union: NDArray, shading: bool = False) -> NDArray[np.float32]:
+    """Return images (P, H, W) on their queries' contrast where `union` is set, by a non-decreasing map a pair.
+
+    `shading` undoes a smooth one, too: by a factor, then the map anew.
+    """
     warped = np.empty_like(queries)
-    in_parts(_fit_gains, len(queries), queries, images, union, warped)
+    in_parts(_fit_gains, len(queries), queries, images, union, shading, warped)
     return warped

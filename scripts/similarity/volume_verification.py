@@ -18,6 +18,7 @@ monotone map of intensity are undone, by one registration in space instead of on
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,12 +26,12 @@ from numpy.typing import NDArray
 
 from ..images.foreground import foreground
 from ..images.stacks import Images
+from .batched_rendering import Laid
 from .detail import detail_agreement
 from .rendering import fit_gains
 from .smoothing import smoothed
 from .squares import grid_of_squares
-from .ssim import ssim_pairs
-from .verification import MOST_SMOOTHING, Alignment, Pairs
+from .verification import MOST_SMOOTHING, Alignment, Pairs, foreground_ssim, lay_best, rows_of_pairs
 from .volume_deformation import deform_volumes
 from .volume_registration import register_volumes
 from .volume_sampling import resample_volumes
@@ -69,6 +70,7 @@ class VolumeVerifier:
     ) -> Alignment:
         """Align references[pairs[1]] to queries[pairs[0]], or without `pairs` each reference to the query beside it.
 
+        Of several references (P, n) the best is taken, as :meth:`.verification.Verifier.align` has it.
         Volumes are (N, X, Y, Z) in [0, 1], background near 0. The maps are (P, 3, 4), query to reference in mm about
         the volumes' centres. `start` is of images alone.
 
@@ -80,23 +82,16 @@ class VolumeVerifier:
                 f"queries and references must be (N, X, Y, Z) of one size, got {queries.shape} and {references.shape}"
             )
         first, second = (np.arange(len(queries)), np.arange(len(references))) if pairs is None else pairs
-        matrix, scores = np.empty((len(first), 3, 4)), np.empty((2, len(first)), np.float32)
+        matrix, column = np.empty((len(first), 3, 4)), np.empty(len(first), np.int64)
+        scores, unbent = np.empty(len(first), np.float32), np.empty(len(first), np.float32)
         for begin in range(0, len(first), self.block):
             part = slice(begin, begin + self.block)
-            # a volume of several pairs is smoothed once
-            (mine, i), (theirs, j) = (np.unique(numbers[part], return_inverse=True) for numbers in (first, second))
-            query, reference = np.asarray(queries[mine], np.float32), np.asarray(references[theirs], np.float32)
-            starts = np.repeat(STARTS[None], len(i), 0)
-            matrix[part] = register_volumes(query, reference, (i, j), starts, self._spacing)
-            query, reference = smoothed(query, self.smoothing), smoothed(reference, self.smoothing)
-            warped, both, unbent = self._render(query[i], reference, j, matrix[part], _foreground(query)[i])
-            for row, shown in zip(scores, (warped, unbent)):
-                row[part] = ssim_pairs(
-                    query[i][:, None], shown[:, None], form="foreground", data_range=1.0,
-                    foreground_x=both[:, None], foreground_y=both[:, None],
-                )  # fmt: skip
+            query, reference, i, j = rows_of_pairs(queries, references, (first[part], second[part]))
+            laid, unbent[part], column[part] = lay_best(partial(self._laid, query, reference), (i, j))
+            matrix[part] = laid.matrix
+            scores[part] = foreground_ssim(self._bent(laid)) if self.bend else unbent[part]
         no_squares = np.empty((len(first), 0), np.float32)
-        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores[0], no_squares, scores[1])
+        return Alignment(matrix, np.linalg.det(matrix[:, :, :3]) < 0, scores, no_squares, unbent, column)
 
     def refine(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float64]:
         """Return the maps (P, 3, 4) of references (P, X, Y, Z) on their queries, from ones that are nearly right."""
@@ -107,7 +102,7 @@ class VolumeVerifier:
     def show(self, queries: NDArray, references: NDArray, matrix: NDArray) -> NDArray[np.float32]:
         """Return the references (P, X, Y, Z) as they are compared with their queries, but not smoothed."""
         queries, references = (np.asarray(a, np.float32) for a in (queries, references))
-        return self._render(queries, references, np.arange(len(references)), matrix, _foreground(queries))[0]
+        return self._compared(queries, references, matrix)[0]
 
     def grid(self, shape: Sequence[int]) -> NDArray[np.int64]:
         """Return no squares (0, 3)."""
@@ -126,31 +121,52 @@ class VolumeVerifier:
             query, reference = (
                 smoothed(np.asarray(a[part], np.float32), self.smoothing) for a in (queries, references)
             )
-            rendered = self._render(query, reference, np.arange(len(query)), matrix[part], _foreground(query))
-            found[part] = detail_agreement(query, *rendered[:2])
+            found[part] = detail_agreement(query, *self._compared(query, reference, matrix[part]))
         return found
 
-    def _render(
+    def _laid(self, queries: NDArray, references: NDArray, pairs: Pairs, start: NDArray | None) -> Laid:
+        """Return references laid on queries, for pairs of rows."""
+        first, second = pairs
+        starts = np.repeat(STARTS[None], len(first), 0) if start is None else start[:, None]
+        matrix = register_volumes(queries, references, pairs, starts, self._spacing)
+        queries, references = smoothed(queries, self.smoothing), smoothed(references, self.smoothing)
+        shown = self._rendered(queries[first], references, second, matrix, _foreground(queries)[first])
+        return Laid(*(torch.from_numpy(a) for a in (matrix, queries[first], *shown)))
+
+    def _bent(self, laid: Laid) -> Laid:
+        """Return pairs whose references are bent."""
+        return laid._replace(references=torch.from_numpy(_bent(*(a.numpy() for a in laid[1:]))))
+
+    def _compared(
+        self, queries: NDArray, references: NDArray, matrix: NDArray
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the references as they are compared with the queries beside them, and where both show something."""
+        number = np.arange(len(references))
+        warped, both = self._rendered(queries, references, number, matrix, _foreground(queries))
+        return _bent(queries, warped, both) if self.bend else warped, both
+
+    def _rendered(
         self, queries: NDArray, references: NDArray, second: NDArray, matrix: NDArray, shown: NDArray
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
-        """Return references[second] on their queries' grids and contrast, where both show something, and the former
-        before they are bent; (P, X, Y, Z).
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return references[second] on their queries' grids and contrast, and where both show something; (P, X, Y, Z).
 
         `shown` (P, X, Y, Z) is where the queries do.
         What only one shows, as a face that was removed or lies outside a crop, says nothing about the other.
         """
         warped = resample_volumes(references, second, matrix, queries.shape[1:], self._spacing)
         both = shown & _foreground(warped)
-        planes = (len(queries), -1, queries.shape[3])  # a map of intensity does not ask where a voxel lies
+        return _on_contrast(queries, warped, both), both
 
-        def on_contrast(volumes: NDArray) -> NDArray:
-            return fit_gains(*(a.reshape(planes) for a in (queries, volumes, both))).reshape(volumes.shape)
 
-        unbent = warped = on_contrast(warped)
-        if self.bend:
-            # once more, as misfits have flattened the first map of intensity
-            warped = on_contrast(deform_volumes(queries, unbent, both))
-        return warped, both, unbent
+def _on_contrast(queries: NDArray, volumes: NDArray, both: NDArray) -> NDArray[np.float32]:
+    planes = (len(queries), -1, queries.shape[3])  # a map of intensity does not ask where a voxel lies
+    query, volume, mask = (a.reshape(planes) for a in (queries, volumes, both))
+    return fit_gains(query, volume, mask).reshape(volumes.shape)
+
+
+def _bent(queries: NDArray, volumes: NDArray, both: NDArray) -> NDArray[np.float32]:
+    # the contrast once more, as misfits have flattened the first map of intensity
+    return _on_contrast(queries, deform_volumes(queries, volumes, both), both)
 
 
 def _foreground(volumes: NDArray) -> NDArray[np.bool_]:

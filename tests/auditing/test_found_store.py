@@ -18,8 +18,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import embedded, images_of
+from scripts.auditing.found import Found
 from scripts.auditing.found_store import FoundStore
-from scripts.auditing.search import Found, Search
+from scripts.auditing.search import Search
 from scripts.bundle.shares import Share
 from scripts.similarity.verification import Verifier
 

@@ -88,7 +88,7 @@ def searched():
     new = [person(200 + i) for i in range(6)]
     items = [{"id": f"p{i // 2:02d}{'ab'[i % 2]}", "image": "", "subject_id": f"p{i // 2:02d}"} for i in range(32)]
     train = replace(embedded(people), items=items)
-    engine = audit(k=16, part_sizes=[24.0, 36.0], part_images=2, bends=[1.0], bent_images=4)
+    engine = audit(k=16, part_sizes=[24.0, 36.0], images_a_subject=2, bends=[1.0], bent_images=4)
     engine.verifier = Verifier(window=16)
     return engine(train, embedded(np.stack(copies + new), "g"))
 

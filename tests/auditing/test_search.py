@@ -43,6 +43,23 @@ def test_each_candidate_is_aligned_and_scored(train):
     np.testing.assert_allclose(found.at_best(found.aligned_ssim), found.best_ssim)
 
 
+def test_the_image_that_was_copied_is_compared_where_the_embedding_prefers_its_neighbour(train):
+    """Two images a subject, the second half the first; the query shows the first, and its vector is the second's."""
+    images = np.repeat(train.images.astype(np.float32), 2, axis=0)
+    images[1::2] = 0.5 * (images[1::2] + images_of(12, seed=9))
+    slices = embedded(images)
+    query = embedded(images[[6]], "g")
+    query.vectors[0] = slices.vectors[7]
+    for count, image in ((1, 7), (2, 6)):
+        engine = Search(slices.vectors, slices.images, np.arange(24) // 2, Verifier(), 6, images_a_subject=count)
+        found = engine(engine.units(query, np.full(1, -1)))
+        assert found.nearest.tolist() == [3] and found.at_best(found.image).tolist() == [image]
+        similarity = float(slices.vectors[7] @ slices.vectors[image])
+        assert found.at_best(found.similarity)[0] == pytest.approx(similarity, abs=1e-6)
+        assert bool(found.best_ssim[0] > 0.99) is (image == 6)
+        assert (found.image[0] // 2 == found.subject[0]).all()
+
+
 def test_a_unit_does_not_find_its_own_subject_where_it_is_left_out(train):
     engine = search(train)
     units = engine.units(train, np.arange(12))

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT, blobs
-from real_slices import Outcome, RealSlices, RememberingVerifier, Scenario
+from real_slices import Outcome, RealSlices, Scenario
+from remembering import RememberingVerifier
 from scripts import RandCopyd, Verifier
 
 
@@ -32,9 +33,9 @@ def test_remembering_verifier_is_the_verifier_and_aligns_a_pair_once():
     for _ in range(2):
         for got, wanted in zip(remembering.align(images[:4], images[2:]), expected):
             np.testing.assert_array_equal(got, wanted)
-        assert len(remembering.known) == 4
+        assert len(remembering.known.rows) == 4
     remembering.align(images[[0, 4]], images[[2, 5]])  # one pair is new
-    assert len(remembering.known) == 5
+    assert len(remembering.known.rows) == 5
 
 
 @pytest.fixture(scope="module")

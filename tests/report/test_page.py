@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from pages import Parsed
 from scripts.auditing.findings import SetFit
+from scripts.auditing.found import Found, Units
 from scripts.auditing.result import AuditResult, Calibration, Control
-from scripts.auditing.search import Found, Units
 from scripts.decision.criteria import Criteria
 from scripts.decision.decide import Decision, NullComparison
 from scripts.decision.labels import Label, Thresholds

@@ -18,12 +18,11 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scripts import component
 from scripts.images.datalists import find_images
-from scripts.similarity import batched_registration, batched_rendering, rendering
+from scripts.similarity import batched_deformation, batched_registration, batched_rendering, rendering
 from scripts.similarity.deformation import deform
 from scripts.similarity.registration import register
 from scripts.similarity.sampling import resample
-from scripts.similarity.ssim import ssim_pairs
-from scripts.similarity.verification import Verifier
+from scripts.similarity.verification import Verifier, foreground_ssim
 from sklearn.isotonic import IsotonicRegression
 from textures import SHAPE, moved, similarity, textured
 
@@ -49,24 +48,20 @@ def tensors(pairs):
 
 
 def by_torch(queries, references, pairs, start=None, bend=True):
-    """Return the maps and aligned SSIM of pairs, as `Verifier` returns them."""
+    """Return the maps, aligned SSIM and that of unbent images of pairs, as `Verifier` returns them."""
     arrays = [torch.from_numpy(a) for a in (queries, references, *pairs)]
     known = None if start is None else torch.from_numpy(start)
-    laid = batched_rendering.lay(*arrays[:2], tuple(arrays[2:]), known, 0.7, bend)
-    masks = {"foreground_x": laid.union, "foreground_y": laid.union}
-    scores = ssim_pairs(laid.queries, laid.references, form="foreground", data_range=1.0, **masks)
-    return laid.matrix.numpy(), scores.numpy()
+    laid = batched_rendering.lay(*arrays[:2], tuple(arrays[2:]), known, 0.7)
+    shown = laid._replace(references=batched_rendering.bent(*laid[1:])) if bend else laid
+    return laid.matrix.numpy(), foreground_ssim(shown).numpy(), foreground_ssim(laid).numpy()
 
 
 @pytest.mark.parametrize("bend", [True, False])
 def test_copies_and_strangers_score_as_by_the_kernels(people, copies, bend):
     pairs = np.array([0, 1, 2, 3, 0, 1]), np.array([0, 1, 2, 3, 1, 3])
     expected = Verifier(bend=bend).align(copies, people, pairs)
-    matrix, scores = by_torch(copies, people, pairs, bend=bend)
+    matrix, scores, unbent = by_torch(copies, people, pairs, bend=bend)
     np.testing.assert_allclose(scores, expected.aligned_ssim, atol=1e-3)
-    laid = batched_rendering.lay(*(torch.from_numpy(a) for a in (copies, people)), tensors(pairs), None, 0.7, bend)
-    masks = {"foreground_x": laid.union, "foreground_y": laid.union}
-    unbent = ssim_pairs(laid.queries, laid.unbent, form="foreground", data_range=1.0, **masks)
     np.testing.assert_allclose(unbent, expected.unbent_ssim, atol=1e-3)
     np.testing.assert_allclose(matrix[:4], expected.matrix[:4], atol=2e-3)
     assert scores[:4].min() > 0.9 > 0.6 > scores[4:].max()
@@ -76,7 +71,7 @@ def test_maps_that_are_nearly_right_are_refined(people, copies):
     pairs = (np.arange(4),) * 2
     exact = register(copies, people, pairs)
     rough = exact + np.array([[0.01, -0.01, 0.8], [0.01, 0.01, -0.8]])
-    found, _ = by_torch(copies, people, pairs, rough)
+    found, *_ = by_torch(copies, people, pairs, rough)
     np.testing.assert_allclose(found, register(copies, people, pairs, rough), atol=2e-3)
     np.testing.assert_allclose(found, exact, atol=0.05)
 
@@ -85,7 +80,7 @@ def test_a_blank_image_and_equal_images_are_as_by_the_kernels(people):
     blank = np.zeros_like(people[:1])
     queries, references = np.concatenate([blank, people[:1], blank]), np.concatenate([people[:1], people[:1], blank])
     expected = Verifier().align(queries, references)
-    _, scores = by_torch(queries, references, (np.arange(3),) * 2)
+    _, scores, _ = by_torch(queries, references, (np.arange(3),) * 2)
     # how anything lies on a blank image is arbitrary
     assert (np.abs(scores - expected.aligned_ssim) < [0.05, 1e-4, 1e-4]).all()
     assert scores[1] > 0.999
@@ -123,12 +118,15 @@ def test_the_map_of_intensity_is_an_isotonic_regression(seed):
     np.testing.assert_allclose(np.unique(expected.round(9)), values[there], atol=1e-6)
     found = batched_rendering.fit_gains(*(torch.from_numpy(a) for a in (query, image, union)))
     np.testing.assert_allclose(found, rendering.fit_gains(query, image, union), atol=1e-5)
+    found = batched_rendering.fit_gains(*(torch.from_numpy(a) for a in (query, image, union)), shading=True)
+    np.testing.assert_allclose(found, rendering.fit_gains(query, image, union, shading=True), atol=1e-4)
 
 
 def test_without_any_foreground_intensity_stays(people):
     queries, images = torch.from_numpy(people[:1]), torch.from_numpy(people[1:2])
     nowhere = torch.zeros_like(images, dtype=torch.bool)
-    assert torch.equal(batched_rendering.fit_gains(queries, images, nowhere), images)
+    for shading in (False, True):
+        assert torch.equal(batched_rendering.fit_gains(queries, images, nowhere, shading), images)
 
 
 def test_bends_are_those_of_the_kernel(people):
@@ -137,7 +135,7 @@ def test_bends_are_those_of_the_kernel(people):
     masks = np.ones(people.shape, bool)
     masks[1, :, :50], masks[2] = False, False
     expected = deform(queries, people, masks)
-    found = batched_rendering.deform(*(torch.from_numpy(a) for a in (queries, people, masks))).numpy()
+    found = batched_deformation.deform(*(torch.from_numpy(a) for a in (queries, people, masks))).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_allclose(found[2], people[2], atol=1e-5)
 
@@ -154,7 +152,7 @@ def test_the_elimination_of_blocks_solves_the_whole_system():
     own = torch.stack([blocks[:, r, :, r] for r in range(rows)], 1)
     following = torch.stack([blocks[:, r, :, r + 1] for r in range(rows - 1)], 1)
     right = rng.normal(size=(2, rows, m))
-    found = batched_rendering._solved(own, following, torch.from_numpy(right)).numpy()
+    found = batched_deformation._solved(own, following, torch.from_numpy(right)).numpy()
     expected = np.linalg.solve(whole, right.reshape(2, -1, 1))[..., 0]
     np.testing.assert_allclose(found.reshape(2, -1), expected, atol=1e-9)
 
@@ -163,7 +161,7 @@ def test_energy_and_right_side_are_those_of_a_small_change(people):
     """The right side is minus half the gradient of the energy, which differences of it give."""
     images = torch.from_numpy(gaussian_filter(people[:1], (0, 3, 3)))
     queries, mask = torch.from_numpy(gaussian_filter(people[1:2], (0, 3, 3))), torch.ones(1, *SHAPE, dtype=torch.bool)
-    grid = batched_rendering._Grid(*SHAPE, 32, images.device)
+    grid = batched_deformation._Grid(*SHAPE, 32, images.device)
     values, cells = grid.by_cell(queries), batched_registration.Cells.of(images)
     generator = torch.Generator().manual_seed(0)
     field = torch.randn(1, grid.rows, grid.columns, 2, dtype=torch.float64, generator=generator)
@@ -186,7 +184,7 @@ def test_real_slices_score_as_by_the_kernels(ixi):
     slices = np.stack([np.asarray(one["image"])[0] for item in items for one in preprocessing(item)][:12])
     queries = np.stack([moved(image, similarity(6, (2, -3))) for image in slices[:4]])
     pairs = np.repeat(np.arange(4), 6), np.concatenate([np.r_[n, (np.arange(5) * 2 + n + 1) % 12] for n in range(4)])
-    _, scores = by_torch(queries, slices, pairs)
+    _, scores, _ = by_torch(queries, slices, pairs)
     np.testing.assert_allclose(scores, Verifier().align(queries, slices, pairs).aligned_ssim, atol=1e-3)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from scripts.images.geometry import warp
-from scripts.similarity.deformation import PIXELS, ROWS, STIFFNESS, _fit, _normal_equations, _solve, deform
+from scripts.similarity.deformation import PIXELS, ROWS, STIFFNESS, _fit, _normal_equations, deform, solve_banded
 from scripts.similarity.sampling import MARGIN, fill_cells
 from textures import SHAPE, textured
 
@@ -120,7 +120,7 @@ def test_the_band_is_symmetric_positive_and_solved_as_numpy_solves_it(images):
             full[n, n - d] = full[n - d, n] = band[n - d, d]
     assert np.linalg.eigvalsh(full).min() > 0
     expected = np.linalg.solve(full, right)
-    _solve(band, right)
+    solve_banded(band, right)
     np.testing.assert_allclose(right, expected, rtol=1e-6, atol=1e-9)
 
 

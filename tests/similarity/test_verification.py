@@ -98,6 +98,23 @@ def test_result_does_not_depend_on_block_or_on_the_other_pairs(image):
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def test_of_several_slices_the_one_that_suits_the_query_is_taken():
+    """Whichever column it stands in; -1 stands for none. Neighbours are half the slice itself."""
+    slices = np.stack([textured(seed) for seed in range(4)])
+    neighbours = 0.5 * slices + 0.5 * np.stack([textured(seed) for seed in range(4, 8)])
+    slices = np.concatenate([slices, neighbours])
+    queries = np.stack([moved(slices[n], similarity(6, (2, 1))) for n in (0, 3)])
+    several = np.array([[4, 0, 5], [3, 7, -1]])
+    found = Verifier(block=1).align(queries, slices, (np.arange(2), several))
+    assert found.column.tolist() == [1, 0]
+    alone = Verifier().align(queries, slices, (np.arange(2), np.array([0, 3])))
+    np.testing.assert_allclose(found.matrix, alone.matrix, atol=0.05)
+    np.testing.assert_allclose(found.aligned_ssim, alone.aligned_ssim, atol=0.01)
+    for column in range(3):
+        one = Verifier(bend=False).align(queries[:1], slices, (np.array([0]), several[:1, column]))
+        assert one.unbent_ssim[0] <= found.unbent_ssim[0] + 0.01
+
+
 def test_the_ssim_before_bending_is_that_of_a_verifier_which_does_not_bend(image):
     query = (image**0.8 + 0.05 * np.random.default_rng(4).normal(size=image.shape)).clip(0, 1).astype(np.float32)
     bending, not_bending = (Verifier(bend=bend).align(query[None], image[None]) for bend in (True, False))
@@ -113,7 +130,7 @@ def test_blank_images_are_defined(image):
     pairs = Verifier().align(np.stack([blank, image, blank + 0.5]), np.stack([blank, blank, blank + 0.5]))
     assert np.isfinite(pairs.matrix).all()
     assert pairs.aligned_ssim[0] == 1 and pairs.aligned_ssim[2] == 1 and pairs.aligned_ssim[1] < 0.5
-    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0] * 5
+    assert [len(part) for part in Verifier().align(np.zeros((0, *SHAPE)), np.zeros((0, *SHAPE)))] == [0] * 6
 
 
 @pytest.mark.parametrize("arguments", [{"smoothing": -0.1}, {"smoothing": 500.0}, {"block": 0}])

@@ -54,6 +54,15 @@ def test_pairs_are_what_each_alone_is_whatever_the_block():
             np.testing.assert_allclose(got[place], expected[0], atol=1e-4)
 
 
+def test_of_several_volumes_of_a_person_the_one_that_was_copied_is_taken():
+    copies = np.stack([copy(HEADS[1], 5), copy(HEADS[3], 6)])
+    several = np.array([[0, 1], [3, -1]])
+    found = VolumeVerifier().align(copies, HEADS, (np.arange(2), several))
+    assert found.column.tolist() == [1, 0]
+    alone = VolumeVerifier().align(copies, HEADS, (np.arange(2), np.array([1, 3])))
+    np.testing.assert_allclose(found.aligned_ssim, alone.aligned_ssim, atol=0.02)
+
+
 def test_the_score_is_scikit_images_where_both_show_something():
     verifier = VolumeVerifier(smoothing=0.0)
     found = verifier.align(HEADS[:1], HEADS[1:2])
@@ -91,7 +100,7 @@ def test_empty_volumes_and_none_are_no_error():
     empty = np.zeros((1, *FIELD), np.float32)
     found = VolumeVerifier().align(np.concatenate([empty, HEADS[:1]]), np.concatenate([empty, empty]))
     assert np.isfinite(found.aligned_ssim).all() and found.aligned_ssim[1] < 0.5
-    assert [len(part) for part in VolumeVerifier().align(empty[:0], empty[:0])] == [0] * 5
+    assert [len(part) for part in VolumeVerifier().align(empty[:0], empty[:0])] == [0] * 6
 
 
 @pytest.mark.parametrize(
