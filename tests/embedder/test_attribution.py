@@ -75,9 +75,10 @@ def test_what_is_identical_has_the_large_values_in_the_images_own_frame(shipped,
     first, other = demo, demo.roll(1, 0)
     second = torch.where(inside, first, other)
     found = cosine_map(shipped, first, second)
-    assert (found[:, inside].sum(1) > found[:, ~inside].sum(1)).all()
+    assert found[:, inside].sum(1).mean() > found[:, ~inside].sum(1).mean()
     without = cosine_map(shipped, first, other)  # heads at one level are alike everywhere, to some extent
-    assert (found[:, inside].sum(1) / without[:, inside].sum(1)).mean() > 1.4
+    gain = found[:, inside].sum(1) / without[:, inside].sum(1)
+    assert gain.min() > 1 and gain.mean() > 1.4
     # the other image lies elsewhere: the map stays where it was
     turned = cosine_map(shipped, first, second.flip(2))
     assert torch.corrcoef(torch.stack([found.flatten(), turned.flatten()]))[0, 1] > 0.9
