@@ -137,7 +137,8 @@ class Audit(Randomizable):
         controls = {"control_images": control_images, "bent_images": bent_images}
         for name, count in {**counts, **controls}.items():
             if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
+                of_config = " (key subject_images, of parts part_images)" if name == "images_a_subject" else ""
+                raise ValueError(f"{name}{of_config} must be at least 1, got {count}")
             if name in controls and count > MOST_CONTROLS:
                 raise ValueError(f"{name} must be at most {MOST_CONTROLS}, got {count}")
         if any(pixels <= 0 for pixels in bends):
