@@ -33,6 +33,7 @@ from .auditing.detail import detail_of_calls
 from .auditing.fit import FitTest
 from .auditing.found import Found
 from .auditing.kinds import kinds_of_subjects
+from .auditing.naming import name_images
 from .auditing.result import Tier
 from .auditing.search import Search
 from .auditing.training_subjects import Subjects, one_person
@@ -200,6 +201,7 @@ class Lookup:
             kind = self.controls.kind_of(found)
             decision = decide(found.statistic, units.level, found.nearest, self.null, criteria, kind)
             called = bool(decision.memorized[0])
+            found = name_images(search, units, found, decision.memorized, self.audit.named_images)
             row = found.image[:, found.best[0]]
             detail = detail_of_calls(search, units, found, self.train, data, decision.memorized, self.audit.close_up)[0]
         tier = (Tier.COPY if detail >= criteria.copy_detail else Tier.LIKENESS) if called else Tier.NONE

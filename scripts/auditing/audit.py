@@ -20,34 +20,31 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 from monai.transforms import Randomizable
-from numpy.typing import NDArray
 
 from ..bundle.shares import ALL, Share
 from ..decision.criteria import Criteria
-from ..decision.decide import Decision, compare_nulls, decide
 from ..decision.labels import Thresholds
-from ..decision.near_copies import shared_people
-from ..decision.rates import auc_error, rank_calls_needed
 from ..decision.set_level import set_level
 from ..decision.statistic import LocalStatistic, Statistic
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.items import RandomTransform
 from ..similarity.verification import Verifies
-from .controls import Controls, SearchedNull, bent_by
+from .controls import Controls, bent_by
 from .degradation import Change, Degradation, match_degradation
 from .detail import CloseUp, detail_of_calls
 from .findings import ANOTHER_VIEW, SetFit
-from .found import Found, Units
 from .found_store import FoundStore
-from .kinds import kind_shares, kinds_of_subjects
-from .result import AuditResult, Calibration
-from .search import Search, similarity_auc
+from .kinds import kinds_of_subjects
+from .naming import name_images
+from .result import AuditResult
+from .search import Search
+from .searched import Searched
 from .training_subjects import Subjects, one_person
 
 __all__ = ["Audit"]
@@ -56,27 +53,6 @@ MOST_BENT = 20.0  # pixels; the control points lie no farther apart
 MOST_CONTROLS = 100_000
 
 NullTransform = Literal["auto", "none"] | Change
-
-
-@dataclass(frozen=True)
-class _Searched:
-    """What was found for the generated images and for the null that decides; `left_out` is the same as `chosen`
-    without a holdout."""
-
-    search: Search
-    units: Units
-    found: Found
-    controls: Controls
-    left_out: SearchedNull
-    chosen: SearchedNull
-
-    @property
-    def kind(self) -> NDArray[np.int64] | None:
-        return self.controls.kind_of(self.found)
-
-    def decision(self, criteria: Criteria) -> Decision:
-        found = self.found
-        return decide(found.statistic, self.units.level, found.nearest, self.chosen.null, criteria, self.kind)
 
 
 class Audit(Randomizable):
@@ -98,6 +74,7 @@ class Audit(Randomizable):
         bent_images: copies at each of these.
         part_sizes: in pixels; where the verifier looks for copies of a part, the control's copies are discs so wide.
         images_a_subject: of each candidate that are laid on an image; the one that suits it best is then compared.
+        named_images: of the matched subject that are laid on a called image, to say which of them was copied.
         close_up: compares the detail of called volumes in finer voxels; None: in those that were aligned.
         seed: of all sampling.
         store_dir: folder where what was aligned is kept, so that an audit that was stopped goes on; None keeps nothing.
@@ -122,6 +99,7 @@ class Audit(Randomizable):
         bent_images: int = 20,
         part_sizes: Sequence[float] = (20.0, 30.0),
         images_a_subject: int = 2,
+        named_images: int = 8,
         close_up: CloseUp | None = None,
         seed: int = 0,
         store_dir: str | os.PathLike | None = None,
@@ -134,6 +112,7 @@ class Audit(Randomizable):
         if not (null_transform in ("auto", "none") or callable(null_transform)):
             raise ValueError(f"null_transform must be auto or none, got {null_transform!r}")
         counts = {"null_subjects": null_subjects, "null_slices": null_slices, "images_a_subject": images_a_subject}
+        counts["named_images"] = named_images
         controls = {"control_images": control_images, "bent_images": bent_images}
         for name, count in {**counts, **controls}.items():
             if count < 1:
@@ -153,7 +132,7 @@ class Audit(Randomizable):
         self.null_transform = null_transform
         self.null_subjects, self.null_slices, self.control_images = null_subjects, null_slices, control_images
         self.bends, self.bent_images, self.part_sizes = bends, bent_images, sorted(part_sizes)
-        self.images_a_subject, self.close_up = images_a_subject, close_up
+        self.images_a_subject, self.named_images, self.close_up = images_a_subject, named_images, close_up
         self.seed = seed
         self.store = None if store_dir is None else FoundStore(store_dir)
 
@@ -203,8 +182,12 @@ class Audit(Randomizable):
             criteria=self.criteria,
         )
         sizes = self.part_sizes if self.verifier.window else [0.0]
-        control, control_ssim = recall_on(self.control, self.control_images, part=sizes[-1])
-        thresholds = Thresholds.fit(chosen.found.best_ssim, control_ssim, self.criteria)
+        control, copies = recall_on(self.control, self.control_images, part=sizes[-1])
+        control, control_found = copies.named(control, self.named_images)
+        thresholds = Thresholds.fit(chosen.found.best_ssim, control_found.best_ssim, self.criteria)
+        # what might be labelled as a copy is compared as the control's copies are
+        named = decision.memorized | (found.best_ssim >= thresholds.similar)
+        found = name_images(searched.search, units, found, named, self.named_images)
         level = set_level(found.statistic, chosen.found.statistic, chosen.units.subject, self.R)
         # last, so that no other draw depends on it
         bent = [
@@ -231,7 +214,7 @@ class Audit(Randomizable):
             criteria=self.criteria,
             statistic_used=self.statistic,
             verifier=self.verifier,
-            calibration=self._calibration(searched, decision),
+            calibration=searched.calibration(self.criteria, decision, self._null_name),
             control=replace(control, bent=bent, parts=parts),
             set_level=level,
             thresholds=thresholds,
@@ -240,7 +223,7 @@ class Audit(Randomizable):
             unmerged_count=unmerged_count,
             fit=fit,
             shared=0 if holdout is None else len(train.shared(holdout)),
-            shared_people=[] if holdout is None else self._shared_people(chosen, holdout, subjects),
+            shared_people=[] if holdout is None else self._shared_people(searched, holdout, subjects),
         )
 
     def _check(self, holdout: EmbeddingSet | None) -> None:
@@ -284,7 +267,7 @@ class Audit(Randomizable):
         holdout: EmbeddingSet | None,
         subjects: Subjects,
         share: Share = ALL,
-    ) -> _Searched:
+    ) -> Searched:
         volumes = bool((np.bincount(generated.file) > 1).any())
         known = train.vectors, train.images, subjects.number
         search = Search(*known, self.verifier, self.k, self.statistic, volumes, self.images_a_subject, store=self.store)
@@ -295,21 +278,18 @@ class Audit(Randomizable):
         controls = Controls(search, self.embedder, degradation, self.R, self.null_subjects, self.null_slices, kinds)
         left_out = controls.leave_one_out_null(train, subjects.number, units.level, share)
         chosen = left_out if holdout is None else controls.holdout_null(holdout, units.level, share)
-        return _Searched(search, units, found, controls, left_out, chosen)
+        return Searched(search, units, found, controls, left_out, chosen)
 
-    def _shared_people(
-        self, searched: SearchedNull, holdout: EmbeddingSet, subjects: Subjects
-    ) -> list[tuple[str, str]]:
+    def _shared_people(self, searched: Searched, holdout: EmbeddingSet, subjects: Subjects) -> list[tuple[str, str]]:
         """Return the holdout's and the training set's names of who stands in both."""
-        found, names = searched.found, np.unique(holdout.subject_ids)
-        pairs = shared_people(
-            found.statistic,
-            found.second(self.statistic),
-            searched.units.subject,
-            found.nearest,
-            self.criteria.near_copy_fdr,
-        )
+        names = np.unique(holdout.subject_ids)
+        pairs = searched.shared_people(self.statistic, self.criteria.near_copy_fdr)
         return [(str(names[a]), str(subjects.names[b])) for a, b in pairs]
+
+    @property
+    def _null_name(self) -> str:
+        transform = self.null_transform
+        return transform if isinstance(transform, str) else type(transform).__name__
 
     def _degradation(self, train: EmbeddingSet, generated: EmbeddingSet) -> Degradation:
         """Return what makes real images as soft and as noisy as the generated ones."""
@@ -317,31 +297,3 @@ class Audit(Randomizable):
             return Degradation()
         before = None if isinstance(self.null_transform, str) else self.null_transform
         return match_degradation(train.images, generated.images, self.R, before=before)
-
-    def _calibration(self, searched: _Searched, decision: Decision) -> Calibration:
-        units, found, chosen, left_out = searched.units, searched.found, searched.chosen, searched.left_out
-        null, criteria, transform = chosen.null, self.criteria, self.null_transform
-        degradation = searched.controls.degradation
-        n, alone = null.subjects(units.level, searched.kind), chosen is left_out
-        between = similarity_auc(searched.search, units, chosen.units, leave_out=alone)
-        other = None
-        if not alone:
-            other = compare_nulls(null, left_out.null, found.statistic, units.level, criteria, searched.kind)
-        nothing = null.subjects(units.level) < 1 or np.isneginf(chosen.found.statistic).all()
-        return Calibration(
-            null="none" if nothing else "leave-one-subject-out" if alone else "holdout",
-            p_value=criteria.p_value,
-            images=len(units),
-            n=n,
-            p_floor=null.correction / (n + 1),
-            correction=null.correction,
-            kinds=kind_shares(searched.controls.kinds),
-            calls=decision.calls,
-            rank_calls_needed=rank_calls_needed(len(units), n, null.correction, criteria.fdr),
-            null_transform=transform if isinstance(transform, str) else type(transform).__name__,
-            null_blur=degradation.blur,
-            null_noise=degradation.noise,
-            matched=between is not None and criteria.matched(between, auc_error(len(units), n)),
-            match_auc=between,
-            leave_one_out=other,
-        )

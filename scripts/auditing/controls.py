@@ -32,13 +32,14 @@ from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
 from ..images.subjects import starts_of_runs
+from .calibration import Control
 from .degradation import Degradation
 from .found import Found, Units
+from .naming import name_images
 from .parts import paste_part
-from .result import Control
 from .search import Search
 
-__all__ = ["Controls", "SearchedNull", "bent_by"]
+__all__ = ["Controls", "SearchedCopies", "SearchedNull", "bent_by"]
 
 BEND_GRID = 6  # control points a side of a copy's deformation
 LIKELY_PAIRS = 100  # bounds the cost in training sets of any size
@@ -56,6 +57,26 @@ class SearchedNull:
     units: Units
     found: Found
     null: Null
+
+
+@dataclass(frozen=True)
+class SearchedCopies:
+    """The copies of a positive control, what was found for them, and the training row that each of theirs shows."""
+
+    search: Search
+    units: Units
+    found: Found
+    source: NDArray[np.int64]
+
+    def named(self, control: Control, most: int) -> tuple[Control, Found]:
+        """Return the control with the share of named images that are the very ones copied, and what is found where
+        images are named as those of calls are, :func:`~scripts.auditing.naming.name_images`."""
+        found = name_images(self.search, self.units, self.found, np.ones(len(self.units), bool), most)
+        rows = np.arange(len(self.source)) if found.parts is None else found.parts.row
+        unit = self.units.unit[rows]
+        rows = rows[found.nearest[unit] == self.units.subject[unit]]
+        very = found.image[rows, found.best[self.units.unit[rows]]] == self.source[rows]
+        return replace(control, image_found=float(very.mean()) if len(rows) else 0.0), found
 
 
 @dataclass(frozen=True)
@@ -186,14 +207,14 @@ class Controls:
         decision: Decision,
         criteria: Criteria,
         part: float = 0.0,
-    ) -> tuple[Control, NDArray[np.float64]]:
-        """Return the recall on degraded, moved copies of `count` training images, and their best aligned SSIM.
+    ) -> tuple[Control, SearchedCopies]:
+        """Return the recall on degraded, moved copies of `count` training images, and what was found for them.
 
         A copy counts as called if it would be, were it alone added to the generated images, with its own subject as
         the best match. `part` copies a disc so many pixels wide into an image of another subject, whom the search must
         not find; 0: the whole image.
         """
-        copies, hosts = self._copies(self.search.units(train, subjects), transform, count, part)
+        copies, hosts, source = self._copies(self.search.units(train, subjects), transform, count, part)
         found = self.search(copies, hosts, name="positive control")
         p = null.p_values(found.statistic, copies.level, criteria.p_value, criteria, self.kind_of(found))
         right = found.nearest == copies.subject
@@ -210,22 +231,26 @@ class Controls:
             nearest_ci95=exact_interval(near, total),
             among=float((found.subject == copies.subject[:, None]).any(1).mean()),
         )
-        return control, found.best_ssim
+        return control, SearchedCopies(self.search, copies, found, source)
 
     def _copies(
         self, everything: Units, transform: RandomTransform, count: int, part: float
-    ) -> tuple[Units, NDArray[np.int64]]:
-        """Return copies of `count` units at random, transformed, then degraded as the generated images are; and in
-        whose images they lie, (U,), -1 where the whole is copied."""
+    ) -> tuple[Units, NDArray[np.int64], NDArray[np.int64]]:
+        """Return copies of `count` units at random, transformed, then degraded as the generated images are; in whose
+        images they lie, (U,), -1 where the whole is copied; and the rows that they show, (Q,)."""
         chosen = np.sort(self.rng.choice(len(everything), min(count, len(everything)), replace=False))
         transform.set_random_state(state=self.rng)
-        images, hosts = [], np.full(len(chosen), -1)
+        images, source, hosts = [], [], np.full(len(chosen), -1)
         for number, unit in enumerate(chosen):
-            stack = everything.images[everything.rows(unit)].astype(np.float32)
+            rows = everything.rows(unit)
             if part:
                 host = self._host(everything, unit)
-                hosts[number] = everything.subject[host]
-                stack = self._part_of(stack, everything.images[everything.rows(host)].astype(np.float32), part)
+                hosts[number], others = everything.subject[host], everything.rows(host)
+                rows = rows[np.minimum(np.arange(len(others)), len(rows) - 1)]
+                stack = self._part_of(everything.images[rows], everything.images[others], part)
+            else:
+                stack = everything.images[rows].astype(np.float32)
+            source.append(rows)
             moved = transform({"image": torch.from_numpy(stack)})["image"].numpy()
             images.append(self.degradation(moved, self.rng))
         pixels = np.concatenate(images)
@@ -236,7 +261,7 @@ class Controls:
             everything.level[chosen],
             everything.subject[chosen],
         )
-        return units, hosts
+        return units, hosts, np.concatenate(source)
 
     def _host(self, everything: Units, unit: int) -> int:
         """Return a unit of another subject, at about the same level where levels are known."""
@@ -248,8 +273,7 @@ class Controls:
         return int(theirs[away.argmin()] if np.isfinite(away).all() else self.rng.choice(theirs))
 
     def _part_of(self, source: NDArray, host: NDArray, part: float) -> NDArray[np.float32]:
-        """Return the images of a host (N, H, W) with a disc of the source's, which are aligned to them first."""
-        source = source[np.minimum(np.arange(len(host)), len(source) - 1)]
-        verifier = self.search.verifier
+        """Return the images of a host (N, H, W) with a disc of the source's (N, H, W), aligned to them first."""
+        verifier, source, host = self.search.verifier, source.astype(np.float32), host.astype(np.float32)
         aligned = verifier.show(host, source, verifier.align(host, source).matrix)
         return np.stack([paste_part(*pair, part, self.rng) for pair in zip(host, aligned)])

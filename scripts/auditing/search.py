@@ -142,7 +142,7 @@ class Search:
         """
         if self.store is None:
             return embedder.embed_images(images)
-        key = digest_of(f"{self._digest} embedded", images, images)
+        key = digest_of(f"{self.digest} embedded", images, images)
         if (known := self.store.read(key)) is None:
             known = {"vectors": embedder.embed_images(images)}
             self.store.add(key, known)
@@ -151,10 +151,10 @@ class Search:
     def _key(self, units: Units, barred: NDArray[np.int64] | None) -> str:
         """Return a hash of all that the candidates of units depend on."""
         none = np.full(len(units), -1) if barred is None else barred
-        return digest_of(self._digest, units.images, units.vectors, units.unit, none)
+        return digest_of(self.digest, units.images, units.vectors, units.unit, none)
 
     @cached_property
-    def _digest(self) -> str:
+    def digest(self) -> str:
         """A hash of the training set, and of how it is searched, aligned and scored, with the code of that."""
         how = fingerprint(self.verifier, self.statistic, type(self), self.k, self.whole_files, self.images_a_subject)
         return digest_of(how, self.images, self.vectors, self.subjects)

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from ..auditing.calibration import Calibration, Control
 from ..auditing.findings import SetFit
-from ..auditing.result import AuditResult, Calibration, Control, Tier, Verdict
+from ..auditing.result import AuditResult, Tier, Verdict
 from ..bundle.components import bundle_file
 from ..bundle.files import sha256_of_file
 from ..decision.bounds import true_discoveries

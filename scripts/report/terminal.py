@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..auditing.result import AuditResult, Control, Verdict
+from ..auditing.calibration import Control
+from ..auditing.result import AuditResult, Verdict
 from ..bundle.text import grouped, visible
 from .summary import Summary
 from .tables import MatchRow

@@ -93,12 +93,12 @@ def test_the_control_counts_copies_that_would_be_called_with_their_own_subject(t
     criteria = Criteria()
     decision = decide(query.statistic, np.full(5, np.nan), query.nearest, null, criteria)
     copy = RandCopyd("image", elastic=(0.0, 0.5), noise=(noise, noise), grid=4)
-    control, ssim = made.positive_control(train, np.arange(12), copy, 10, null, decision, criteria)
-    assert control.images == len(ssim) == 10 and control.ci95[0] <= control.recall <= control.ci95[1]
+    control, copies = made.positive_control(train, np.arange(12), copy, 10, null, decision, criteria)
+    assert control.images == len(copies.units) == 10 and control.ci95[0] <= control.recall <= control.ci95[1]
     if noise:
-        assert control.recall < 0.5 and ssim.max() < 0.9
+        assert control.recall < 0.5 and copies.found.best_ssim.max() < 0.9
     else:
-        assert control.recall == control.source_found == 1 and ssim.min() > 0.9
+        assert control.recall == control.source_found == 1 and copies.found.best_ssim.min() > 0.9
         assert control.nearest == control.nearest_ci95[1] == 1 and 0.6 < control.nearest_ci95[0] < 1
     # an embedding that knows nothing of what an image shows: alignment finds a source only where it is a candidate
     blind = replace(train, vectors=np.roll(train.vectors, 3, axis=0))

@@ -16,8 +16,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from audits import audit, embedded, images_of
+from scripts.auditing.calibration import Control
 from scripts.auditing.findings import SetFit
-from scripts.auditing.result import Control, Verdict
+from scripts.auditing.result import Verdict
 from scripts.decision.labels import Label, Thresholds
 from scripts.images.correction import Correction
 

@@ -19,9 +19,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pages import Parsed
+from scripts.auditing.calibration import Calibration, Control
 from scripts.auditing.findings import SetFit
 from scripts.auditing.found import Found, Units
-from scripts.auditing.result import AuditResult, Calibration, Control
+from scripts.auditing.result import AuditResult
 from scripts.decision.criteria import Criteria
 from scripts.decision.decide import Decision, NullComparison
 from scripts.decision.labels import Label, Thresholds

@@ -20,8 +20,8 @@ import jsonschema
 import numpy as np
 import pytest
 from helpers import ROOT
+from scripts.auditing.calibration import Control, ControlRecall
 from scripts.auditing.findings import SetFit, findings
-from scripts.auditing.result import Control, ControlRecall
 from scripts.images.correction import Correction
 from scripts.report.provenance import Run
 from scripts.report.summary import Timing, json_text, summarise
