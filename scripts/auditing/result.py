@@ -196,6 +196,12 @@ class AuditResult:
         return self.control.among >= self.criteria.least_among
 
     @property
+    def more_candidates(self) -> str:
+        """The key that has more candidates aligned, with a value: four times as many, or all subjects."""
+        key = "volume_k" if self.whole else "parts_k" if self.verifier.window else "k"
+        return f"--{key} {min(4 * self.found.subject.shape[1], len(self.subject_names))}"
+
+    @property
     def weights_suit(self) -> bool:
         """Whether the embedder's weights know such images: of whole copies it has the source as the nearest subject."""
         return bool(self.verifier.window) or self.control.nearest_ci95[1] >= self.criteria.least_nearest

@@ -48,10 +48,9 @@ def terminal_text(result: AuditResult, summary: Summary, matches: Sequence[Match
             "these copies, where weights that suit have all. Train it on such images: configs/train.yaml."
         )
     if not result.candidates_suffice:
-        aligned, key = result.found.subject.shape[1], "volume_k" if result.whole else "k"
         lines.append(
-            f"Of {1 - control.among:.0%} of these copies the source was not among the {aligned} subjects that are "
-            f"aligned. More are by --{key} {4 * aligned}."
+            f"Of {1 - control.among:.0%} of these copies the source was not among the {result.found.subject.shape[1]} "
+            f"subjects that are aligned. More are by {result.more_candidates}."
         )
     lines.append(_null_line(result))
     if skipped := sum(len(part.skipped) for part in summary.inputs.values()):

@@ -27,6 +27,7 @@ from scripts.report.provenance import Run
 from scripts.report.summary import Timing, json_text, summarise
 from scripts.report.tables import MatchRows
 from scripts.report.terminal import terminal_text
+from scripts.similarity.verification import Verifier
 
 RUN = Run("2026-01-02T03:04:05+00:00", "python -m monai.bundle run", {"fdr": 0.05}, {"torch": "2"})
 
@@ -110,8 +111,12 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert not far.weights_suit and words in text_of(far, checkpoint)
     assert "was not among the" not in text
     few = replace(result, control=replace(result.control, among=0.9))
-    words = "Of 10% of these copies the source was not among the 6 subjects that are aligned. More are by --k 24."
+    words = "Of 10% of these copies the source was not among the 6 subjects that are aligned. More are by --k 20."
     assert not few.candidates_suffice and words in text_of(few, checkpoint)
+    assert replace(few, subject_names=few.subject_names * 3).more_candidates == "--k 24"
+    assert replace(few, verifier=Verifier(window=16)).more_candidates == "--parts_k 20"
+    volumes = replace(few.train, images=np.zeros((20, 2, 2, 2), np.float16))
+    assert replace(few, train=volumes).more_candidates == "--volume_k 20"
     likenesses = replace(result, detail=np.where(result.memorized, 0.2, np.nan))
     assert "leaked: 0 of 20; 2 have likenesses only\n" in text_of(likenesses, checkpoint)
     text = text_of(replace(result, control=replace(result.control, alone=0.25)), checkpoint)
