@@ -116,7 +116,7 @@ ARGUMENTS = [
     (("--amp", "false"), "--amp: expected True or False, found 'false'"),
     (("--slice_levels", "12"), "--slice_levels: expected 2 numbers, as \"[12.0, 112.0]\", found 12"),
     (("--control_images", "0"), "control_images must be at least 1, got 0"),
-    (("--subject_images", "0"), "images_a_subject (key subject_images, of parts part_images) must be at least 1, got 0"),
+    (("--subject_images", "0"), "subject_images, or part_images of parts, must be at least 1, got 0"),
     (("--array_layout", "NXY"), "array_layout: expected letters for the axes, as NHW, NCHW, NHWC, NXYZ or XYZ, found 'NXY'; N are samples, C channels, HW rows and columns, XYZ or DHW a volume"),
     (("--p_value", "tial"), "p_value must be tail or rank, got 'tial'"),
     (("--on_error", "ignore"), "on_error must be raise or skip, got 'ignore'"),

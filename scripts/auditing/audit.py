@@ -99,7 +99,7 @@ class Audit(Randomizable):
         bent_images: int = 20,
         part_sizes: Sequence[float] = (20.0, 30.0),
         images_a_subject: int = 2,
-        named_images: int = 8,
+        named_images: int = 16,
         close_up: CloseUp | None = None,
         seed: int = 0,
         store_dir: str | os.PathLike | None = None,
@@ -116,16 +116,23 @@ class Audit(Randomizable):
         controls = {"control_images": control_images, "bent_images": bent_images}
         for name, count in {**counts, **controls}.items():
             if count < 1:
-                of_config = " (key subject_images, of parts part_images)" if name == "images_a_subject" else ""
-                raise ValueError(f"{name}{of_config} must be at least 1, got {count}")
+                # the config has two keys for it
+                known = "subject_images, or part_images of parts," if name == "images_a_subject" else name
+                raise ValueError(f"{known} must be at least 1, got {count}")
             if name in controls and count > MOST_CONTROLS:
                 raise ValueError(f"{name} must be at most {MOST_CONTROLS}, got {count}")
         if any(pixels <= 0 for pixels in bends):
             raise ValueError(f"bends must be positive, got {list(bends)}")
         if not all(pixels <= MOST_BENT for pixels in bends):
             raise ValueError(f"bends must be at most {MOST_BENT:g} pixels, got {list(bends)}")
-        if not part_sizes or min(part_sizes) <= 0:
-            raise ValueError(f"part_sizes must be positive, at least one, got {list(part_sizes)}")
+        listed = isinstance(part_sizes, list | tuple) and all(isinstance(size, int | float) for size in part_sizes)
+        if not (listed and part_sizes and min(part_sizes) > 0):
+            raise ValueError(f"part_sizes must be positive numbers, at least one, got {part_sizes!r}")
+        if max(part_sizes) < verifier.window:
+            raise ValueError(
+                f"part_sizes: expected one of at least the window's {verifier.window} pixels, got {list(part_sizes)}; "
+                "give wider parts or a smaller window"
+            )
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
         self.embedder, self.verifier, self.control, self.k = embedder, verifier, control, k

@@ -70,8 +70,9 @@ class Control:
     best match. `bent` says how the recall falls where a generator bends its copies, `alone` what it is for a copy that
     is the only one: other calls make it easier. `nearest` is the share whose subject the embedding has as the nearest,
     with its 95 % interval, `among` that whose subject is a candidate. `image_found` is the share of the images of the
-    right subject for which the very image that was copied is named. Where copies of a part are looked for, the copies
-    are parts, and `parts` has the recall by their width, the widest last, which is the one above."""
+    right subject that are named with the very image which was copied, with its 95 % interval, that of independent ones.
+    Where copies of a part are looked for, the copies are parts, and `parts` has the recall by their width, the widest
+    last, which is the one above."""
 
     images: int
     recall: float
@@ -84,6 +85,7 @@ class Control:
     nearest_ci95: tuple[float, float] = (0.0, 1.0)
     among: float = 1.0
     image_found: float = 1.0
+    image_found_ci95: tuple[float, float] = (0.0, 1.0)
 
     def at(self, pixels: float) -> ControlRecall:
         """Return the recall as that of copies so bent, or of parts so wide."""

@@ -75,8 +75,12 @@ class SearchedCopies:
         rows = np.arange(len(self.source)) if found.parts is None else found.parts.row
         unit = self.units.unit[rows]
         rows = rows[found.nearest[unit] == self.units.subject[unit]]
-        very = found.image[rows, found.best[self.units.unit[rows]]] == self.source[rows]
-        return replace(control, image_found=float(very.mean()) if len(rows) else 0.0), found
+        pairs = zip(found.image[rows, found.best[self.units.unit[rows]]].tolist(), self.source[rows].tolist())
+        images = self.search.images
+        # nothing tells two files with the same image
+        very = sum(named == source or np.array_equal(images[named], images[source]) for named, source in pairs)
+        share = very / max(1, len(rows))
+        return replace(control, image_found=share, image_found_ci95=exact_interval(very, len(rows))), found
 
 
 @dataclass(frozen=True)

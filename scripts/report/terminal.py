@@ -157,7 +157,8 @@ def _null_line(result: AuditResult) -> str:
         return f"Null: none, as there are fewer than {least} subjects to compare; every p-value is 1."
     line = f"Null: {null.null}, {null.n} subjects{_of_kind(null.kinds)}, {null.p_value} p-values"
     if null.matched:
-        return f"{line}; real images are as similar to train as the generated ones (AUC {null.match_auc:.2f})."
+        surely = "" if low <= (null.match_auc or 0) <= high else ", as far as so few tell"
+        return f"{line}; real images are as similar to train as the generated ones (AUC {null.match_auc:.2f}{surely})."
     which = "more" if (null.match_auc or 0) > 0.5 else "less"
     return (
         f"{line}. The generated images are {which} similar to train than real ones (AUC {null.match_auc:.2f}, {low} to "

@@ -167,6 +167,17 @@ def test_what_was_named_is_kept_and_read_again(train, tmp_path, monkeypatch):
         name_images(engine, units, found, both, EACH - 1)
 
 
+def test_of_two_files_with_one_image_either_is_the_right_one(train):
+    """Each image stands in the set twice: nothing can tell which of the two was copied."""
+    twice = replace(
+        embedded(train.images.repeat(2, axis=0)), items=[item(row // 2) | {"id": str(row)} for row in range(120)]
+    )
+    generated = embedded(images_of(8, seed=77), "g")
+    alone, both = (audit()(data, generated).control for data in (train, twice))
+    assert both.image_found == pytest.approx(alone.image_found, abs=0.1) and both.image_found > 0.8
+    assert alone.image_found_ci95[0] < alone.image_found <= alone.image_found_ci95[1]
+
+
 def test_how_many_are_named_must_be_positive():
     with pytest.raises(ValueError, match="named_images must be at least 1, got 0"):
         audit(named_images=0)

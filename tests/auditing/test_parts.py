@@ -16,10 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from audits import audit, embedded
+from audits import Pooled, audit, embedded
+from scripts.auditing.audit import Audit
 from scripts.auditing.parts import Parts, paste_part, strongest_squares
 from scripts.auditing.search import Search
 from scripts.decision.statistic import LocalStatistic
+from scripts.images.augmentations import RandCopyd
 from scripts.report.tables import MatchRows
 from scripts.similarity.squares import grid_of_squares
 from scripts.similarity.verification import Verifier
@@ -136,7 +138,14 @@ def test_whole_images_have_no_parts():
     assert {row.part for row in MatchRows(result)} == {""}
 
 
-@pytest.mark.parametrize("sizes", [[], [0.0], [20.0, -1.0]])
+@pytest.mark.parametrize("sizes", [[], [0.0], [20.0, -1.0], "abc", 5, ["20"]])
 def test_sizes_of_parts_are_positive(sizes):
-    with pytest.raises(ValueError, match="part_sizes must be positive, at least one, got"):
+    with pytest.raises(ValueError, match="part_sizes must be positive numbers, at least one, got"):
         audit(part_sizes=sizes)
+
+
+def test_parts_that_no_window_fits_into_are_refused():
+    with pytest.raises(
+        ValueError, match=r"part_sizes: expected one of at least the window's 40 pixels, got \[20.0, 30.0\]"
+    ):
+        Audit(Pooled(), Verifier(window=40), RandCopyd("image"))

@@ -92,6 +92,8 @@ def test_the_terminal_says_what_was_found(result, checkpoint):
     assert lines[1] == "Training subjects leaked: 2 of 20 (patient003, patient008)"
     assert lines[2].startswith("  sample00") and "aligned SSIM 1.00" in lines[2]
     assert "p-values; real images are as similar to train as the generated ones (AUC 0." in text
+    few = text_of(replace(result, calibration=replace(result.calibration, match_auc=0.71)), checkpoint)
+    assert "as similar to train as the generated ones (AUC 0.71, as far as so few tell)." in few
     assert "Skipped: 2 files" in text and "more: matches.csv" not in text
     assert lines[-1] == "Report: out/report.html" and len(lines) <= 14
     bent = [ControlRecall(1.5, 20, 0.9, (0.7, 1.0)), ControlRecall(3.0, 20, 0.05, (0.0, 0.25))]
