@@ -46,9 +46,11 @@ class Searched:
 
     @property
     def kind(self) -> NDArray[np.int64] | None:
+        """The kind of each generated unit (U,), that of its best training subject; None where there is but one."""
         return self.controls.kind_of(self.found)
 
     def decision(self, criteria: Criteria) -> Decision:
+        """Return what the criteria call, by the null that decides."""
         found = self.found
         return decide(found.statistic, self.units.level, found.nearest, self.chosen.null, criteria, self.kind)
 
