@@ -31,7 +31,6 @@ from ..decision.rates import exact_interval
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..images.augmentations import RandCopyd
 from ..images.items import RandomTransform
-from ..images.subjects import starts_of_runs
 from .calibration import Control
 from .degradation import Degradation
 from .found import Found, Units
@@ -142,9 +141,7 @@ class Controls:
             rows = np.sort(rows[order[np.cumsum(count) - count + count // 2]]) if len(first) else rows
         units = self.search.units(train, subjects, rows)
         near = self.search.nearest(units, units.subject)
-        size = np.bincount(units.unit)[:, None]
-        cosine = np.add.reduceat(near.similarity, starts_of_runs(units.unit)) / size
-        statistic, partner = self.search.statistic(cosine), near.subject[:, 0]
+        statistic, partner = self.search.statistic(units.mean(near.similarity)), near.subject[:, 0]
         unit = np.full(int(subjects.max()) + 1, -1)
         unit[units.subject] = np.arange(len(units))
         back = np.where(partner >= 0, unit[partner], -1)

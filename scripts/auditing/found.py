@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..decision.statistic import Statistic, clearest
 from ..images.stacks import Images, Rows
+from ..images.subjects import starts_of_runs
 from .parts import Parts
 
 __all__ = ["Found", "Units"]
@@ -50,6 +51,12 @@ class Units:
         """Return the rows of one unit."""
         first, after = np.searchsorted(self.unit, [unit, unit + 1])
         return np.arange(first, after)
+
+    def mean(self, values: NDArray) -> NDArray[np.float64]:
+        """Return the mean of values (Q, ...) over the rows of each unit, (U, ...)."""
+        starts = starts_of_runs(self.unit)
+        sizes = np.diff(np.r_[starts, len(self.unit)])
+        return np.add.reduceat(values.astype(float), starts) / sizes.reshape(-1, *[1] * (values.ndim - 1))
 
     def part(self, first: int, last: int) -> Units:
         """Return the units from `first` on, until before `last`."""

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from ..bundle.progress import Progress
 from ..images.stacks import Images, Rows
-from ..images.subjects import starts_of_runs
 from .found import Found, Units
 from .found_store import digest_of
 from .neighbors import nearest_images, pair_cosines
@@ -109,10 +108,8 @@ def _with(named: dict[str, NDArray], found: Found, search: Search, units: Units,
         arrays[key][rows, best[rows]] = value
     cosine = pair_cosines(units.vectors[rows], search.vectors, named["image"][:, None])[:, 0]
     arrays["similarity"][rows, best[rows]] = cosine
-    ssim = arrays["slice_ssim"][np.arange(len(best)), best].astype(float)
-    starts = starts_of_runs(units.unit)
-    sizes = np.diff(np.r_[starts, len(best)])
-    mean = ssim[found.parts.row] if found.parts is not None else np.add.reduceat(ssim, starts) / sizes
+    ssim = arrays["slice_ssim"][np.arange(len(best)), best]
+    mean = units.mean(ssim) if found.parts is None else ssim[found.parts.row]
     changed = np.unique(units.unit[rows])
     arrays["aligned_ssim"][changed, found.best[changed]] = mean[changed]
     return Found.of({**found.arrays, **arrays, "parts": found.parts})

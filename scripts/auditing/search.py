@@ -26,7 +26,6 @@ from ..decision.statistic import LocalStatistic, Statistic, clearest
 from ..embedder.embedding_set import EmbeddingSet, ImageEmbedder
 from ..embedder.fingerprint import fingerprint
 from ..images.stacks import Images, Rows
-from ..images.subjects import starts_of_runs
 from ..similarity.verification import Verifies
 from .found import Found, Units
 from .found_store import FoundStore, digest_of
@@ -177,11 +176,7 @@ class Search:
             done = units.unit[q[-1]] if start + block < len(rows) else len(units)
             bar.update(done - reached)
             reached = done
-        starts = starts_of_runs(units.unit)
-        sizes = np.diff(np.r_[starts, len(units.unit)])
-        mean, mean_unbent = (  # (Q, k) -> (U, k)
-            np.add.reduceat(one.astype(float), starts, axis=0) / sizes[:, None] for one in (ssim, unbent)
-        )
+        mean, mean_unbent = units.mean(ssim), units.mean(unbent)  # (U, k)
         statistic, best = clearest(self.statistic, (mean, mean_unbent))
         return Found(
             subject=candidates.subject,

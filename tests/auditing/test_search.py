@@ -83,6 +83,17 @@ def test_units_are_images_or_whole_files(train):
     assert some.unit.tolist() == [0, 0, 1]
 
 
+def test_the_mean_over_a_unit_is_that_of_its_rows(train):
+    volumes = embedded(images_of(6, seed=4), "v", slices=3)
+    units = search(train, whole_files=True).units(volumes, np.full(6, -1), np.array([0, 1, 2, 4, 5]))
+    assert units.unit.tolist() == [0, 0, 0, 1, 1]
+    for values in (np.arange(5), np.arange(10.0).reshape(5, 2), np.arange(20, dtype=np.float32).reshape(5, 2, 2)):
+        got = units.mean(values)
+        assert got.dtype == float
+        np.testing.assert_allclose(got, [values[:3].mean(0), values[3:].mean(0)])
+    assert units.part(0, 0).mean(np.zeros((0, 6))).shape == (0, 6)
+
+
 def test_a_whole_file_is_judged_by_the_mean_of_its_images(train):
     engine = search(train, whole_files=True)
     found = engine(engine.units(embedded(images_of(6, seed=4), "v", slices=3), np.full(6, -1)))

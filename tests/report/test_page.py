@@ -219,6 +219,14 @@ def test_kinds_of_training_images_are_said():
     assert "The training images are of 2 kinds." in text and "60 %, 40 % of the subjects" in text
 
 
+def test_how_often_the_very_image_is_named_is_said_where_a_subject_has_several():
+    words = (
+        "where the subject is right, 100 % are named with the very image that was copied (95 % interval 0 % to 100 %)"
+    )
+    assert words in Parsed(page(count=20)).text
+    assert "the very image" not in Parsed(page(count=1, called=0)).text
+
+
 def test_copies_and_likenesses_stand_apart_and_are_explained():
     text = Parsed(page(count=20)).text
     evidence = text[text.index("Evidence") :]
